@@ -1,0 +1,1 @@
+"""DECIDES. Pure: no asyncio, no sockets, no clock, no logging. Time is an argument, what to do is a return value."""

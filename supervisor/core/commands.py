@@ -1,0 +1,95 @@
+"""What the supervisor is to do: the only output of ``core.rollout.step``, performed in order by ``daemon.effects``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supervisor.core.events import Timer
+from supervisor.core.model import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a worker's process."""
+
+    serial: int
+    generation: int
+    slot: int
+    release: Release
+    boot_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Tell a READY worker to accept."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginDrain:
+    """Tell a worker to drain. ``final``: nobody takes over, and the listeners end."""
+
+    serial: int
+    timeout: float
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """Tell a draining worker to end its endless answers now."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Send SIGTERM."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send SIGKILL."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Submit ``TimerFired(timer)`` at that time. A timer that comes too late is refused, so none is ever cancelled."""
+
+    timer: Timer
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A rollout has its one outcome: it was cut over, or aborted."""
+
+    rollout: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseListeners:
+    """End the custody of every listener."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Put a line on the feed. ``kind`` is stable; the data are for people and programs."""
+
+    kind: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The last command of all: the supervisor's process may end."""
+
+    code: int
+
+
+Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | Settle | CloseListeners | Announce | Exit

@@ -1,0 +1,152 @@
+"""What can happen to a fleet: requests, word from workers, the ends of processes, and timers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from supervisor.core.model import Release
+
+
+class TimerKind(StrEnum):
+    """What a timer is for."""
+
+    BOOT = "boot"
+    """A worker should be READY by now."""
+    ADMIT = "admit"
+    """A worker should be SERVING by now."""
+    DRAIN = "drain"
+    """A worker should have ended its drain by itself by now."""
+    TERM = "term"
+    """A worker should have left on SIGTERM by now."""
+    RESPAWN = "respawn"
+    """A vacant slot may be filled again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A deadline. ``of`` is a worker's serial; for RESPAWN a generation's id, with the slot beside it."""
+
+    kind: TimerKind
+    of: int
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """Somebody asks for a new generation of this release."""
+
+    release: Release
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody asks the service to end; asked again, it hurries."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleAsked:
+    """Somebody asks for that many workers."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The process of a worker exists."""
+
+    serial: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The process of a worker could not be started: its one exit."""
+
+    serial: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class HelloSaid:
+    """A worker was authenticated on the hand-off channel."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """A worker says why it cannot serve; its exit follows."""
+
+    serial: int
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BecameReady:
+    """A worker has booted and waits to be told to accept."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeganServing:
+    """A worker accepts."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A worker's figures, about once a second; ``worn`` says why it wants to be replaced."""
+
+    serial: int
+    connections: Mapping[str, int] = field(default_factory=dict)
+    requests: int = 0
+    worn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLost:
+    """A worker closed its channel, or broke the protocol on it and was cut off."""
+
+    serial: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker's process has ended; ``how`` is such as ``exited 1`` or ``killed by SIGSEGV``."""
+
+    serial: int
+    how: str
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer that was set has come."""
+
+    timer: Timer
+
+
+Event = (
+    ReloadAsked
+    | StopAsked
+    | ScaleAsked
+    | Spawned
+    | SpawnFailed
+    | HelloSaid
+    | BootFailed
+    | BecameReady
+    | BeganServing
+    | Reported
+    | ChannelLost
+    | Exited
+    | TimerFired
+)

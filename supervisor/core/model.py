@@ -1,0 +1,264 @@
+"""The words of the service: releases, generations, workers, rollouts and the fleet that holds them.
+
+Everything here is a frozen value. ``Fleet`` is the only state that the supervisor has; ``core.rollout.step``
+turns one into the next. Times are seconds on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class ServiceState(StrEnum):
+    """What the service as a whole does."""
+
+    STARTING = "starting"
+    """No generation has served yet."""
+    SERVING = "serving"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class GenerationState(StrEnum):
+    """Where a generation stands."""
+
+    BOOTING = "booting"
+    """Its workers import and start the app; none accepts."""
+    ADMITTING = "admitting"
+    """All were READY; all were told to accept, not all have said that they do."""
+    SERVING = "serving"
+    DRAINING = "draining"
+    """It takes nothing new and leaves when what it holds is finished."""
+    GONE = "gone"
+
+
+class WorkerState(StrEnum):
+    """Where a worker process stands."""
+
+    SPAWNED = "spawned"
+    """The process was asked for; it has not said hello."""
+    BOOTING = "booting"
+    """It takes the listeners, imports the app, starts it up and probes it."""
+    READY = "ready"
+    """It could serve and accepts nothing yet."""
+    ACCEPTING = "accepting"
+    """It was told to accept and has not said that it does."""
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    """SIGTERM was sent."""
+    KILLED = "killed"
+    """SIGKILL was sent."""
+    EXITED = "exited"
+
+    @property
+    def retiring(self) -> bool:
+        """Whether the worker is on its way out."""
+        return self in _RETIRING
+
+
+_RETIRING = frozenset({WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED, WorkerState.EXITED})
+
+
+class RolloutState(StrEnum):
+    """Where a rollout stands. ``DONE`` and ``ABORTED`` are ends."""
+
+    WAITING = "waiting"
+    """Accepted; too many older generations still drain."""
+    BOOTING = "booting"
+    CUTTING_OVER = "cutting-over"
+    DRAINING = "draining"
+    """The new generation serves: the rollout has succeeded. The old one still drains."""
+    DONE = "done"
+    ABORTED = "aborted"
+
+    @property
+    def pending(self) -> bool:
+        """Whether the cut-over is still ahead."""
+        return self in _PENDING
+
+
+_PENDING = frozenset({RolloutState.WAITING, RolloutState.BOOTING, RolloutState.CUTTING_OVER})
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What to run, resolved once and kept for the life of its generation."""
+
+    app: str
+    """``module:attribute``, as uvicorn takes it."""
+    python: str
+    """Absolute path of the interpreter."""
+    directory: str
+    """Absolute, symlinks resolved: the workers' working directory."""
+    label: str = ""
+    """How people call it: the last parts of the directory."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    """uvicorn's worker options, by uvicorn's names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The deadlines and limits that an operator chose."""
+
+    boot_timeout: float = 60.0
+    """Seconds from spawn to READY."""
+    admit_timeout: float = 10.0
+    """Seconds from ACCEPT to SERVING."""
+    drain_timeout: float = 30.0
+    """Seconds that a worker gives itself to drain."""
+    grace: float = 5.0
+    """Seconds past its own deadline before a worker is sent SIGTERM, and from SIGTERM to SIGKILL."""
+    max_draining: int = 2
+    """Generations that may drain at the same time."""
+    keep_trying: bool = False
+    """Whether a first generation that cannot boot leaves the supervisor waiting for the next reload (hot reload)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a worker did not come to serve."""
+
+    stage: str
+    """``spawn``, ``hello``, ``listeners``, ``import``, ``lifespan``, ``probe``, ``boot``, ``accept`` or ``exit``."""
+    message: str
+    worker: str = ""
+    pid: int | None = None
+    output: str = ""
+    """The tail of the worker's own stdout and stderr."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One process of a generation. ``serial`` is its identity; ``slot`` outlives it."""
+
+    serial: int
+    generation: int
+    slot: int
+    state: WorkerState
+    spawned: float
+    pid: int | None = None
+    deaths: int = 0
+    """How many workers of this slot died young in a row before this one."""
+    worn: str = ""
+    """Why it asks to be replaced; empty while it does not."""
+    failure: Failure | None = None
+    connections: Mapping[str, int] = field(default_factory=dict)
+    """Open connections by class, as last reported."""
+    requests: int = 0
+
+    @property
+    def name(self) -> str:
+        """How people call it: ``3.1`` is slot 1 of generation 3."""
+        return f"{self.generation}.{self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The workers that run one release."""
+
+    id: int
+    state: GenerationState
+    release: Release
+    size: int
+    """Workers wanted: slots 1 to ``size``."""
+    vacancies: Mapping[int, int] = field(default_factory=dict)
+    """Slots that wait for their respawn timer, with the deaths in a row that made them wait."""
+    drained_from: float | None = None
+    """When it began to drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One replacement of the serving generation. It has one outcome: its cut-over, or that it was aborted."""
+
+    id: int
+    state: RolloutState
+    release: Release
+    why: str
+    asked: float
+    generation: int | None = None
+    """The new generation, once it was begun."""
+    previous: int | None = None
+    """The generation that served at the cut-over."""
+    previous_release: str = ""
+    begun: float | None = None
+    ready: float | None = None
+    cut: float | None = None
+    ended: float | None = None
+    reason: str = ""
+    """Of an aborted one: ``superseded``, ``stopping`` or the failure's stage."""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All that the supervisor knows."""
+
+    policy: Policy = field(default_factory=Policy)
+    size: int = 1
+    """Workers wanted of each new generation."""
+    state: ServiceState = ServiceState.STARTING
+    exit_code: int = 0
+    generations: Mapping[int, Generation] = field(default_factory=dict)
+    workers: Mapping[int, Worker] = field(default_factory=dict)
+    rollouts: tuple[Rollout, ...] = ()
+    """Oldest first; ended ones are kept up to ``HISTORY``."""
+    last_generation: int = 0
+    last_worker: int = 0
+    last_rollout: int = 0
+
+    def of(self, generation: int) -> Iterator[Worker]:
+        """The workers of a generation, by slot."""
+        mine = (worker for worker in self.workers.values() if worker.generation == generation)
+        return iter(sorted(mine, key=lambda worker: (worker.slot, worker.serial)))
+
+    def rollout(self, number: int) -> Rollout | None:
+        """The rollout of that number, unless it is unknown or forgotten."""
+        return next((rollout for rollout in self.rollouts if rollout.id == number), None)
+
+    @property
+    def serving(self) -> Generation | None:
+        """The generation that serves."""
+        return next((g for g in self.generations.values() if g.state is GenerationState.SERVING), None)
+
+    @property
+    def pending(self) -> Rollout | None:
+        """The one rollout whose cut-over is ahead."""
+        return next((rollout for rollout in self.rollouts if rollout.state.pending), None)
+
+    @property
+    def draining(self) -> int:
+        """How many generations drain."""
+        return sum(g.state is GenerationState.DRAINING for g in self.generations.values())
+
+    def with_worker(self, worker: Worker) -> Fleet:
+        """The same fleet with that worker put in or replaced."""
+        return replace(self, workers={**self.workers, worker.serial: worker})
+
+    def without_worker(self, serial: int) -> Fleet:
+        """The same fleet without that worker."""
+        return replace(self, workers={key: value for key, value in self.workers.items() if key != serial})
+
+    def with_generation(self, generation: Generation) -> Fleet:
+        """The same fleet with that generation put in or replaced; one that is gone is left out."""
+        rest = {key: value for key, value in self.generations.items() if key != generation.id}
+        if generation.state is not GenerationState.GONE:
+            rest[generation.id] = generation
+        return replace(self, generations=rest)
+
+    def with_rollout(self, rollout: Rollout) -> Fleet:
+        """The same fleet with that rollout put in or replaced, and the oldest ended ones forgotten."""
+        rest = [known if known.id != rollout.id else rollout for known in self.rollouts]
+        if rollout.id not in {known.id for known in self.rollouts}:
+            rest.append(rollout)
+        ended = [known.id for known in rest if known.state in (RolloutState.DONE, RolloutState.ABORTED)]
+        forgotten = set(ended[: max(0, len(ended) - HISTORY)])
+        return replace(self, rollouts=tuple(known for known in rest if known.id not in forgotten))
+
+
+HISTORY = 32
+"""Ended rollouts that stay known to ``GET /v1/rollouts/{id}``."""

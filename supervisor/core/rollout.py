@@ -1,0 +1,384 @@
+"""The decisions: ``step(fleet, event, now)`` says what the fleet becomes and what is to be done.
+
+1. A generation touches no client before all its workers are READY (surge: new beside old).
+2. The old generation is told to drain only when every new worker SERVES: the cut-over.
+3. A rollout that fails before its cut-over costs the old generation nothing.
+4. At most one rollout is before its cut-over; a later request supersedes it.
+5. A rollout is settled once: at its cut-over, or when it is aborted.
+6. A worker is never forgotten: it leaves the fleet by its exit alone, and every order to leave has a timer behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from supervisor.core.commands import (
+    CloseListeners,
+    Command,
+    Exit,
+    Hurry,
+    Kill,
+    Settle,
+    Terminate,
+)
+from supervisor.core.events import (
+    BecameReady,
+    BeganServing,
+    BootFailed,
+    ChannelLost,
+    Event,
+    Exited,
+    HelloSaid,
+    ReloadAsked,
+    Reported,
+    ScaleAsked,
+    Spawned,
+    SpawnFailed,
+    StopAsked,
+    Timer,
+    TimerFired,
+    TimerKind,
+)
+from supervisor.core.lifecycle import GENERATION, ROLLOUT, SERVICE, WORKER, Step, after
+from supervisor.core.model import (
+    Failure,
+    Fleet,
+    Generation,
+    GenerationState,
+    Release,
+    Rollout,
+    RolloutState,
+    ServiceState,
+    Worker,
+    WorkerState,
+)
+from supervisor.core.turn import Turn
+from supervisor.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the fleet becomes, and what is to be done for it, in order."""
+
+    fleet: Fleet
+    commands: tuple[Command, ...] = ()
+
+
+def step(fleet: Fleet, event: Event, now: float) -> Decision:
+    """Decide.
+
+    Args:
+        fleet: all that is known.
+        event: what happened.
+        now: seconds on the monotonic clock.
+
+    Raises:
+        Refused: the event has no place in this fleet, which stays as it is.
+    """
+    turn = _Turn(fleet, now)
+    turn.take(event)
+    return Decision(turn.fleet, tuple(turn.commands))
+
+
+class _Turn(Turn):
+    """One call of ``step``."""
+
+    def take(self, event: Event) -> None:
+        match event:
+            case ReloadAsked(release, why):
+                self.reload(release, why)
+            case StopAsked(why):
+                self.stop(why)
+            case ScaleAsked(size):
+                self.scale(size)
+            case TimerFired(timer):
+                self.timer(timer)
+            case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
+                self.boot(event)
+            case Reported() | ChannelLost() | Exited():
+                self.life(event)
+
+    # Requests
+
+    def reload(self, release: Release, why: str) -> None:
+        if self.fleet.state in (ServiceState.STOPPING, ServiceState.STOPPED):
+            message = "the service is stopping; start it again to run a new release"
+            raise Refused(message, code="stopping")
+        if self.fleet.pending is not None:
+            self.abort(self.fleet.pending, reason="superseded")
+        number = self.fleet.last_rollout + 1
+        rollout = Rollout(number, RolloutState.WAITING, release, why, asked=self.now)
+        self.fleet = replace(self.fleet, last_rollout=number).with_rollout(rollout)
+        self.start_waiting()
+        if self.fleet.pending is not None and self.fleet.pending.state is RolloutState.WAITING:
+            self.announce("rollout.waiting", rollout=number, draining=self.fleet.draining)
+            self.hurry()
+
+    def stop(self, why: str) -> None:
+        if self.fleet.state is ServiceState.STOPPING:
+            self.announce("service.hurried", why=why)
+            for worker in self.fleet.workers.values():
+                if worker.state is WorkerState.DRAINING:
+                    self.terminate(worker)
+                elif worker.state is WorkerState.STOPPING:
+                    self.kill(worker)
+            return
+        self.fleet = replace(self.fleet, state=after(SERVICE, self.fleet.state, Step.STOP))
+        self.announce("service.stopping", why=why)
+        if self.fleet.pending is not None:
+            self.abort(self.fleet.pending, reason="stopping")
+        self.commands.append(CloseListeners())
+        for generation in tuple(self.fleet.generations.values()):
+            self.retire(generation, final=True)
+        self.rest()
+
+    def scale(self, size: int) -> None:
+        serving = self.fleet.serving
+        if size < 1:
+            message = "a service needs at least 1 worker; 'stillup stop' ends it"
+            raise Refused(message, code="usage")
+        if serving is None or self.fleet.pending is not None:
+            message = (
+                "the number of workers can be changed only while one generation serves and no rollout is under way"
+            )
+            raise Refused(message, code="rollout-in-progress")
+        self.fleet = replace(self.fleet, size=size)
+        vacancies = {slot: deaths for slot, deaths in serving.vacancies.items() if slot <= size}
+        self.fleet = self.fleet.with_generation(replace(serving, size=size, vacancies=vacancies))
+        self.announce("service.scaled", generation=serving.id, workers=size)
+        for worker in tuple(self.fleet.of(serving.id)):
+            if worker.slot > size:
+                self.leave(worker)
+        self.refill(serving.id)
+
+    # A worker's way into service
+
+    def boot(self, event: Spawned | SpawnFailed | HelloSaid | BootFailed | BecameReady | BeganServing) -> None:
+        worker = self.worker(event.serial)
+        match event:
+            case Spawned(_, pid):
+                if worker.pid is not None:
+                    message = f"worker {worker.name} was spawned already"
+                    raise Refused(message, code="out-of-order")
+                worker = self.put(replace(worker, pid=pid))
+                # An order to leave that came before the process existed is given again.
+                if worker.state is WorkerState.STOPPING:
+                    self.commands.append(Terminate(worker.serial))
+                elif worker.state is WorkerState.KILLED:
+                    self.commands.append(Kill(worker.serial))
+            case SpawnFailed(_, message):
+                self.gone(worker, Failure("spawn", message, worker.name))
+            case HelloSaid():
+                self.move(worker, Step.HELLO)
+            case BootFailed(_, stage, message):
+                self.fail(worker, stage, message)
+            case BecameReady():
+                self.ready(self.move(worker, Step.READY))
+            case BeganServing():
+                self.serving(self.move(worker, Step.SERVE))
+
+    def ready(self, worker: Worker) -> None:
+        generation = self.fleet.generations[worker.generation]
+        if generation.state is GenerationState.SERVING:
+            self.accept(worker)
+        elif all(other.state is WorkerState.READY for other in self.fleet.of(generation.id)):
+            rollout = self.pending_of(generation)
+            rollout = replace(rollout, state=after(ROLLOUT, rollout.state, Step.READY), ready=self.now)
+            self.fleet = self.fleet.with_rollout(rollout)
+            self.move_generation(generation, Step.READY)
+            for other in tuple(self.fleet.of(generation.id)):
+                self.accept(other)
+
+    def serving(self, worker: Worker) -> None:
+        generation = self.fleet.generations[worker.generation]
+        if worker.state is not WorkerState.SERVING:
+            return  # it drains by now
+        if generation.state is GenerationState.ADMITTING:
+            if all(other.state is WorkerState.SERVING for other in self.fleet.of(generation.id)):
+                self.cut_over(generation)
+            return
+        self.announce("worker.serving", worker=worker.name, pid=worker.pid)
+        for other in tuple(self.fleet.of(generation.id)):
+            if other.slot == worker.slot and other.worn:
+                self.leave(other)
+
+    # A worker's life and end
+
+    def life(self, event: Reported | ChannelLost | Exited) -> None:
+        worker = self.worker(event.serial)
+        match event:
+            case Reported(_, connections, requests, worn):
+                if worn and not worker.worn:
+                    self.announce("worker.worn", worker=worker.name, why=worn)
+                self.put(replace(worker, connections=connections, requests=requests, worn=worn or worker.worn))
+                if worn:
+                    self.refill(worker.generation)
+            case ChannelLost(_, message):
+                self.channel_lost(worker, message)
+            case Exited(_, how, output):
+                failure = worker.failure or Failure("exit", how)
+                self.gone(worker, replace(failure, worker=worker.name, pid=worker.pid, output=output))
+
+    def channel_lost(self, worker: Worker, message: str) -> None:
+        if worker.state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING):
+            self.fail(worker, "exit", message)
+        elif worker.state is WorkerState.SERVING:
+            # It can be told nothing any more; a serving worker takes SIGTERM as the order to drain.
+            self.commands.append(Terminate(worker.serial))
+            worker = self.move(replace(worker, failure=Failure("channel", message)), Step.DRAIN)
+            self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
+            self.refill(worker.generation, died=worker)
+
+    def gone(self, worker: Worker, failure: Failure) -> None:
+        after(WORKER, worker.state, Step.EXIT)
+        self.fleet = self.fleet.without_worker(worker.serial)
+        generation = self.fleet.generations[worker.generation]
+        match generation.state:
+            case GenerationState.BOOTING | GenerationState.ADMITTING:
+                self.abort(self.pending_of(generation), reason=failure.stage, failure=failure)
+            case GenerationState.SERVING:
+                expected = worker.state.retiring and worker.failure is None
+                if not expected:
+                    self.announce(
+                        "worker.died", worker=worker.name, pid=worker.pid, why=_why(failure), output=failure.output
+                    )
+                self.refill(generation.id, died=worker)
+            case _:
+                self.bury(generation)
+        self.rest()
+
+    def timer(self, timer: Timer) -> None:
+        if timer.kind is TimerKind.RESPAWN:
+            generation = self.fleet.generations.get(timer.of)
+            if generation is None or timer.slot not in generation.vacancies:
+                raise Refused(f"no vacancy {timer.of}.{timer.slot}", code="out-of-order")
+            deaths = generation.vacancies[timer.slot]
+            left = {slot: n for slot, n in generation.vacancies.items() if slot != timer.slot}
+            generation = replace(generation, vacancies=left)
+            self.fleet = self.fleet.with_generation(generation)
+            self.spawn(generation, timer.slot, deaths)
+            return
+        worker = self.worker(timer.of)
+        policy = self.fleet.policy
+        match timer.kind, worker.state:
+            case TimerKind.BOOT, WorkerState.SPAWNED | WorkerState.BOOTING:
+                stage = "hello" if worker.state is WorkerState.SPAWNED else "boot"
+                self.fail(worker, stage, f"not ready after {policy.boot_timeout:g} s (--boot-timeout)")
+            case TimerKind.ADMIT, WorkerState.ACCEPTING:
+                self.fail(worker, "accept", f"did not begin to accept within {policy.admit_timeout:g} s")
+            case TimerKind.DRAIN, WorkerState.DRAINING:
+                self.announce("worker.overdue", worker=worker.name, connections=dict(worker.connections))
+                self.terminate(worker)
+            case TimerKind.TERM, WorkerState.STOPPING:
+                self.kill(worker)
+            case _:
+                raise Refused(f"'{timer.kind}' came late for {worker.name}", code="out-of-order")
+
+    # Generations and rollouts
+
+    def start_waiting(self) -> None:
+        """Begin the rollout that waits, if older generations leave room."""
+        waiting = self.fleet.pending
+        if waiting is None or waiting.state is not RolloutState.WAITING:
+            return
+        if self.fleet.draining >= self.fleet.policy.max_draining:
+            return
+        number = self.fleet.last_generation + 1
+        serving = self.fleet.serving
+        generation = Generation(number, GenerationState.BOOTING, waiting.release, self.fleet.size)
+        rollout = replace(
+            waiting,
+            state=after(ROLLOUT, waiting.state, Step.BEGIN),
+            generation=number,
+            previous=serving.id if serving else None,
+            previous_release=serving.release.label if serving else "",
+            begun=self.now,
+        )
+        self.fleet = replace(self.fleet, last_generation=number).with_generation(generation).with_rollout(rollout)
+        self.announce(
+            "rollout.begun", rollout=rollout.id, generation=number, why=rollout.why, release=rollout.release.label
+        )
+        for slot in range(1, generation.size + 1):
+            self.spawn(generation, slot, deaths=0)
+
+    def cut_over(self, generation: Generation) -> None:
+        rollout = self.pending_of(generation)
+        old = self.fleet.serving
+        if old is not None:
+            self.retire(old)
+        self.move_generation(generation, Step.CUT_OVER)
+        self.fleet = replace(self.fleet, state=after(SERVICE, self.fleet.state, Step.SERVE))
+        rollout = replace(rollout, state=after(ROLLOUT, rollout.state, Step.CUT_OVER), cut=self.now)
+        self.fleet = self.fleet.with_rollout(rollout)
+        self.commands.append(Settle(rollout.id))
+        self.announce("rollout.cut-over", rollout=rollout.id, generation=generation.id, previous=rollout.previous)
+        self.finish_rollouts()
+
+    def abort(self, rollout: Rollout, *, reason: str, failure: Failure | None = None) -> None:
+        state = after(ROLLOUT, rollout.state, Step.ABORT)
+        rollout = replace(rollout, state=state, ended=self.now, reason=reason, failure=failure)
+        self.fleet = self.fleet.with_rollout(rollout)
+        self.commands.append(Settle(rollout.id))
+        self.announce(
+            "rollout.aborted",
+            rollout=rollout.id,
+            generation=rollout.generation,
+            reason=reason,
+            why=_why(failure) if failure else "",
+            output=failure.output if failure else "",
+        )
+        if rollout.generation is not None:
+            self.retire(self.fleet.generations[rollout.generation])
+        first = self.fleet.state is ServiceState.STARTING and self.fleet.pending is None
+        if first and failure is not None and not self.fleet.policy.keep_trying:
+            self.fleet = replace(self.fleet, exit_code=1)
+            self.stop(f"generation {rollout.generation} could not start")
+
+    def retire(self, generation: Generation, *, final: bool = False) -> None:
+        """Send every worker of a generation on its way. A final drain is also told to those that drain already."""
+        if generation.state is not GenerationState.DRAINING:
+            give_up = Step.DRAIN if generation.state is GenerationState.SERVING else Step.ABORT
+            state = after(GENERATION, generation.state, give_up)
+            generation = replace(generation, state=state, vacancies={}, drained_from=self.now)
+            self.fleet = self.fleet.with_generation(generation)
+        for worker in tuple(self.fleet.of(generation.id)):
+            self.leave(worker, final=final)
+        self.bury(generation)
+
+    def bury(self, generation: Generation) -> None:
+        """Forget a draining generation that has no worker left, and what waited for that goes on."""
+        if any(True for _ in self.fleet.of(generation.id)):
+            return
+        self.move_generation(generation, Step.END)
+        self.announce("generation.gone", generation=generation.id)
+        self.finish_rollouts()
+        self.start_waiting()
+
+    def finish_rollouts(self) -> None:
+        for rollout in self.fleet.rollouts:
+            if rollout.state is RolloutState.DRAINING and rollout.previous not in self.fleet.generations:
+                ended = replace(rollout, state=after(ROLLOUT, rollout.state, Step.END), ended=self.now)
+                self.fleet = self.fleet.with_rollout(ended)
+                self.announce("rollout.done", rollout=rollout.id, generation=rollout.generation)
+
+    def hurry(self) -> None:
+        for worker in self.fleet.workers.values():
+            if worker.state is WorkerState.DRAINING:
+                self.commands.append(Hurry(worker.serial))
+
+    def rest(self) -> None:
+        """End the supervisor once it is stopping and the last worker has gone."""
+        if self.fleet.state is ServiceState.STOPPING and not self.fleet.workers:
+            self.fleet = replace(self.fleet, state=after(SERVICE, self.fleet.state, Step.END))
+            self.announce("service.stopped", code=self.fleet.exit_code)
+            self.commands.append(Exit(self.fleet.exit_code))
+
+    # Small change
+
+    def pending_of(self, generation: Generation) -> Rollout:
+        return next(r for r in self.fleet.rollouts if r.generation == generation.id and r.state.pending)
+
+
+def _why(failure: Failure) -> str:
+    who = f"{failure.worker} (pid {failure.pid}) " if failure.worker else ""
+    return f"{who}{failure.message}"

@@ -1,0 +1,101 @@
+"""One decision in the making: the fleet as it becomes, the commands as they gather, and the moves of single workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from supervisor.core import respawn
+from supervisor.core.commands import Accept, Announce, BeginDrain, Command, Kill, SetTimer, Spawn, Terminate
+from supervisor.core.events import Timer, TimerKind
+from supervisor.core.lifecycle import GENERATION, WORKER, Step, after
+from supervisor.core.model import Failure, Fleet, Generation, GenerationState, Worker, WorkerState
+from supervisor.errors import Refused
+
+
+class Turn:
+    """What the decisions of ``core.rollout`` are made of."""
+
+    def __init__(self, fleet: Fleet, now: float) -> None:
+        self.fleet = fleet
+        self.now = now
+        self.commands: list[Command] = []
+
+    def worker(self, serial: int) -> Worker:
+        try:
+            return self.fleet.workers[serial]
+        except KeyError:
+            raise Refused(f"no worker with serial {serial}", code="out-of-order") from None
+
+    def put(self, worker: Worker) -> Worker:
+        self.fleet = self.fleet.with_worker(worker)
+        return worker
+
+    def move(self, worker: Worker, taken: Step) -> Worker:
+        return self.put(replace(worker, state=after(WORKER, worker.state, taken)))
+
+    def move_generation(self, generation: Generation, taken: Step) -> None:
+        self.fleet = self.fleet.with_generation(replace(generation, state=after(GENERATION, generation.state, taken)))
+
+    def timer_in(self, seconds: float, kind: TimerKind, serial: int) -> None:
+        self.commands.append(SetTimer(Timer(kind, serial), self.now + seconds))
+
+    def announce(self, kind: str, **data: object) -> None:
+        self.commands.append(Announce(kind, data))
+
+    def spawn(self, generation: Generation, slot: int, deaths: int) -> None:
+        serial = self.fleet.last_worker + 1
+        worker = Worker(serial, generation.id, slot, WorkerState.SPAWNED, spawned=self.now, deaths=deaths)
+        self.fleet = replace(self.fleet, last_worker=serial).with_worker(worker)
+        timeout = self.fleet.policy.boot_timeout
+        self.commands.append(Spawn(serial, generation.id, slot, generation.release, timeout))
+        self.timer_in(timeout, TimerKind.BOOT, serial)
+
+    def accept(self, worker: Worker) -> None:
+        self.move(worker, Step.ACCEPT)
+        self.commands.append(Accept(worker.serial))
+        self.timer_in(self.fleet.policy.admit_timeout, TimerKind.ADMIT, worker.serial)
+
+    def leave(self, worker: Worker, *, final: bool = False) -> None:
+        """Send a worker on its way: by a drain if it may hold connections, else by SIGTERM."""
+        if worker.state in (WorkerState.ACCEPTING, WorkerState.SERVING, WorkerState.DRAINING):
+            policy = self.fleet.policy
+            self.move(worker, Step.DRAIN)
+            self.commands.append(BeginDrain(worker.serial, policy.drain_timeout, final))
+            self.timer_in(policy.drain_timeout + policy.grace, TimerKind.DRAIN, worker.serial)
+        elif not worker.state.retiring:
+            self.terminate(worker)
+
+    def fail(self, worker: Worker, stage: str, message: str) -> None:
+        """Note why a worker cannot serve and end it; its exit brings its last words, and only then the verdict."""
+        self.terminate(worker)
+        self.put(replace(self.worker(worker.serial), failure=Failure(stage, message)))
+
+    def terminate(self, worker: Worker) -> None:
+        self.move(worker, Step.TERM)
+        self.commands.append(Terminate(worker.serial))
+        self.timer_in(self.fleet.policy.grace, TimerKind.TERM, worker.serial)
+
+    def kill(self, worker: Worker) -> None:
+        self.move(worker, Step.KILL)
+        self.commands.append(Kill(worker.serial))
+
+    def refill(self, number: int, died: Worker | None = None) -> None:
+        """Fill the slots of the serving generation in which nobody fit serves or boots."""
+        generation = self.fleet.generations[number]
+        if generation.state is not GenerationState.SERVING:
+            return
+        for slot in range(1, generation.size + 1):
+            inside = [w for w in self.fleet.of(number) if w.slot == slot]
+            if slot in generation.vacancies or any(not w.state.retiring and not w.worn for w in inside):
+                continue
+            deaths = 0
+            if died is not None and died.slot == slot and not (died.state.retiring and died.failure is None):
+                deaths = respawn.deaths_in_a_row(died.deaths, self.now - died.spawned)
+            wait = respawn.delay(deaths)
+            if wait == 0:
+                self.spawn(generation, slot, deaths)
+                continue
+            generation = replace(generation, vacancies={**generation.vacancies, slot: deaths})
+            self.fleet = self.fleet.with_generation(generation)
+            self.announce("worker.waits", worker=f"{number}.{slot}", deaths=deaths, seconds=wait)
+            self.commands.append(SetTimer(Timer(TimerKind.RESPAWN, number, slot), self.now + wait))

@@ -1,0 +1,58 @@
+"""What can go wrong, told apart by whose fault it is.
+
+    StillupError
+    ├── Refused            the caller's: asked for something that cannot be had now
+    │   ├── NotPermitted   the kernel says the caller is somebody without that right
+    │   ├── UsageError     a flag, a key or an address that means nothing
+    │   └── Unavailable    an address, a file or a directory that somebody else holds
+    ├── PeerError          the other end's: gone, cut short, or outside the protocol
+    └── Bug                ours
+
+A message names the thing and the way out of it; it is shown to operators as it is.
+"""
+
+from __future__ import annotations
+
+
+class StillupError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class Refused(StillupError):
+    """The caller asked for something that cannot be had; nothing was changed.
+
+    ``code`` is a stable word for programs (the ``type`` of a problem document).
+    """
+
+    def __init__(self, message: str, *, code: str = "refused") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotPermitted(Refused):
+    """The caller, as the kernel names it, may not do this."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="not-permitted")
+
+
+class UsageError(Refused):
+    """A flag, a configuration key or an address that means nothing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="usage")
+
+
+class Unavailable(Refused):
+    """Something outside is in the way: an address in use, a foreign file, a lock that is held."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="unavailable")
+
+
+class PeerError(StillupError):
+    """The other end is gone, was cut short or broke the protocol."""
+
+
+class Bug(StillupError):
+    """An invariant of our own does not hold."""

@@ -1,0 +1,1 @@
+"""TOUCHES the kernel and decides nothing: descriptors, sockets, processes, peers, files, systemd."""

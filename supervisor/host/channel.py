@@ -1,0 +1,89 @@
+"""A SOCK_SEQPACKET connection in an event loop: one packet, with its descriptors, at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from supervisor.host import descriptors
+
+
+class Channel:
+    """Owns the socket. One reader and one writer at a time; ``close`` wakes both with ConnectionError."""
+
+    def __init__(self, sock: socket.socket, *, limit: int, most: int) -> None:
+        """Take the socket over; packets have at most ``limit`` bytes and ``most`` descriptors."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._limit = limit
+        self._most = most
+        self._closed = False
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    async def send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
+        """Send one packet, waiting while the peer does not read.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        while True:
+            self._check()
+            try:
+                descriptors.send(self._sock, packet, fds)
+            except BlockingIOError:
+                loop = asyncio.get_running_loop()
+                await self._ready(loop.add_writer, loop.remove_writer)
+            else:
+                return
+
+    async def receive(self) -> tuple[bytes, list[int]]:
+        """Receive one packet; ``b""`` when the peer has closed. The descriptors are the caller's to close.
+
+        Raises:
+            PeerError: something was cut short.
+            OSError: the connection broke.
+        """
+        while True:
+            self._check()
+            try:
+                return descriptors.receive(self._sock, self._limit, self._most)
+            except BlockingIOError:
+                loop = asyncio.get_running_loop()
+                await self._ready(loop.add_reader, loop.remove_reader)
+
+    async def _ready(self, add: Callable[..., Any], remove: Callable[[Any], Any]) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        add(self._sock, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if not self._closed:
+                remove(self._sock)
+
+    def _check(self) -> None:
+        if self._closed:
+            message = "the channel was closed on this side"
+            raise ConnectionAbortedError(message)
+
+    def close(self) -> None:
+        """Hang up. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(RuntimeError):  # no loop runs any more: there is nobody to wake
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._sock)
+            loop.remove_writer(self._sock)
+        for waiter in self._waiters:
+            _wake(waiter)
+        self._sock.close()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,66 @@
+"""Descriptors in flight: sendmsg and recvmsg with SCM_RIGHTS (unix(7), cmsg(3)).
+
+``socket.recv_fds`` is not used: it drops its flags and returns inheritable descriptors.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
+from supervisor.errors import PeerError
+
+_INT = array.array("i").itemsize
+
+
+def send(sock: socket.socket, packet: bytes, fds: Sequence[int] = ()) -> None:
+    """Send one packet with descriptors; the caller keeps its own copies.
+
+    Raises:
+        BlockingIOError: the socket's buffer is full.
+        OSError: as sendmsg(2).
+    """
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([packet], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, limit: int, most: int) -> tuple[bytes, list[int]]:
+    """Receive one packet of at most ``limit`` bytes and ``most`` descriptors; ``b""`` and none at the end.
+
+    The descriptors are close-on-exec and the caller's to close.
+
+    Raises:
+        BlockingIOError: nothing is there yet.
+        PeerError: the packet or its descriptors did not fit and were cut; those that came are closed.
+        OSError: as recvmsg(2).
+    """
+    packet, ancillary, flags, _ = sock.recvmsg(limit, socket.CMSG_SPACE(most * _INT), socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.extend(memoryview(data[: len(data) - len(data) % _INT]).cast("i"))
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        close(fds)
+        what = "descriptors were" if flags & socket.MSG_CTRUNC else "packet was"
+        raise PeerError(f"the {what} cut short by the kernel")
+    return packet, fds
+
+
+def close(fds: Iterable[int]) -> None:
+    """Close them all; one that is closed already is no reason to keep the rest."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def ensure_standard() -> None:
+    """Open /dev/null on those of 0, 1 and 2 that are closed, so that no socket becomes somebody's stdout."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:  # noqa: PLR2004 - past stderr
+            os.close(fd)
+            return
+        os.set_inheritable(fd, True)

@@ -1,0 +1,47 @@
+"""Who is at the other end of a Unix socket, by the kernel's word as of connect() (unix(7), pidfd_open(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from supervisor.core.access import Principal
+
+_UCRED = struct.Struct("3i")
+SO_PEERPIDFD: Final = 77
+"""Linux 6.5; not in Python's socket module."""
+
+
+def principal(sock: socket.socket) -> Principal:
+    """Read SO_PEERCRED: pid, uid and primary gid of whoever connected."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return Principal(uid=uid, gid=gid, pid=pid)
+
+
+def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
+    """Whether the peer is the very process that ``pidfd`` stands for, and alive.
+
+    ``pidfd`` must be of a process that is not reaped, so that its number cannot be another's. Where the kernel gives a
+    pidfd of the peer, that one must show the same number, which the kernel turns to -1 at the process's end.
+    """
+    if principal(sock).pid != pid or _pid_of(pidfd) != pid:
+        return False
+    with contextlib.suppress(OSError):  # before Linux 6.5
+        peer = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
+        try:
+            return _pid_of(peer) == pid
+        finally:
+            os.close(peer)
+    return True
+
+
+def _pid_of(pidfd: int) -> int:
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
+    match = re.search(r"^Pid:\s*(-?\d+)$", text, re.MULTILINE)
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,97 @@
+"""Processes, held by pidfd from their first moment to their last (pidfd_open(2), pidfd_send_signal(2), waitid(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+HANDLED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
+"""What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A child of ours. Owns the pidfd."""
+
+    pid: int
+    pidfd: int
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if the process has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def reap(self) -> str | None:
+        """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        if result is None:
+            return None
+        if result.si_code == os.CLD_EXITED:
+            return f"exited {result.si_status}"
+        return f"killed by {signal_name(result.si_status)}"
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM`` for 15; the number where it has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int) -> Process:
+    """Start a child in a process group of its own, with the HANDLED signals blocked and /dev/null as its stdin.
+
+    Blocks until the new program runs; not for an event loop's thread.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, stdout, 1),
+        (os.POSIX_SPAWN_DUP2, stderr, 2),
+    ]
+    pid = os.posix_spawn(
+        argv[0],
+        list(argv),
+        dict(environment),
+        file_actions=actions,
+        setpgroup=0,
+        setsigmask=HANDLED,
+        # CPython ignores these two for itself; a program expects the default.
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+    )
+    try:
+        return Process(pid, os.pidfd_open(pid))
+    except OSError:
+        # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def close_on_exec_all() -> None:
+    """Mark every descriptor above stderr close-on-exec: what we were started with is not for the workers."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2:  # noqa: PLR2004 - past stderr
+            with contextlib.suppress(OSError):  # the one that listdir itself had open
+                os.set_inheritable(fd, False)

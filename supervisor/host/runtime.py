@@ -1,0 +1,97 @@
+"""The runtime directory and its lock: one supervisor a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.errors import Unavailable
+from supervisor.wire.places import LOCK
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeDirectory:
+    """A directory that this process alone uses. Owns the lock's descriptor."""
+
+    path: str
+    lock: int
+    created: bool
+    """Whether it was made by us, and goes with us."""
+
+    def file(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def close(self) -> None:
+        """Give the directory up: remove the lock file while it is still held, and the directory if it was made here."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file(LOCK))
+        os.close(self.lock)
+        if self.created:
+            with contextlib.suppress(OSError):  # somebody put a file of his own into it
+                os.rmdir(self.path)
+
+
+def claim(path: str) -> RuntimeDirectory:
+    """Make the directory if it is missing (0700), check that nobody else owns it, and lock it.
+
+    Raises:
+        Unavailable: it cannot be made, is somebody else's, or another supervisor holds it.
+    """
+    created = _make(path)
+    if (holder := _lock(path)) is not None:
+        return RuntimeDirectory(path, holder, created)
+    with contextlib.suppress(OSError):
+        pid = Path(path, LOCK).read_text(encoding="ascii").strip()
+        raise Unavailable(
+            f"a supervisor runs in {path} already (pid {pid}); 'stillup stop --runtime-dir {path}' ends it, "
+            "another --name runs a second service"
+        )
+    raise Unavailable(f"a supervisor runs in {path} already")
+
+
+def _make(path: str) -> bool:
+    created = False
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            created = True
+        status = os.lstat(path)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot make the runtime directory {path}: {error.strerror}; choose one with --runtime-dir"
+        ) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
+        raise Unavailable(
+            f"the runtime directory {path} is not a directory of uid {os.geteuid()}; choose one with --runtime-dir"
+        )
+    return created
+
+
+def _lock(path: str) -> int | None:
+    """The lock's descriptor, or None while somebody else holds it."""
+    name = f"{path}/{LOCK}"
+    while True:
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise Unavailable(f"cannot open {name}: {error.strerror}; choose a --runtime-dir") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A holder removes the file before it lets go: what we locked may be a file that is no longer there.
+            current = os.stat(name)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except FileNotFoundError:
+            os.close(fd)
+            continue
+        if os.path.samestat(current, os.fstat(fd)):
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
+            return fd
+        os.close(fd)

@@ -1,0 +1,153 @@
+"""The text of a bind: ``[NAME=]ADDR[,mode=0660][,user=U][,group=G]``.
+
+``ADDR`` is ``HOST:PORT``, ``[::1]:PORT``, ``unix:/path``, ``unix:@abstract`` or ``fd:N``. A listener's identity is its
+name; without one it is named after its address.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from supervisor.errors import UsageError
+
+DEFAULT_MODE: Final = 0o666
+"""The mode of a Unix socket that says none: uvicorn's, so that a proxy in front reaches it as before."""
+_LONGEST_PATH = 107
+"""Bytes in sockaddr_un.sun_path without its closing NUL (unix(7))."""
+_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
+_PORTS = range(65536)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A TCP address; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A socket file."""
+
+    path: str
+    mode: int = DEFAULT_MODE
+    user: str | None = None
+    group: str | None = None
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class AbstractAddress:
+    """A Unix socket without a file; ``name`` is without its leading NUL."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"unix:@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedAddress:
+    """A listening socket that the supervisor was started with."""
+
+    fd: int
+
+    def __str__(self) -> str:
+        return f"fd:{self.fd}"
+
+
+Address = TcpAddress | UnixAddress | AbstractAddress | InheritedAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A name and where it listens."""
+
+    name: str
+    address: Address
+
+
+def parse_bind(text: str) -> Bind:
+    """Read one ``--bind``.
+
+    Raises:
+        UsageError: the text is no bind; the message says what one looks like.
+    """
+    match = _NAME.fullmatch(text)
+    name, rest = match.groups() if match else ("", text)
+    where, *options = rest.split(",")
+    address = _parse_address(where, text)
+    if options:
+        address = _with_options(address, options, text)
+    return Bind(name or str(address), address)
+
+
+def parse_binds(texts: list[str]) -> tuple[Bind, ...]:
+    """Read every ``--bind`` of a service.
+
+    Raises:
+        UsageError: one of them is no bind, or two have one name.
+    """
+    binds = tuple(parse_bind(text) for text in texts)
+    seen: set[str] = set()
+    for bind in binds:
+        if bind.name in seen:
+            message = f"two binds are named '{bind.name}'; give each its own name: --bind NAME=ADDR"
+            raise UsageError(message)
+        seen.add(bind.name)
+    return binds
+
+
+def _parse_address(where: str, text: str) -> Address:
+    scheme, _, rest = where.partition(":")
+    if scheme == "unix" and rest:
+        if len(rest.encode()) > _LONGEST_PATH:
+            message = (
+                f"bind '{text}': a Unix socket's path has at most {_LONGEST_PATH} bytes, this one {len(rest.encode())}"
+            )
+            raise UsageError(message)
+        if rest.startswith("@"):
+            return AbstractAddress(rest[1:])
+        return UnixAddress(rest)
+    if scheme == "fd" and rest:
+        if not rest.isascii() or not rest.isdigit():
+            message = f"bind '{text}': 'fd:' takes the number of an open descriptor"
+            raise UsageError(message)
+        return InheritedAddress(int(rest))
+    host, colon, port = where.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) not in _PORTS:
+        message = f"bind '{text}': expected HOST:PORT, [IPV6]:PORT, unix:/path, unix:@name or fd:N"
+        raise UsageError(message)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        message = f"bind '{text}': an IPv6 address stands in brackets: [{host}]:{port}"
+        raise UsageError(message)
+    return TcpAddress(host or "0.0.0.0", int(port))  # noqa: S104 - ":8000" is how the field writes "every interface"
+
+
+def _with_options(address: Address, options: list[str], text: str) -> Address:
+    if not isinstance(address, UnixAddress):
+        message = f"bind '{text}': 'mode', 'user' and 'group' are for unix:/path only"
+        raise UsageError(message)
+    mode, user, group = address.mode, address.user, address.group
+    for option in options:
+        key, _, value = option.partition("=")
+        if key == "mode" and re.fullmatch("0?[0-7]{3}", value):
+            mode = int(value, 8)
+        elif key == "user" and value:
+            user = value
+        elif key == "group" and value:
+            group = value
+        else:
+            message = f"bind '{text}': '{option}' is not mode=0660, user=NAME or group=NAME"
+            raise UsageError(message)
+    return UnixAddress(address.path, mode, user, group)

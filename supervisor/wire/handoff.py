@@ -1,0 +1,178 @@
+"""The hand-off channel: what supervisor and worker say to each other over ``handoff.sock``.
+
+The socket is SOCK_SEQPACKET, so one packet is one message and nothing needs framing. A message is JSON with its name
+under ``type``; descriptors ride beside it as SCM_RIGHTS (unix(7)). The order, each step answered before the next:
+
+    worker                         supervisor
+    Hello(protocol, nonce)    ->
+                              <-   Welcome(protocol, who you are, what to run)  + stdout, stderr
+    Taken(0)                  ->
+                              <-   Offer(descriptions of every listener)
+    Taken(0)                  ->
+                              <-   Batch(count)                                 + that many listeners
+    Taken(count)              ->                                                ... until all are there
+    BootFailed(stage, why)    ->                                                or
+    Ready(probe)              ->
+                              <-   Accept()
+    Serving()                 ->
+    Report(...)               ->                                                about once a second
+                              <-   Drain(timeout, final)  Hurry()
+
+A party that hears anything else at its turn hangs up.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from supervisor.errors import PeerError
+
+PROTOCOL: Final = 1
+"""The version that this code speaks. A supervisor also speaks the one before, once there is one."""
+SPOKEN: Final = frozenset({PROTOCOL})
+MESSAGE_LIMIT: Final = 128 * 1024
+"""Bytes; well under the kernel's default socket buffer (212,992), so that a packet is never EMSGSIZE."""
+BATCH_LIMIT: Final = 64
+"""Descriptors a packet; the kernel takes at most 253 (SCM_MAX_FD)."""
+
+
+class Hello(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """First of all: the worker's version, and the nonce that was on record before it was started."""
+
+    protocol: int
+    nonce: str
+
+
+class Taken(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The step before was understood, and that many descriptors of it are held."""
+
+    count: int
+
+
+class BootFailed(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The worker cannot serve, and leaves. ``stage``: listeners, import, lifespan, probe."""
+
+    stage: str
+    message: str
+
+
+class Ready(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The app is up. ``probe`` says what the health probe saw; empty without one."""
+
+    probe: str = ""
+
+
+class Serving(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The worker accepts."""
+
+
+class Report(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The worker's figures: open connections by class, requests answered, why it wants to be replaced if it does."""
+
+    connections: dict[str, int]
+    requests: int
+    worn: str = ""
+
+
+class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Who the worker is and what it runs. Two descriptors come with it: its stdout and stderr from READY on."""
+
+    protocol: int
+    worker: int
+    generation: int
+    app: str
+    options: dict[str, Any]
+    boot_timeout: float
+    """Seconds left until READY is due."""
+    health_path: str = ""
+    health_host: str = "localhost"
+
+
+class Refusal(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The worker is turned away."""
+
+    message: str
+
+
+class ListenerInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a listener is said to be; the receiver derives the same from the socket itself."""
+
+    name: str
+    family: int
+    address: str
+
+
+class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The listeners that follow, in that order."""
+
+    listeners: list[ListenerInfo]
+
+
+class Batch(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """As many descriptors as ``count`` says."""
+
+    count: int
+
+
+class Accept(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Begin to accept."""
+
+
+class Drain(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Stop accepting, finish and leave within ``timeout`` seconds. ``final``: nobody takes over."""
+
+    timeout: float
+    final: bool
+
+
+class Hurry(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """End endless answers now."""
+
+
+FromWorker = Hello | Taken | BootFailed | Ready | Serving | Report
+FromSupervisor = Welcome | Refusal | Offer | Batch | Accept | Drain | Hurry
+
+_encoder = msgspec.json.Encoder()
+_from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
+_from_supervisor: msgspec.json.Decoder[FromSupervisor] = msgspec.json.Decoder(FromSupervisor)
+
+T = TypeVar("T")
+
+
+def encode(message: FromWorker | FromSupervisor) -> bytes:
+    """One packet.
+
+    Raises:
+        PeerError: it would be longer than MESSAGE_LIMIT.
+    """
+    packet = _encoder.encode(message)
+    if len(packet) > MESSAGE_LIMIT:
+        raise PeerError(f"a {type(message).__name__} of {len(packet)} bytes is over the limit of {MESSAGE_LIMIT}")
+    return packet
+
+
+def decode_from_worker(packet: bytes) -> FromWorker:
+    """Read what a worker sent.
+
+    Raises:
+        PeerError: it is no message of this protocol.
+    """
+    return _decode(_from_worker, packet)
+
+
+def decode_from_supervisor(packet: bytes) -> FromSupervisor:
+    """Read what the supervisor sent.
+
+    Raises:
+        PeerError: it is no message of this protocol.
+    """
+    return _decode(_from_supervisor, packet)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], packet: bytes) -> T:
+    try:
+        return decoder.decode(packet)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError(f"not a message of the hand-off protocol: {error}") from error

@@ -1,0 +1,47 @@
+"""Where a supervisor's runtime directory is. Supervisor and clients look in the same places, in the same order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from supervisor.errors import UsageError
+
+CONTROL: Final = "control.sock"
+HANDOFF: Final = "handoff.sock"
+LOCK: Final = "lock"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """The name, if a service may be called that.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"a service cannot be named '{name}': use letters, digits and _ . @ - (--name)"
+        raise UsageError(message)
+    return name
+
+
+def default_name(directory: str) -> str:
+    """A service's name when none is given: its working directory's, with what a name may not hold left out."""
+    last = directory.rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9_.@-]+", "-", last).strip("-.@_")[:64]
+    return name or "app"
+
+
+def bases(uid: int, environment: Mapping[str, str]) -> list[str]:
+    """The directories that may hold runtime directories of this user, the preferred one first."""
+    if uid == 0:
+        return ["/run/stillup"]
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    return [*([f"{runtime}/stillup"] if runtime else []), f"/tmp/stillup-{uid}"]  # noqa: S108 - 0700, owner checked
+
+
+def runtime_directory(name: str, uid: int, environment: Mapping[str, str]) -> str:
+    """The runtime directory of the service of that name, when it is not given with ``--runtime-dir``."""
+    by_systemd = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return by_systemd or f"{bases(uid, environment)[0]}/{check_name(name)}"
