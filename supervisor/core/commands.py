@@ -18,6 +18,7 @@ class Spawn:
     slot: int
     release: Release
     boot_timeout: float
+    drain_timeout: float
 
 
 @dataclass(frozen=True, slots=True)

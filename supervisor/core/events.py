@@ -89,9 +89,10 @@ class BootFailed:
 
 @dataclass(frozen=True, slots=True)
 class BecameReady:
-    """A worker has booted and waits to be told to accept."""
+    """A worker has booted and waits to be told to accept; ``probe`` is what its health probe saw."""
 
     serial: int
+    probe: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,11 +93,16 @@ class Release:
     """Absolute path of the interpreter."""
     directory: str
     """Absolute, symlinks resolved: the workers' working directory."""
+    app_dir: str = ""
+    """Absolute: where the app is imported from."""
     label: str = ""
     """How people call it: the last parts of the directory."""
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     """uvicorn's worker options, by uvicorn's names."""
+    health_path: str = ""
+    """What the health probe asks for; without it there is no probe."""
+    health_host: str = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,8 @@ class Rollout:
     previous: int | None = None
     """The generation that served at the cut-over."""
     previous_release: str = ""
+    probe: str = ""
+    """What the health probe of the last READY worker saw; empty without one."""
     begun: float | None = None
     ready: float | None = None
     cut: float | None = None

@@ -172,18 +172,18 @@ class _Turn(Turn):
                 self.move(worker, Step.HELLO)
             case BootFailed(_, stage, message):
                 self.fail(worker, stage, message)
-            case BecameReady():
-                self.ready(self.move(worker, Step.READY))
+            case BecameReady(_, probe):
+                self.ready(self.move(worker, Step.READY), probe)
             case BeganServing():
                 self.serving(self.move(worker, Step.SERVE))
 
-    def ready(self, worker: Worker) -> None:
+    def ready(self, worker: Worker, probe: str) -> None:
         generation = self.fleet.generations[worker.generation]
         if generation.state is GenerationState.SERVING:
             self.accept(worker)
         elif all(other.state is WorkerState.READY for other in self.fleet.of(generation.id)):
             rollout = self.pending_of(generation)
-            rollout = replace(rollout, state=after(ROLLOUT, rollout.state, Step.READY), ready=self.now)
+            rollout = replace(rollout, state=after(ROLLOUT, rollout.state, Step.READY), ready=self.now, probe=probe)
             self.fleet = self.fleet.with_rollout(rollout)
             self.move_generation(generation, Step.READY)
             for other in tuple(self.fleet.of(generation.id)):

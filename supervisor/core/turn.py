@@ -46,9 +46,11 @@ class Turn:
         serial = self.fleet.last_worker + 1
         worker = Worker(serial, generation.id, slot, WorkerState.SPAWNED, spawned=self.now, deaths=deaths)
         self.fleet = replace(self.fleet, last_worker=serial).with_worker(worker)
-        timeout = self.fleet.policy.boot_timeout
-        self.commands.append(Spawn(serial, generation.id, slot, generation.release, timeout))
-        self.timer_in(timeout, TimerKind.BOOT, serial)
+        policy = self.fleet.policy
+        self.commands.append(
+            Spawn(serial, generation.id, slot, generation.release, policy.boot_timeout, policy.drain_timeout)
+        )
+        self.timer_in(policy.boot_timeout, TimerKind.BOOT, serial)
 
     def accept(self, worker: Worker) -> None:
         self.move(worker, Step.ACCEPT)

@@ -39,6 +39,15 @@ class Channel:
             else:
                 return
 
+    def send_now(self, packet: bytes) -> None:
+        """Send one packet without waiting.
+
+        Raises:
+            OSError: the buffer is full (BlockingIOError) or the peer is gone.
+        """
+        self._check()
+        descriptors.send(self._sock, packet)
+
     async def receive(self) -> tuple[bytes, list[int]]:
         """Receive one packet; ``b""`` when the peer has closed. The descriptors are the caller's to close.
 

@@ -88,6 +88,16 @@ def open_listener(bind: Bind, backlog: int) -> Listener:
     return listener
 
 
+def check_owner(bind: Bind) -> None:
+    """See that the user and the group of a socket file exist.
+
+    Raises:
+        UsageError: one does not.
+    """
+    if isinstance(bind.address, UnixAddress):
+        _owner(bind.address)
+
+
 def describe(name: str, sock: socket.socket) -> ListenerInfo:
     """Derive name, family and address from the socket itself."""
     where = sock.getsockname()
@@ -283,7 +293,7 @@ def _holder(where: str) -> str:
     port = where.rpartition(":")[2]
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            taken = connection.status == psutil.CONN_LISTEN and str(connection.laddr[1]) == port
+            taken = connection.status == psutil.CONN_LISTEN and str(getattr(connection.laddr, "port", "")) == port
             if taken and connection.pid:
                 return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
     return ""

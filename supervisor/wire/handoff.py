@@ -81,9 +81,16 @@ class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fiel
 
     protocol: int
     worker: int
+    """Its slot."""
     generation: int
     app: str
+    directory: str
+    """The working directory, absolute."""
+    app_dir: str
+    """Where the app is imported from, absolute."""
     options: dict[str, Any]
+    """uvicorn's, by the names of Config's arguments."""
+    drain_timeout: float
     boot_timeout: float
     """Seconds left until READY is due."""
     health_path: str = ""

@@ -1,0 +1,1 @@
+"""A small Starlette app that shows what stillup does."""

@@ -1,0 +1,110 @@
+"""Closing a connection so that what was written arrives.
+
+close() with unread input makes the kernel send a reset, which may destroy an answer that is still on its way (RFC 9112
+section 9.6). So: shut down writing, read and drop what still comes until the client closes, and only then close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+LINGER: Final = 5.0
+"""Seconds that a client has to close its side."""
+CAP: Final = 16 * 1024 * 1024
+"""Bytes that are read and dropped meanwhile."""
+
+
+class Entry(asyncio.Protocol):
+    """Stands in for a protocol until the connection is made, then gives it a lingering transport and steps aside."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        self.protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        transport.set_protocol(self.protocol)
+        self.protocol.connection_made(LingeringTransport(transport, self.protocol))
+
+
+class LingeringTransport(asyncio.Transport):
+    """The transport that a protocol sees. Bytes don't pass through it: only close() is different."""
+
+    def __init__(self, inner: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__()
+        self._inner = inner
+        self._protocol = protocol
+        self._closing = False
+        for name in _AS_THEY_ARE:
+            setattr(self, name, getattr(inner, name))
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+        self._inner.set_protocol(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        return self._closing or self._inner.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self._closing = True
+        # A protocol may still write after its close(); asyncio drops that, but not after the write_eof() below.
+        self.write = self.writelines = _drop  # type: ignore[assignment,method-assign]
+        if not self._inner.can_write_eof():  # TLS says goodbye in its own way
+            self._inner.close()
+            return
+        self._inner.set_protocol(_Discard(self._inner, self._protocol))
+        self._inner.write_eof()
+        self._inner.resume_reading()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._inner.abort()
+
+
+_AS_THEY_ARE = (
+    "can_write_eof",
+    "get_extra_info",
+    "get_write_buffer_limits",
+    "get_write_buffer_size",
+    "is_reading",
+    "pause_reading",
+    "resume_reading",
+    "set_write_buffer_limits",
+    "write",
+    "write_eof",
+    "writelines",
+)
+
+
+def _drop(_: object) -> None:
+    """Write nothing."""
+
+
+class _Discard(asyncio.Protocol):
+    """Reads and drops until the client closes, the time is over or the cap is reached; then tells the protocol."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+        self._transport = transport
+        self._protocol: Any = protocol
+        self._left = CAP
+        self._timer = asyncio.get_running_loop().call_later(LINGER, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._protocol.connection_lost(exc)

@@ -1,0 +1,1 @@
+"""PROCESS 3: what people and tools hold in their hands."""

@@ -1,0 +1,107 @@
+"""``stillup status``, ``reload`` and ``stop``: what they say, and how they exit.
+
+Exit codes: 0 done, 1 it did not happen (the old generation is kept), 2 usage, 3 not running, 4 denied, 5 superseded.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from supervisor.client import show
+from supervisor.client.find import find
+from supervisor.client.http import Client, NotRunningError, ProblemError
+from supervisor.errors import StillupError, UsageError
+from supervisor.wire.control import RolloutView
+
+DENIED = {"not-permitted": 4, "superseded": 5}
+POLL = 0.05
+"""Seconds between two looks at a rollout."""
+
+
+def _addressed(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --name and --runtime-dir, and its refusals one line and an exit code."""
+
+    @click.option("--name", help="The service's name.")
+    @click.option("--runtime-dir", type=click.Path(), help="Where its control socket is.")
+    @functools.wraps(command)
+    def wrapped(name: str | None, runtime_dir: str | None, **rest: Any) -> None:
+        try:
+            command(Client(find(name, runtime_dir)), **rest)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+        except NotRunningError as error:
+            _leave(str(error), 3)
+        except ProblemError as error:
+            _leave(str(error), DENIED.get(error.code, 1))
+        except StillupError as error:
+            _leave(str(error), 1)
+
+    return wrapped
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    click.echo(f"stillup: {message}", err=True)
+    sys.exit(code)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The whole status as JSON.")
+@_addressed
+def status(client: Client, *, as_json: bool) -> None:
+    """Show what runs: listeners, generations, workers, the rollout under way."""
+    seen = client.status()
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
+    else:
+        show.status(seen)
+
+
+@click.command()
+@click.option("--wait", type=click.Choice(["cut-over", "drained", "none"]), default="cut-over", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The rollout as JSON, when it is settled.")
+@_addressed
+def reload(client: Client, *, wait: str, as_json: bool) -> None:
+    """Boot a new generation beside the old one and put it into service.
+
+    Returns when the new generation serves (exit 0) or was rejected (exit 1; the old one never stopped serving).
+    Ctrl-C only stops watching.
+    """
+    name = client.status().name
+    rollout = client.reload()
+    if wait == "none":
+        click.echo(msgspec.json.encode(rollout).decode() if as_json else f"reload {rollout.id} is accepted")
+        return
+    board = show.Rollout(name, quiet=as_json)
+    try:
+        rollout = _follow(client, rollout, board, drained=wait == "drained")
+    except KeyboardInterrupt:
+        click.echo(f"\nnot watching any more; the reload goes on: stillup status (rollout {rollout.id})", err=True)
+        sys.exit(130)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(rollout), indent=2).decode())
+    if rollout.outcome == "aborted":
+        sys.exit(5 if rollout.reason == "superseded" else 1)
+
+
+def _follow(client: Client, rollout: RolloutView, board: show.Rollout, *, drained: bool) -> RolloutView:
+    while True:
+        board.update(rollout)
+        if rollout.outcome == "aborted" or (rollout.outcome is not None and (not drained or rollout.state == "done")):
+            return rollout
+        time.sleep(POLL)
+        rollout = client.rollout(rollout.id)
+
+
+@click.command()
+@_addressed
+def stop(client: Client) -> None:
+    """Stop the service: finish what is under way, then end. Returns when the supervisor has ended."""
+    client.stop()
+    click.echo("stopped")

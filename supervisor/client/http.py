@@ -1,0 +1,109 @@
+"""HTTP over the control socket: one request a connection, answers as msgspec structs."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from supervisor.errors import PeerError, StillupError
+from supervisor.wire.control import PROBLEM, Problem, RolloutView, Status
+from supervisor.wire.places import CONTROL
+
+T = TypeVar("T")
+
+
+class NotRunningError(StillupError):
+    """Nobody answers in that runtime directory."""
+
+
+class ProblemError(StillupError):
+    """The supervisor said no; ``problem`` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+    @property
+    def code(self) -> str:
+        """The stable last word of its type."""
+        return self.problem.type.rpartition(":")[2]
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+@dataclass(frozen=True)
+class Client:
+    """The supervisor whose control socket is in ``directory``. Every method raises NotRunningError and ProblemError."""
+
+    directory: str
+
+    def status(self) -> Status:
+        return self._call("GET", "/v1/status", Status)
+
+    def reload(self) -> RolloutView:
+        """Ask for a reload; the rollout as it begins."""
+        return self._call("POST", "/v1/reload", RolloutView)
+
+    def rollout(self, number: int) -> RolloutView:
+        return self._call("GET", f"/v1/rollouts/{number}", RolloutView)
+
+    def stop(self) -> None:
+        """Ask the service to stop, and wait until the supervisor has ended: it hangs up last of all."""
+        connection = self._request("POST", "/v1/stop")
+        try:
+            self._answer(connection, dict)
+            connection.sock.recv(1)
+        except ConnectionResetError:
+            return
+        finally:
+            connection.close()
+
+    def _call(self, method: str, path: str, shape: type[T]) -> T:
+        connection = self._request(method, path)
+        try:
+            return self._answer(connection, shape)
+        finally:
+            connection.close()
+
+    def _request(self, method: str, path: str) -> _Connection:
+        connection = _Connection(os.path.join(self.directory, CONTROL))
+        try:
+            connection.request(method, path)
+        except PermissionError as error:
+            connection.close()
+            detail = f"{self.directory} is not open to uid {os.geteuid()}"
+            raise ProblemError(Problem("urn:stillup:problem:not-permitted", "not permitted", 403, detail)) from error
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+            connection.close()
+            raise NotRunningError(f"no supervisor runs in {self.directory}") from error
+        return connection
+
+    def _answer(self, connection: _Connection, shape: type[T]) -> T:
+        try:
+            response = connection.getresponse()
+            body = response.read()
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise NotRunningError(f"the supervisor in {self.directory} ended before it answered") from error
+        try:
+            if response.getheader("content-type") == PROBLEM:
+                raise ProblemError(msgspec.json.decode(body, type=Problem))
+            return msgspec.json.decode(body, type=shape)
+        except msgspec.DecodeError as error:
+            raise PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here") from error

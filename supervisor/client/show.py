@@ -1,0 +1,127 @@
+"""How answers look: plain text, with colour on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from supervisor.wire.control import FailureView, RolloutView, Status
+
+_STYLES = {
+    "serving": "green",
+    "ok": "green",
+    "no": "red",
+    "draining": "yellow",
+    "booting": "cyan",
+    "stopping": "yellow",
+}
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def status(seen: Status) -> None:
+    """The service at a glance."""
+    console = _console()
+    console.print(Text.assemble(f"{seen.name}  ", (seen.state, _STYLES.get(seen.state, "")), f"   pid {seen.pid}"))
+    for listener in seen.listeners:
+        named = "" if listener.name == listener.address else f"{listener.name}  "
+        console.print(Text(f"  listens   {named}{listener.address}"))
+    for generation in seen.generations:
+        since = f" for {generation.draining_for:.0f} s" if generation.draining_for is not None else ""
+        state = (generation.state + since, _STYLES.get(generation.state, ""))
+        console.print(Text.assemble(f"  gen {generation.id:<4}  ", state, f"   {generation.release}"))
+        for worker in generation.workers:
+            console.print(
+                Text(
+                    f"    {worker.id:<7} {worker.state:<9} pid {worker.pid or '-':<8} "
+                    f"{worker.connections} connections{_classes(worker.classes)}, {worker.requests} requests"
+                )
+            )
+    if seen.rollout is not None and seen.rollout.outcome is None:
+        _line(console, "..", f"gen {seen.rollout.generation} {seen.rollout.state}", seen.rollout.total)
+
+
+class Rollout:
+    """A rollout as it goes on, a line for each thing that is done."""
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        """Show the rollout of service ``name``; ``quiet`` shows nothing."""
+        self._name = name
+        self._quiet = quiet
+        self._shown: set[str] = set()
+        self._console = _console()
+
+    def update(self, rollout: RolloutView) -> None:
+        """Show what is new."""
+        if self._quiet:
+            return
+        if rollout.state == "waiting":
+            self._once("waiting", f"{self._name}  waits: too many older generations still drain")
+        if rollout.generation is not None:
+            self._once("head", f"{self._name}  gen {_move(rollout)}   {_releases(rollout)}")
+        if rollout.outcome == "aborted":
+            self._aborted(rollout)
+        elif rollout.outcome == "succeeded":
+            self._succeeded(rollout)
+        elif rollout.booting_for is not None and rollout.booting_for >= 1:
+            seconds = int(rollout.booting_for)
+            ready = f"{rollout.workers_ready}/{rollout.workers_wanted} ready"
+            self._once(f"booting {seconds}", f"  boot      {ready}{'':<22}{seconds:>4} s ...")
+
+    def _succeeded(self, rollout: RolloutView) -> None:
+        if "done" not in self._shown:
+            self._shown.add("done")
+            probe = f", {rollout.probe}" if rollout.probe else ""
+            ready = f"{rollout.workers_wanted}/{rollout.workers_wanted} ready{probe}"
+            self._console.print(Text(f"  boot      {ready:<30}{rollout.booting_for or 0:.1f} s"))
+            self._console.print(Text(f"  cut over  {'':<30}{(rollout.cut_over_took or 0) * 1000:.0f} ms"))
+            _line(self._console, "ok", f"gen {rollout.generation} serving", rollout.total)
+            if rollout.state == "draining":
+                what = f": {', '.join(f'{n} {kind}' for kind, n in rollout.drains.items())}" if rollout.drains else ""
+                self._console.print(
+                    Text(f"  gen {rollout.previous} drains{what}; at most {rollout.drain_left or 0:.0f} s", "yellow")
+                )
+        if rollout.state == "done" and rollout.previous is not None and "left" not in self._shown:
+            self._once("left", f"  gen {rollout.previous} has left")
+
+    def _aborted(self, rollout: RolloutView) -> None:
+        if rollout.failure is not None:
+            self._failed(rollout, rollout.failure)
+        kept = f". gen {rollout.previous} never stopped serving." if rollout.previous is not None else "."
+        what = f"gen {rollout.generation}" if rollout.generation is not None else f"reload {rollout.id}"
+        _line(self._console, "no", f"{what} rejected ({rollout.reason}){kept}")
+
+    def _failed(self, rollout: RolloutView, failure: FailureView) -> None:
+        who = f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
+        ready = f"{rollout.workers_ready}/{rollout.workers_wanted} ready"
+        self._console.print(
+            Text(f"  boot      {ready}; {who} {failure.message} after {rollout.booting_for or 0:.1f} s")
+        )
+        for line in failure.output.splitlines():
+            self._console.print(Text(f"  | {line}"))
+
+    def _once(self, key: str, line: str) -> None:
+        if key not in self._shown:
+            self._shown.add(key)
+            self._console.print(Text(line))
+
+
+def _line(console: Console, verdict: str, text: str, seconds: float | None = None) -> None:
+    took = f"{seconds:.1f} s" if seconds is not None else ""
+    console.print(Text.assemble((verdict, _STYLES.get(verdict, "")), f"  {text:<38}{took}".rstrip()))
+
+
+def _move(rollout: RolloutView) -> str:
+    return f"{rollout.previous} -> {rollout.generation}" if rollout.previous is not None else f"{rollout.generation}"
+
+
+def _releases(rollout: RolloutView) -> str:
+    if rollout.previous_release in ("", rollout.release):
+        return rollout.release
+    return f"{rollout.previous_release} -> {rollout.release}"
+
+
+def _classes(classes: dict[str, int]) -> str:
+    return f" ({', '.join(f'{count} {kind}' for kind, count in sorted(classes.items()))})" if classes else ""

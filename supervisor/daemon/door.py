@@ -1,0 +1,77 @@
+"""The door for operators: ``control.sock``, and who stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any, Final
+
+from supervisor.asgi.acceptor import Acceptor
+from supervisor.asgi.borrowed import Site, make_config, never_asked
+from supervisor.host import peer
+
+logger = logging.getLogger("stillup")
+
+MOST: Final = 256
+"""Connections open at a time."""
+HEAD_DEADLINE: Final = 10.0
+"""Seconds that a caller may take to say what he wants."""
+LAST_ANSWERS: Final = 1.0
+"""Seconds for answers that are under way when the supervisor ends."""
+
+
+class ControlDoor:
+    """Serves the control API on a listening Unix socket; owns it and its connections."""
+
+    def __init__(self, sock: socket.socket, app: Any) -> None:
+        self._changed = asyncio.Event()
+        config = make_config(
+            app,
+            {
+                "http": "h11",
+                "ws": "none",
+                "lifespan": "off",
+                "proxy_headers": False,
+                "access_log": False,
+                "log_config": None,
+                "server_header": False,
+                "timeout_keep_alive": 60,
+            },
+        )
+        self._site = Site(config, changed=self._changed.set)
+        self._site.load()
+        self._loop = asyncio.get_running_loop()
+        self._acceptor = Acceptor(sock, self._protocol)
+        self._acceptor.start()
+
+    def _protocol(self, connection: socket.socket) -> asyncio.Protocol | None:
+        if len(self._site.state.connections) >= MOST:
+            logger.warning("control.sock: %s turned away: %d connections are open", peer.principal(connection), MOST)
+            return None
+        self._site.refresh_headers()
+        entry = self._site.protocol({"principal": peer.principal(connection)})
+        self._loop.call_later(HEAD_DEADLINE, self._end_if_silent, entry.protocol)
+        return entry
+
+    def _end_if_silent(self, connection: Any) -> None:
+        if connection in self._site.state.connections and never_asked(connection):
+            connection.transport.close()
+
+    async def close(self) -> None:
+        """Take no more callers, let answers that are under way go out, then hang up on everybody.
+
+        To be called last: a caller who waits for the supervisor's end sees it by this.
+        """
+        await self._acceptor.stop()
+        deadline = self._loop.time() + LAST_ANSWERS
+        while self._site.state.tasks and self._loop.time() < deadline:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(deadline - self._loop.time()):
+                    await self._changed.wait()
+            except TimeoutError:
+                break
+        for connection in list(self._site.state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # a turn for the transports to close their sockets

@@ -1,0 +1,192 @@
+"""Performs the engine's commands on real processes, channels, timers and listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from supervisor.core.commands import (
+    Accept,
+    Announce,
+    BeginDrain,
+    CloseListeners,
+    Command,
+    Exit,
+    Hurry,
+    Kill,
+    SetTimer,
+    Settle,
+    Spawn,
+    Terminate,
+)
+from supervisor.core.events import Event, Exited, Spawned, SpawnFailed, TimerFired
+from supervisor.daemon.console import Console
+from supervisor.daemon.feed import Feed
+from supervisor.daemon.handoff import HandoffDoor
+from supervisor.daemon.holder import Holder
+from supervisor.daemon.output import Output
+from supervisor.daemon.release import worker_environment
+from supervisor.host.processes import Process, spawn
+from supervisor.wire import handoff
+from supervisor.wire.handoff import Welcome
+
+logger = logging.getLogger("stillup")
+
+
+@dataclass
+class Child:
+    """A worker's process and the pipes of its boot."""
+
+    process: asyncio.Future[Process]
+    output: Output
+
+
+class LiveEffects:
+    """The one place where decisions become system calls. ``perform`` never waits."""
+
+    def __init__(
+        self,
+        *,
+        submit: Callable[[Event], None],
+        door: HandoffDoor,
+        holder: Holder,
+        console: Console,
+        feed: Feed,
+        handoff_path: str,
+        title: str,
+    ) -> None:
+        """Put the listeners of ``holder`` at the disposal of workers that come in by ``door``."""
+        self._submit = submit
+        self._door = door
+        self._holder = holder
+        self._console = console
+        self._feed = feed
+        self._handoff_path = handoff_path
+        self._title = title
+        self._loop = asyncio.get_running_loop()
+        # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn")
+        self._children: dict[int, Child] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def perform(self, command: Command) -> None:
+        match command:
+            case Spawn():
+                self._spawn(command)
+            case Accept(serial):
+                self._door.tell(serial, handoff.Accept())
+            case BeginDrain(serial, timeout, final):
+                if not self._door.tell(serial, handoff.Drain(timeout, final)):
+                    # A serving worker takes SIGTERM as the order to drain.
+                    self._signal(serial, signal.SIGTERM)
+            case Hurry(serial):
+                self._door.tell(serial, handoff.Hurry())
+            case Terminate(serial):
+                self._signal(serial, signal.SIGTERM)
+            case Kill(serial):
+                self._signal(serial, signal.SIGKILL)
+            case SetTimer(timer, at):
+                self._set_timer(TimerFired(timer), at)
+            case CloseListeners():
+                self._holder.close()
+            case Announce(kind, data):
+                self._feed.announce(kind, data)
+            case Settle() | Exit():
+                pass  # whoever waits for these watches the fleet
+
+    def close(self) -> None:
+        """Let go of everything; no worker is left by now."""
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for child in self._children.values():
+            child.output.close()
+        self._spawner.shutdown(wait=False)
+
+    def _set_timer(self, event: TimerFired, at: float) -> None:
+        def fire() -> None:
+            self._timers.discard(handle)
+            self._submit(event)
+
+        handle = self._loop.call_at(at, fire)
+        self._timers.add(handle)
+
+    def _signal(self, serial: int, number: signal.Signals) -> None:
+        child = self._children.get(serial)
+        # A process that does not exist yet is signalled when it does: the fleet gives the order again.
+        if child is not None and child.process.done():
+            child.process.result().signal(number)
+
+    def _spawn(self, command: Spawn) -> None:
+        try:
+            output = Output(self._console)
+        except OSError as error:
+            self._submit(SpawnFailed(command.serial, f"no pipe for its output: {error.strerror}"))
+            return
+        child = Child(self._loop.create_future(), output)
+        self._children[command.serial] = child
+        task = self._loop.create_task(self._start(command, child))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self, command: Spawn, child: Child) -> None:
+        due = self._loop.time() + command.boot_timeout
+        release = command.release
+        nonce = self._door.expect(command, child.process, lambda: self._welcome(command, due - self._loop.time()))
+        environment = worker_environment(command, self._handoff_path, nonce)
+        argv = [release.python, "-P", "-m", "supervisor.worker", f"{self._title}:{command.generation}.{command.slot}"]
+        try:
+            process = await self._loop.run_in_executor(
+                self._spawner, partial(spawn, argv, environment, *child.output.write_ends)
+            )
+        except OSError as error:
+            self._forget(command.serial)
+            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {error.strerror}"))
+            return
+        child.process.set_result(process)
+        child.output.started()
+        self._submit(Spawned(command.serial, process.pid))
+        self._loop.add_reader(process.pidfd, self._ended, command.serial)
+
+    def _welcome(self, command: Spawn, boot_left: float) -> Welcome:
+        release = command.release
+        return Welcome(
+            protocol=handoff.PROTOCOL,
+            worker=command.slot,
+            generation=command.generation,
+            app=release.app,
+            directory=release.directory,
+            app_dir=release.app_dir,
+            options=dict(release.options),
+            drain_timeout=command.drain_timeout,
+            boot_timeout=max(boot_left, 0.1),
+            health_path=release.health_path,
+            health_host=release.health_host,
+        )
+
+    def _ended(self, serial: int) -> None:
+        """A worker's pidfd has become readable: it is dead."""
+        child = self._children[serial]
+        process = child.process.result()
+        how = process.reap()
+        if how is None:
+            return
+        self._loop.remove_reader(process.pidfd)
+        process.close()
+        tail = child.output.tail()
+        self._forget(serial)
+        self._submit(Exited(serial, how, tail))
+
+    def _forget(self, serial: int) -> None:
+        child = self._children.pop(serial)
+        child.output.close()
+        if not child.process.done():
+            child.process.cancel()
+        self._door.forget(serial)

@@ -1,0 +1,97 @@
+"""The one loop: take an event, decide, perform. The fleet is its only state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from supervisor.core.commands import Command, Exit
+from supervisor.core.events import Event
+from supervisor.core.model import Fleet
+from supervisor.core.rollout import step
+from supervisor.errors import Refused
+
+logger = logging.getLogger("stillup")
+
+
+class Effects(Protocol):
+    """Whoever performs the commands. Must not wait: what takes time becomes an event when it is done."""
+
+    def perform(self, command: Command) -> None: ...
+
+
+class Engine:
+    """Owns the fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._queue: asyncio.Queue[tuple[Event, asyncio.Future[Fleet] | None]] = asyncio.Queue()
+        self._watchers: list[tuple[Callable[[Fleet], bool], asyncio.Future[Fleet]]] = []
+
+    def submit(self, event: Event) -> None:
+        """Let an event happen; nobody waits for what comes of it."""
+        self._queue.put_nowait((event, None))
+
+    async def ask(self, event: Event) -> Fleet:
+        """Let an event happen; the fleet right after it.
+
+        Raises:
+            Refused: it has no place in the fleet as it is.
+        """
+        answer: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((event, answer))
+        return await answer
+
+    async def until(self, holds: Callable[[Fleet], bool]) -> Fleet:
+        """Wait until something holds of the fleet; the first fleet of which it does."""
+        if holds(self.fleet):
+            return self.fleet
+        watcher: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
+        self._watchers.append((holds, watcher))
+        return await watcher
+
+    async def run(self, effects: Effects) -> int:
+        """Run until the fleet has come to its end; the exit code."""
+        while True:
+            event, answer = await self._queue.get()
+            commands = self._decide(event, answer)
+            for command in commands:
+                if isinstance(command, Exit):
+                    return command.code
+                effects.perform(command)
+
+    def _decide(self, event: Event, answer: asyncio.Future[Fleet] | None) -> tuple[Command, ...]:
+        try:
+            decision = step(self.fleet, event, asyncio.get_running_loop().time())
+        except Refused as refusal:
+            logger.debug("%s refused: %s", type(event).__name__, refusal)
+            _settle(answer, error=refusal)
+            return ()
+        except Exception as error:
+            # A bug of ours in one decision; the fleet is as it was, and what serves goes on.
+            logger.exception("no decision on %r", event)
+            _settle(answer, error=error)
+            return ()
+        self.fleet = decision.fleet
+        _settle(answer, self.fleet)
+        waiting = []
+        for holds, watcher in self._watchers:
+            if watcher.done():  # whoever waited has gone
+                continue
+            if holds(self.fleet):
+                watcher.set_result(self.fleet)
+            else:
+                waiting.append((holds, watcher))
+        self._watchers = waiting
+        return decision.commands
+
+
+def _settle(answer: asyncio.Future[Fleet] | None, fleet: Fleet | None = None, error: Exception | None = None) -> None:
+    if answer is None or answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    elif fleet is not None:
+        answer.set_result(fleet)

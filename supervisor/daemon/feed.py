@@ -1,0 +1,64 @@
+"""What happened, told to the log and to the service manager."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from supervisor.host.systemd import Notifier
+
+logger = logging.getLogger("stillup")
+
+_LINES: Mapping[str, tuple[int, str]] = {
+    "rollout.begun": (logging.INFO, "gen {generation} boots from {release} ({why})"),
+    "rollout.waiting": (logging.INFO, "reload {rollout} waits: {draining} older generations still drain"),
+    "rollout.cut-over": (logging.INFO, "gen {generation} serves"),
+    "rollout.done": (logging.DEBUG, "reload {rollout} is done"),
+    "rollout.aborted": (logging.ERROR, "gen {generation} rejected ({reason}): {why}"),
+    "generation.gone": (logging.INFO, "gen {generation} has left"),
+    "worker.serving": (logging.INFO, "worker {worker} (pid {pid}) serves"),
+    "worker.died": (logging.ERROR, "worker {why}; its slot is filled again"),
+    "worker.waits": (
+        logging.WARNING,
+        "worker {worker} died young {deaths} times in a row; next start in {seconds:.1f} s",
+    ),
+    "worker.worn": (logging.INFO, "worker {worker} is replaced: {why}"),
+    "worker.overdue": (logging.WARNING, "worker {worker} did not end its drain in time: {connections}"),
+    "service.scaled": (logging.INFO, "{workers} workers wanted"),
+    "service.stopping": (logging.INFO, "stopping ({why})"),
+    "service.hurried": (logging.WARNING, "asked again to stop ({why}): not waiting any longer"),
+    "service.stopped": (logging.INFO, "stopped"),
+}
+"""How each announcement of the core reads."""
+
+
+class Feed:
+    """Every announcement, in order."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._has_served = False
+
+    def announce(self, kind: str, data: Mapping[str, Any]) -> None:
+        level, line = _LINES[kind]
+        if kind == "rollout.aborted" and data["reason"] in ("superseded", "stopping"):
+            level, line = logging.INFO, "reload {rollout} is off: {reason}"
+        text = line.format(**data)
+        logger.log(level, "%s", text)
+        self._notify(kind, text, data)
+
+    def _notify(self, kind: str, text: str, data: Mapping[str, Any]) -> None:
+        match kind:
+            case "rollout.cut-over":
+                # The first tells the manager that the service has started; each later one only what it runs.
+                (self._notifier.status if self._has_served else self._notifier.ready)(text)
+                self._has_served = True
+            case "rollout.aborted" if self._has_served:
+                self._notifier.status(f"gen {data['generation']} rejected ({data['reason']}); the one before serves")
+            case "service.stopping":
+                self._notifier.stopping(text)
+            case "rollout.begun":
+                self._notifier.status(text)
+            case _:
+                return

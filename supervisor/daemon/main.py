@@ -1,0 +1,248 @@
+"""Bringing the supervisor up and down: what is opened, in which order, and closed again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+
+from supervisor import __version__
+from supervisor.asgi.borrowed import Site, make_config
+from supervisor.asgi.tracebacks import show_error
+from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked
+from supervisor.core.model import Fleet, Release
+from supervisor.daemon.api import Api
+from supervisor.daemon.config import Settings
+from supervisor.daemon.console import Console, set_up_logging
+from supervisor.daemon.door import ControlDoor
+from supervisor.daemon.effects import LiveEffects
+from supervisor.daemon.engine import Engine
+from supervisor.daemon.feed import Feed
+from supervisor.daemon.handoff import HandoffDoor
+from supervisor.daemon.holder import Holder
+from supervisor.daemon.release import resolve
+from supervisor.daemon.watch import watch
+from supervisor.errors import Refused, UsageError
+from supervisor.host import terminal
+from supervisor.host.descriptors import ensure_standard
+from supervisor.host.processes import HANDLED, close_on_exec_all
+from supervisor.host.runtime import claim
+from supervisor.host.sockets import bind_unix, check_owner
+from supervisor.host.systemd import Notifier
+from supervisor.wire.places import CONTROL, HANDOFF, runtime_directory
+
+logger = logging.getLogger("stillup")
+
+LONGEST_PATH = 107
+"""Bytes of a socket's path (unix(7))."""
+_LEVELS = {"trace": logging.DEBUG}
+
+
+def run(settings: Settings) -> int:
+    """Be the supervisor until the service ends; the exit code.
+
+    Raises:
+        Refused: the service cannot start as it was asked for. Nothing is left behind.
+    """
+    _check_platform()
+    ensure_standard()
+    close_on_exec_all()
+    _raise_descriptor_limit()
+    # Each of these would kill us until its handler is in place, which is when the loop runs.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    console = Console()
+    try:
+        level = _LEVELS.get(settings.log_level) or logging.getLevelNamesMapping()[settings.log_level.upper()]
+        set_up_logging(console, level)
+        with contextlib.ExitStack() as stack:
+            supervisor = Supervisor(settings, console, stack)
+            return asyncio.run(supervisor.run())
+    finally:
+        console.close()
+
+
+def check(settings: Settings) -> None:
+    """Look at everything that can be looked at without starting.
+
+    Raises:
+        Refused: the service could not start.
+    """
+    _check_platform()
+    release = resolve(settings)
+    for bind in settings.binds:
+        check_owner(bind)
+    if release.python == sys.executable:
+        os.chdir(release.directory)
+        sys.path.insert(0, release.app_dir)
+        os.environ.update(release.environment)
+        try:
+            Site(make_config(release.app, release.options)).load()
+        except SystemExit:
+            raise Refused("the app could not be loaded", code="release") from None
+        except BaseException as error:
+            show_error(error)
+            raise Refused(f"the app could not be loaded: {type(error).__name__}: {error}", code="release") from error
+
+
+def clash() -> str:
+    """A line about supervisord, which installs the same import name; empty when it is not here."""
+    try:
+        version = importlib.metadata.version("supervisor")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    return (
+        f"supervisord ({version}) is installed in this environment and has the same import package, 'supervisor'; "
+        "give stillup a virtual environment of its own"
+    )
+
+
+def _check_platform() -> None:
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        raise Refused("stillup needs Linux 5.10 or newer", code="platform")
+
+
+def _raise_descriptor_limit() -> None:
+    """Let us and the workers have as many descriptors as may be had: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Supervisor:
+    """One run of one service. What the constructor opens, ``stack`` closes."""
+
+    def __init__(self, settings: Settings, console: Console, stack: contextlib.ExitStack) -> None:
+        """Claim the runtime directory, then bind.
+
+        Raises:
+            Refused: something is in the way.
+        """
+        self._settings = settings
+        self._console = console
+        self._notifier = Notifier()
+        self._had_terminal = terminal.is_there()
+        self._release = resolve(settings)
+        path = settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
+        if len(f"{path}/{CONTROL}".encode()) > LONGEST_PATH:
+            raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
+        self._runtime = claim(path)
+        # The files go before the sockets: whoever sees the end of a connection finds the directory free.
+        self._files = contextlib.ExitStack()
+        self._files.callback(self._runtime.close)
+        stack.callback(self._files.close)
+        self._holder = Holder(settings.binds, settings.backlog)
+        stack.callback(self._holder.close)
+        self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack)
+        self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack)
+
+    def _listen(self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack) -> socket.socket:
+        path = self._runtime.file(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # the lock is ours, so whoever made it is gone
+        sock, file = bind_unix(path, mode, kind=kind)
+        self._files.callback(file.remove)
+        stack.callback(sock.close)
+        sock.listen(128)
+        return sock
+
+    async def run(self) -> int:
+        """Serve until the fleet has come to its end; the exit code."""
+        settings = self._settings
+        self._engine = engine = Engine(Fleet(policy=settings.policy, size=settings.workers))
+        infos = self._holder.infos
+        door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
+        effects = LiveEffects(
+            submit=engine.submit,
+            door=door,
+            holder=self._holder,
+            console=self._console,
+            feed=Feed(self._notifier),
+            handoff_path=self._runtime.file(HANDOFF),
+            title=settings.name,
+        )
+        control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, listeners=infos))
+        self._greet()
+        engine.submit(ReloadAsked(self._release, "start"))
+        self._tasks: set[asyncio.Task[None]] = set()
+        if settings.reload is not None:
+            self._begin(watch(settings.reload, self._reload))
+        self._take_signals()
+        try:
+            return await engine.run(effects)
+        finally:
+            # Nothing may interrupt the way out, and it is short.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            for task in self._tasks:
+                task.cancel()
+            self._files.close()
+            door.close()
+            effects.close()
+            await control.close()
+
+    def _greet(self) -> None:
+        settings = self._settings
+        where = ", ".join(info.address for info in self._holder.infos)
+        logger.info("stillup %s: %s (pid %d) listens on %s", __version__, settings.name, os.getpid(), where)
+        logger.info("control: curl --unix-socket %s http://localhost/v1/status", self._runtime.file(CONTROL))
+        if not settings.health_path:
+            logger.warning(
+                "no --health-path: a release that imports and starts, but answers 500, would be put into service"
+            )
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGHUP: self._hang_up,
+            signal.SIGTTIN: lambda: self._scale(+1),
+            signal.SIGTTOU: lambda: self._scale(-1),
+            signal.SIGUSR1: lambda: logger.info("SIGUSR1: stillup keeps no log files open; there is nothing to reopen"),
+            signal.SIGUSR2: lambda: logger.warning("SIGUSR2: this version cannot replace its own program yet"),
+        }
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            handlers[number] = lambda number=number: self._engine.submit(StopAsked(number.name))  # type: ignore[misc]
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def _hang_up(self) -> None:
+        """SIGHUP: a reload, unless it is our terminal that has hung up."""
+        if self._had_terminal and not terminal.is_there():
+            self._engine.submit(StopAsked("the terminal hung up"))
+        else:
+            self._begin(self._reload("SIGHUP"))
+
+    def _scale(self, by: int) -> None:
+        self._begin(self._ask(ScaleAsked(self._engine.fleet.size + by)))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task of the supervisor ended", exc_info=error)
+
+    async def _reload(self, why: str) -> None:
+        try:
+            release = await self._resolve()
+        except Refused as refusal:
+            logger.error("no reload (%s): %s", why, refusal)  # noqa: TRY400 - not ours
+            return
+        await self._ask(ReloadAsked(release, why))
+
+    async def _ask(self, event: Event) -> None:
+        try:
+            await self._engine.ask(event)
+        except Refused as refusal:
+            logger.warning("refused: %s", refusal)
+
+    async def _resolve(self) -> Release:
+        return await asyncio.to_thread(resolve, self._settings)

@@ -1,0 +1,62 @@
+"""Resolving what to run: once a reload, then kept for that generation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from supervisor.core.commands import Spawn
+from supervisor.core.model import Release
+from supervisor.daemon.config import Settings
+from supervisor.errors import Refused
+
+_OURS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Word between the service manager and the supervisor that no worker may repeat."""
+
+
+def resolve(settings: Settings) -> Release:
+    """Look at the disk: follow the symlinks, read the environment file. Blocks.
+
+    Raises:
+        Refused: something that the release needs is not there.
+    """
+    directory = os.path.realpath(settings.directory)
+    if not os.path.isdir(directory):
+        raise Refused(f"the directory {settings.directory} is not there (--directory)", code="release")
+    python = os.path.join(directory, settings.python) if settings.python else sys.executable
+    if not os.access(python, os.X_OK):
+        raise Refused(f"the interpreter {python} is not there, or not executable (--python)", code="release")
+    environment = dict(os.environ)
+    if settings.env_file:
+        file = os.path.join(directory, settings.env_file)
+        if not os.path.isfile(file):
+            raise Refused(f"the environment file {file} is not there (--env-file)", code="release")
+        # As uvicorn has it: what is in the environment already wins.
+        environment = {**{k: v for k, v in dotenv_values(file).items() if v is not None}, **environment}
+    for name in _OURS:
+        environment.pop(name, None)
+    return Release(
+        app=settings.app,
+        python=python,
+        directory=directory,
+        app_dir=os.path.join(directory, settings.app_dir),
+        label="/".join(Path(directory).parts[-2:]).lstrip("/"),
+        environment=environment,
+        options=settings.options,
+        health_path=settings.health_path,
+        health_host=settings.health_host,
+    )
+
+
+def worker_environment(command: Spawn, handoff_path: str, nonce: str) -> dict[str, str]:
+    """A worker's whole environment."""
+    return {
+        **command.release.environment,
+        "STILLUP_GENERATION": str(command.generation),
+        "STILLUP_WORKER": str(command.slot),
+        "STILLUP_HANDOFF": handoff_path,
+        "STILLUP_NONCE": nonce,
+    }

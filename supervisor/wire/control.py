@@ -1,0 +1,190 @@
+"""The shapes of the control API, and how the fleet is shown in them. Durations are seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from supervisor.core.model import Fleet, Generation, Rollout, RolloutState, Worker, WorkerState
+from supervisor.wire.handoff import ListenerInfo
+
+PROBLEM: Final = "application/problem+json"
+"""RFC 9457."""
+PROBLEM_TYPE: Final = "urn:stillup:problem:"
+"""What the ``type`` of every problem begins with; the rest is stable too."""
+
+
+class ListenerView(msgspec.Struct, frozen=True):
+    """A listener: its name, and the address that it got."""
+
+    name: str
+    address: str
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """A worker; ``connections`` is all of them, ``classes`` tells what they are doing."""
+
+    id: str
+    pid: int | None
+    state: str
+    connections: int
+    requests: int
+    classes: dict[str, int]
+    age: float
+
+
+class GenerationView(msgspec.Struct, frozen=True):
+    """A generation and its workers."""
+
+    id: int
+    state: str
+    release: str
+    workers: list[WorkerView]
+    draining_for: float | None = None
+
+
+class FailureView(msgspec.Struct, frozen=True):
+    """Why a worker did not come to serve, with the tail of its own output."""
+
+    stage: str
+    message: str
+    worker: str
+    pid: int | None
+    output: str
+
+
+class RolloutView(msgspec.Struct, frozen=True):
+    """A rollout, under way or ended. ``outcome`` is null until it has one: ``succeeded`` or ``aborted``."""
+
+    id: int
+    state: str
+    outcome: str | None
+    why: str
+    generation: int | None
+    previous: int | None
+    release: str
+    previous_release: str
+    workers_wanted: int
+    workers_ready: int
+    probe: str
+    booting_for: float | None
+    """From the first spawn until all were READY, or until now."""
+    cut_over_took: float | None
+    total: float
+    """From the request until the cut-over or the abort, or until now."""
+    reason: str
+    failure: FailureView | None
+    drains: dict[str, int]
+    """What the previous generation still has, by class."""
+    drain_left: float | None
+    """Seconds until its drain's deadline."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole service."""
+
+    name: str
+    version: str
+    pid: int
+    state: str
+    listeners: list[ListenerView]
+    generations: list[GenerationView]
+    rollout: RolloutView | None
+    """The rollout under way, or else the last one."""
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    rollout: RolloutView | None = None
+
+
+def status(
+    fleet: Fleet, *, name: str, version: str, pid: int, listeners: tuple[ListenerInfo, ...], now: float
+) -> Status:
+    """Show the fleet."""
+    generations = [_generation(fleet, g, now) for _, g in sorted(fleet.generations.items())]
+    shown = fleet.pending or (fleet.rollouts[-1] if fleet.rollouts else None)
+    return Status(
+        name=name,
+        version=version,
+        pid=pid,
+        state=fleet.state,
+        listeners=[ListenerView(info.name, info.address) for info in listeners],
+        generations=generations,
+        rollout=rollout(fleet, shown, now) if shown is not None else None,
+    )
+
+
+def rollout(fleet: Fleet, shown: Rollout, now: float) -> RolloutView:
+    """Show one rollout of the fleet."""
+    begun, ready, cut = shown.begun, shown.ready, shown.cut
+    settled = cut if cut is not None else shown.ended
+    booted = ready if ready is not None else (settled if settled is not None else now)
+    generation = fleet.generations.get(shown.generation or 0)
+    previous = fleet.generations.get(shown.previous or 0) if cut is not None else None
+    drains: dict[str, int] = {}
+    for worker in fleet.of(previous.id) if previous is not None else ():
+        for kind, count in worker.connections.items():
+            drains[kind] = drains.get(kind, 0) + count
+    left = None
+    if previous is not None and previous.drained_from is not None:
+        left = max(0.0, previous.drained_from + fleet.policy.drain_timeout - now)
+    return RolloutView(
+        id=shown.id,
+        state=shown.state,
+        outcome=_outcome(shown.state),
+        why=shown.why,
+        generation=shown.generation,
+        previous=shown.previous,
+        release=shown.release.label,
+        previous_release=shown.previous_release,
+        workers_wanted=generation.size if generation is not None else fleet.size,
+        workers_ready=sum(w.state in _UP for w in fleet.of(shown.generation or 0)),
+        probe=shown.probe,
+        booting_for=booted - begun if begun is not None else None,
+        cut_over_took=cut - ready if cut is not None and ready is not None else None,
+        total=(settled if settled is not None else now) - shown.asked,
+        reason=shown.reason,
+        failure=FailureView(**{name: getattr(shown.failure, name) for name in FailureView.__struct_fields__})
+        if shown.failure is not None
+        else None,
+        drains=drains,
+        drain_left=left,
+    )
+
+
+_UP = (WorkerState.READY, WorkerState.ACCEPTING, WorkerState.SERVING)
+
+
+def _outcome(state: RolloutState) -> str | None:
+    if state.pending:
+        return None
+    return "aborted" if state is RolloutState.ABORTED else "succeeded"
+
+
+def _generation(fleet: Fleet, generation: Generation, now: float) -> GenerationView:
+    return GenerationView(
+        id=generation.id,
+        state=generation.state,
+        release=generation.release.label,
+        workers=[_worker(worker, now) for worker in fleet.of(generation.id)],
+        draining_for=now - generation.drained_from if generation.drained_from is not None else None,
+    )
+
+
+def _worker(worker: Worker, now: float) -> WorkerView:
+    return WorkerView(
+        id=worker.name,
+        pid=worker.pid,
+        state=worker.state,
+        connections=sum(count for kind, count in worker.connections.items() if kind != "background"),
+        requests=worker.requests,
+        classes=dict(worker.connections),
+        age=now - worker.spawned,
+    )

@@ -1,0 +1,145 @@
+"""The connections of a draining worker, each waited for and ended by its class's rule (``core.drain``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from supervisor.asgi.borrowed import Site, classify
+from supervisor.core.drain import ConnectionClass, ends_at
+
+logger = logging.getLogger("uvicorn.error")
+
+LAST_WORDS = 1.0
+"""Seconds that a connection which was ended by its deadline gets to close in order before it is aborted."""
+
+
+def count(site: Site) -> dict[str, int]:
+    """Open connections by class; requests whose answer is out and whose task still runs count as ``background``."""
+    classes = Counter(str(kind) for kind in (classify(c) for c in site.state.connections) if kind is not None)
+    background = len(site.state.tasks) - sum(
+        classes[kind] for kind in (ConnectionClass.IN_PROGRESS, ConnectionClass.STREAM, ConnectionClass.WEBSOCKET)
+    )
+    if background > 0:
+        classes["background"] = background
+    return dict(classes)
+
+
+class Drain:
+    """One drain of one worker, from its beginning to the last connection's end.
+
+    ``changed`` is set whenever a connection or a request's task has ended, and when the drain itself is changed.
+    """
+
+    def __init__(self, site: Site, changed: asyncio.Event, *, timeout: float, final: bool) -> None:
+        self._site = site
+        self._changed = changed
+        self._timeout = timeout
+        self._final = final
+        self._hurried = False
+        self._cut_short = False
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._places: dict[Any, float] = {}
+        self._ended: set[Any] = set()
+
+    @property
+    def final(self) -> bool:
+        return self._final
+
+    def become_final(self, timeout: float) -> None:
+        """Nobody takes over any more: the classes get their final deadlines, counted from now."""
+        if not self._final:
+            self._final = True
+            self._began = self._loop.time()
+            self._timeout = timeout
+            self._changed.set()
+
+    def hurry(self) -> None:
+        """End endless answers now."""
+        self._hurried = True
+        self._changed.set()
+
+    def cut_short(self) -> None:
+        """End everything now."""
+        self._cut_short = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Wait until every connection and every request's task has ended, ending those whose time has come."""
+        state = self._site.state
+        connections = list(state.connections)
+        self._places = {connection: place / len(connections) for place, connection in enumerate(connections)}
+        while (state.connections or state.tasks) and not self._cut_short:
+            self._changed.clear()
+            due = self._end_due()
+            if not (state.connections or state.tasks):
+                break
+            await _wait(self._changed, due - self._loop.time())
+            if self._loop.time() - self._began >= self._timeout:
+                break
+        await self._cut()
+
+    def _end_due(self) -> float:
+        """End what is due; the time at which something is due next."""
+        now = self._loop.time()
+        due = self._began + self._timeout
+        for connection in list(self._site.state.connections):
+            kind = classify(connection)
+            if kind is None or connection in self._ended:
+                continue
+            at = self._began + ends_at(
+                kind,
+                timeout=self._timeout,
+                final=self._final,
+                place=self._places.get(connection, 0.0),
+                hurried=self._hurried,
+            )
+            if at > now:
+                due = min(due, at)
+            elif kind is ConnectionClass.IN_PROGRESS or (at >= self._began + self._timeout and not self._hurried):
+                continue  # its time ends with the drain's own, in _cut
+            else:
+                self._end(connection, kind)
+        return due
+
+    def _end(self, connection: Any, kind: ConnectionClass) -> None:
+        self._ended.add(connection)
+        if kind is ConnectionClass.WEBSOCKET:
+            connection.shutdown()  # close frame 1012; the transport lingers for the peer's
+        else:
+            connection.transport.close()
+
+    async def _cut(self) -> None:
+        """The drain's own time is over: end what is left, and say what that was."""
+        state = self._site.state
+        left = count(self._site)
+        if left:
+            logger.warning(
+                "drain ended %s after %.1f s", ", ".join(f"{n} {kind}" for kind, n in left.items()), self._age()
+            )
+        for connection in list(state.connections):
+            kind = classify(connection)
+            if kind is not None:
+                self._end(connection, kind)
+        for task in list(state.tasks):
+            task.cancel("drain deadline")
+        deadline = self._loop.time() + LAST_WORDS
+        while (state.connections or state.tasks) and self._loop.time() < deadline:
+            self._changed.clear()
+            await _wait(self._changed, deadline - self._loop.time())
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+    def _age(self) -> float:
+        return self._loop.time() - self._began
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,217 @@
+"""A worker's life: boot, be READY, accept when told, drain when told, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import random
+import signal
+import socket
+import sys
+
+from uvicorn.config import Config
+
+from supervisor.asgi.acceptor import Acceptor
+from supervisor.asgi.borrowed import Site
+from supervisor.asgi.tracebacks import show_error
+from supervisor.errors import PeerError
+from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
+from supervisor.worker import connections, probe
+from supervisor.worker.session import Session
+from supervisor.worker.state import Stillup
+
+logger = logging.getLogger("uvicorn.error")
+
+BEAT = 1.0
+"""Seconds between two reports; the default headers' date is renewed with each."""
+PROBE_MARGIN = 0.5
+"""Seconds before the boot deadline at which the probe gives up, so that its reason arrives before the deadline's."""
+SHUTDOWN_DEADLINE = 5.0
+"""Seconds that the app's lifespan shutdown gets at least."""
+
+
+class Server:
+    """Runs one app on the listeners of one session."""
+
+    def __init__(self, session: Session, config: Config) -> None:
+        self._session = session
+        self._changed = asyncio.Event()
+        self._site = Site(config, changed=self._changed.set)
+        self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
+        self._acceptors: list[Acceptor] = []
+        self._drain: connections.Drain | None = None
+        self._leaving = asyncio.Event()
+        self._worn_at = _request_limit(config)
+
+    async def run(self) -> int:
+        """Live; the exit code."""
+        loop = asyncio.get_running_loop()
+        self._booting = booting = loop.create_task(self._boot())
+        conversation = loop.create_task(self._converse())
+        beat = None
+        try:
+            try:
+                if not await booting:
+                    return 1
+            except asyncio.CancelledError:
+                return 0  # told to leave before it served
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            beat = loop.create_task(self._beat())
+            await self._leaving.wait()
+            await self._leave()
+        finally:
+            conversation.cancel()
+            if beat is not None:
+                beat.cancel()
+            self._session.close()
+        return 0
+
+    # Boot
+
+    async def _boot(self) -> bool:
+        """Come to READY; False when the app cannot serve, which the supervisor has been told."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if not self._load():
+            return False
+        # Until here SIGTERM ends the process where it stands, even inside an import that never returns.
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        lifespan = self._site.lifespan
+        lifespan.state["stillup"] = self._stillup
+        await lifespan.startup()
+        if lifespan.should_exit:
+            return self._failed("lifespan", "the app's startup failed")
+        try:
+            seen = await self._probe(self._session.welcome.boot_timeout - (loop.time() - began))
+        except probe.UnhealthyError as error:
+            await lifespan.shutdown()
+            return self._failed("probe", str(error))
+        except asyncio.CancelledError:
+            await lifespan.shutdown()
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            # A pipe made the stream block-buffered for good; what an app prints shall be seen when it prints it.
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        self._session.restore_output()
+        await self._tell(Ready(seen))
+        return True
+
+    def _load(self) -> bool:
+        try:
+            self._site.load()
+        except SystemExit:
+            return self._failed("import", "the app could not be loaded")
+        except BaseException as error:  # noqa: BLE001 - an app may raise anything
+            show_error(error)
+            return self._failed("import", f"{type(error).__name__}: {error}")
+        return True
+
+    def _failed(self, stage: str, message: str) -> bool:
+        sys.stdout.flush()
+        self._session.say_now(BootFailed(stage, message))
+        return False
+
+    async def _probe(self, seconds: float) -> str:
+        welcome = self._session.welcome
+        if not welcome.health_path:
+            return ""
+        patience = max(seconds - PROBE_MARGIN, seconds / 2)
+        lifespan = self._site.lifespan
+        return await probe.probe(
+            self._site.config.loaded_app, welcome.health_path, welcome.health_host, lifespan.state, patience
+        )
+
+    # The supervisor's word
+
+    async def _converse(self) -> None:
+        try:
+            while (message := await self._session.hear()) is not None:
+                match message:
+                    case Accept():
+                        await self._accept()
+                    case Drain(timeout, final):
+                        self._begin_drain(timeout, final=final)
+                    case Hurry():
+                        if self._drain is not None:
+                            self._drain.hurry()
+                    case _:
+                        raise PeerError(f"'{type(message).__name__}' out of turn")
+        except PeerError as error:
+            logger.error("the supervisor broke the hand-off protocol: %s", error)  # noqa: TRY400 - no bug of ours
+        if not self._booting.done():
+            self._booting.cancel()
+            return
+        if self._drain is None:
+            logger.warning("the supervisor is gone; finishing what is here, then leaving")
+        self._begin_drain(self._session.welcome.drain_timeout, final=True)
+
+    async def _accept(self) -> None:
+        app_state = self._site.lifespan.state
+        for _, listener in self._session.listeners:
+            unix = listener.family == socket.AF_UNIX
+
+            def protocol(_: socket.socket, unix: bool = unix) -> asyncio.Protocol:  # noqa: FBT001 - bound early
+                return self._site.protocol(app_state, unix=unix)
+
+            acceptor = Acceptor(listener, protocol, tls=self._site.config.ssl)
+            acceptor.start()
+            self._acceptors.append(acceptor)
+        await self._tell(Serving())
+
+    async def _tell(self, message: FromWorker) -> None:
+        with contextlib.suppress(OSError):  # a supervisor that is gone is noticed where we listen to it
+            await self._session.say(message)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            self._site.refresh_headers()
+            requests = self._site.state.total_requests
+            worn = ""
+            if self._worn_at is not None and requests >= self._worn_at:
+                worn = f"{requests} requests (--limit-max-requests)"
+            await self._tell(Report(connections.count(self._site), requests, worn))
+
+    # Leaving
+
+    def _terminate(self) -> None:
+        """SIGTERM: give up booting; or drain; or, told again, end at once."""
+        if not self._booting.done():
+            self._booting.cancel()
+        elif self._drain is not None:
+            self._drain.cut_short()
+        else:
+            self._begin_drain(self._session.welcome.drain_timeout, final=False)
+
+    def _begin_drain(self, timeout: float, *, final: bool) -> None:
+        if self._drain is None:
+            self._drain = connections.Drain(self._site, self._changed, timeout=timeout, final=final)
+            self._stillup.draining.begin()
+            self._site.announce_close()
+            self._leaving.set()
+        elif final:
+            self._drain.become_final(timeout)
+
+    async def _leave(self) -> None:
+        assert self._drain is not None  # noqa: S101 - for the type checker: _leaving is set after it
+        ends = asyncio.get_running_loop().time() + self._session.welcome.drain_timeout
+        # Reader off first, accepts under way to their end, and only then the connections are asked: none is overlooked.
+        for acceptor in self._acceptors:
+            await acceptor.stop(empty=self._drain.final)
+        await self._drain.run()
+        patience = max(SHUTDOWN_DEADLINE, ends - asyncio.get_running_loop().time())
+        try:
+            async with asyncio.timeout(patience):
+                await self._site.lifespan.shutdown()
+        except TimeoutError:
+            logger.error("the app's shutdown took longer than %.0f s", patience)  # noqa: TRY400 - the app's, not ours
+
+
+def _request_limit(config: Config) -> int | None:
+    if config.limit_max_requests is None:
+        return None
+    return config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)  # noqa: S311 - spreads load

@@ -1,0 +1,137 @@
+"""The worker's side of the hand-off channel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from typing import TypeVar
+
+from supervisor.errors import PeerError
+from supervisor.host import descriptors
+from supervisor.host.channel import Channel
+from supervisor.host.sockets import receive_listener
+from supervisor.wire import handoff
+from supervisor.wire.handoff import Batch, BootFailed, FromSupervisor, FromWorker, Hello, Offer, Refusal, Taken, Welcome
+
+T = TypeVar("T", Welcome, Offer, Batch)
+
+HELLO_DEADLINE = 30.0
+"""Seconds that the supervisor may take for each step of the hand-off."""
+
+
+@dataclass
+class Session:
+    """A worker's channel, who it is, and the descriptors that it was handed. Owns all of them."""
+
+    channel: Channel
+    welcome: Welcome
+    stdout: int
+    stderr: int
+    listeners: list[tuple[str, socket.socket]]
+
+    async def say(self, message: FromWorker) -> None:
+        """Tell the supervisor.
+
+        Raises:
+            OSError: it is gone.
+        """
+        await self.channel.send(handoff.encode(message))
+
+    def say_now(self, message: FromWorker) -> None:
+        """Tell the supervisor before a loop runs, or from where nothing may wait; if it is gone, it is not told."""
+        with contextlib.suppress(OSError):
+            self.channel.send_now(handoff.encode(message))
+
+    async def hear(self) -> FromSupervisor | None:
+        """The supervisor's next word, or None when it has hung up or died.
+
+        Raises:
+            PeerError: it is no word of the protocol.
+        """
+        try:
+            packet, fds = await self.channel.receive()
+        except OSError:
+            return None
+        descriptors.close(fds)  # after the hand-off none is expected
+        return handoff.decode_from_supervisor(packet) if packet else None
+
+    def restore_output(self) -> None:
+        """Put the supervisor's own stdout and stderr back in place of the pipes, so that logs outlive it."""
+        os.dup2(self.stdout, 1)
+        os.dup2(self.stderr, 2)
+        descriptors.close([self.stdout, self.stderr])
+
+    def close(self) -> None:
+        self.channel.close()
+        for _, listener in self.listeners:
+            listener.close()
+
+
+def take_over(path: str, nonce: str) -> Session:
+    """Say hello and take the listeners. Blocks: no event loop runs yet, since what is to run comes only now.
+
+    Raises:
+        PeerError: the supervisor turned us away, or broke the protocol. Everything that was received is closed.
+        OSError: it is gone.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.close)
+        sock.settimeout(HELLO_DEADLINE)
+        sock.connect(path)
+        descriptors.send(sock, handoff.encode(Hello(handoff.PROTOCOL, nonce)))
+        welcome, output = _expect(sock, Welcome)
+        undo.callback(descriptors.close, output)
+        if welcome.protocol != handoff.PROTOCOL or len(output) != 2:  # noqa: PLR2004 - stdout and stderr
+            raise PeerError(f"the supervisor speaks protocol {welcome.protocol}, this worker {handoff.PROTOCOL}")
+        try:
+            listeners = _take_listeners(sock, undo)
+        except PeerError as error:
+            with contextlib.suppress(OSError):
+                descriptors.send(sock, handoff.encode(BootFailed("listeners", str(error))))
+            raise
+        undo.pop_all()
+    channel = Channel(sock, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
+    return Session(channel, welcome, output[0], output[1], listeners)
+
+
+def _take_listeners(sock: socket.socket, undo: contextlib.ExitStack) -> list[tuple[str, socket.socket]]:
+    descriptors.send(sock, handoff.encode(Taken(0)))
+    offer, stray = _expect(sock, Offer)
+    descriptors.close(stray)
+    descriptors.send(sock, handoff.encode(Taken(0)))
+    listeners: list[tuple[str, socket.socket]] = []
+    while len(listeners) < len(offer.listeners):
+        batch, fds = _expect(sock, Batch)
+        if batch.count != len(fds) or not fds or len(listeners) + len(fds) > len(offer.listeners):
+            descriptors.close(fds)
+            raise PeerError(f"{batch.count} listeners were announced, {len(fds)} came")
+        while fds:
+            info = offer.listeners[len(listeners)]
+            try:
+                listener = receive_listener(fds.pop(0), info)
+            except PeerError:
+                descriptors.close(fds)
+                raise
+            undo.callback(listener.close)
+            listeners.append((info.name, listener))
+        descriptors.send(sock, handoff.encode(Taken(batch.count)))
+    return listeners
+
+
+def _expect(sock: socket.socket, kind: type[T]) -> tuple[T, list[int]]:
+    packet, fds = descriptors.receive(sock, handoff.MESSAGE_LIMIT, handoff.BATCH_LIMIT)
+    try:
+        if not packet:
+            raise PeerError("the supervisor hung up")
+        message = handoff.decode_from_supervisor(packet)
+        if isinstance(message, Refusal):
+            raise PeerError(f"turned away by the supervisor: {message.message}")
+        if not isinstance(message, kind):
+            raise PeerError(f"expected {kind.__name__} of the supervisor, got {type(message).__name__}")
+    except PeerError:
+        descriptors.close(fds)
+        raise
+    return message, fds
