@@ -7,7 +7,7 @@ section 9.6). So: shut down writing, read and drop what still comes until the cl
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 LINGER: Final = 5.0
 """Seconds that a client has to close its side."""
@@ -22,9 +22,9 @@ class Entry(asyncio.Protocol):
         self.protocol = protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        transport.set_protocol(self.protocol)
-        self.protocol.connection_made(LingeringTransport(transport, self.protocol))
+        inner = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        inner.set_protocol(self.protocol)
+        self.protocol.connection_made(LingeringTransport(inner, self.protocol))
 
 
 class LingeringTransport(asyncio.Transport):

@@ -14,7 +14,7 @@ def show_error(error: BaseException) -> None:
     while part is not None and id(part) not in seen:
         seen.add(id(part))
         own = [frame for frame in part.stack if not _machinery(frame.filename)]
-        if own:
+        if own or part.exc_type is SyntaxError:  # which names its place itself
             part.stack = traceback.StackSummary.from_list(own)
         part = part.__cause__ or part.__context__
     sys.stderr.write("".join(shown.format()))

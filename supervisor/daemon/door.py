@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import weakref
 from typing import Any, Final
 
 from supervisor.asgi.acceptor import Acceptor
@@ -51,10 +52,12 @@ class ControlDoor:
             return None
         self._site.refresh_headers()
         entry = self._site.protocol({"principal": peer.principal(connection)})
-        self._loop.call_later(HEAD_DEADLINE, self._end_if_silent, entry.protocol)
+        # Weakly: a connection that has ended must not wait for its deadline to be forgotten.
+        self._loop.call_later(HEAD_DEADLINE, self._end_if_silent, weakref.ref(entry.protocol))
         return entry
 
-    def _end_if_silent(self, connection: Any) -> None:
+    def _end_if_silent(self, weak: weakref.ref[Any]) -> None:
+        connection = weak()
         if connection in self._site.state.connections and never_asked(connection):
             connection.transport.close()
 

@@ -1,0 +1,236 @@
+"""A real service for a test: `stillup run` in a process, its app in a folder of the test's own."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+import psutil
+
+from supervisor.client.http import Client, NotRunningError
+from supervisor.wire.control import RolloutView, Status, WorkerView
+
+ROOT = Path(__file__).resolve().parents[2]
+STILLUP = str(Path(sys.executable).with_name("stillup"))
+DEADLINE = 30.0
+
+APP = """
+import os
+GENERATION = os.environ["STILLUP_GENERATION"]
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            step = (await receive())["type"]
+            await send({"type": step + ".complete"})
+            if step == "lifespan.shutdown":
+                return
+    body = f"{GENERATION} {os.getpid()} VERSION".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [
+        (b"content-length", str(len(body)).encode()), (b"x-gen", GENERATION.encode())]})
+    await send({"type": "http.response.body", "body": body})
+"""
+"""The smallest app that says who answers: ``GENERATION PID VERSION``."""
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
+    """Look until what is seen is true; fails at the deadline, naming what was waited for."""
+    end = time.monotonic() + deadline
+    while not (seen := look()):
+        assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
+        time.sleep(0.02)
+    return seen
+
+
+class Service:
+    """One service. ``with`` starts it, waits until it serves, and stops it, leaving nothing behind."""
+
+    def __init__(
+        self,
+        folder: Path,
+        app: str = "main:app",
+        *options: str,
+        binds: Sequence[str] = ("127.0.0.1:0",),
+        workers: int = 1,
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.runtime = folder / "rt"
+        self.log_file = folder / "log"
+        self.client = Client(str(self.runtime))
+        self._wait = wait
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self.argv = [STILLUP, "run", app, "--workers", str(workers), "--runtime-dir", str(self.runtime), *options]
+        for bind in binds:
+            self.argv += ["--bind", bind]
+
+    def write(self, source: str = APP, version: str = "v1", name: str = "main.py") -> None:
+        """Write the app's source into its folder."""
+        (self.folder / name).write_text(textwrap.dedent(source).replace("VERSION", version))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, env=self._environment
+            )
+        if self._wait:
+            self.until_serving()
+
+    def __exit__(self, *_: object) -> None:
+        family = self.family() if self.process.poll() is None else []
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"did not stop:\n{self.log()}") from None
+        finally:
+            _, left = psutil.wait_procs(family, timeout=5)
+            for process in left:
+                process.kill()
+            assert not left, f"left behind: {left}\n{self.log()}"
+        assert "Traceback" not in self.log() or self.tracebacks_expected, self.log()
+        assert not self.runtime.exists() or not list(self.runtime.iterdir()), list(self.runtime.iterdir())
+
+    tracebacks_expected = False
+
+    def family(self) -> list[psutil.Process]:
+        """The supervisor's descendants."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def until_serving(self) -> Status:
+        """Wait until the service serves."""
+
+        def look() -> Status | None:
+            assert self.process.poll() is None, f"ended early with {self.process.returncode}:\n{self.log()}"
+            try:
+                status = self.client.status()
+            except NotRunningError:
+                return None
+            return status if status.state == "serving" else None
+
+        return eventually(look, f"serving\n{self.log()}")
+
+    def status(self) -> Status:
+        return self.client.status()
+
+    def workers(self, state: str = "serving") -> list[WorkerView]:
+        return [w for g in self.status().generations for w in g.workers if w.state == state]
+
+    def generations(self) -> list[int]:
+        return [g.id for g in self.status().generations]
+
+    def settled(self, number: int) -> RolloutView:
+        """Wait for the outcome of a rollout."""
+
+        def look() -> RolloutView | None:
+            rollout = self.client.rollout(number)
+            return rollout if rollout.outcome is not None else None
+
+        return eventually(look, f"rollout {number} settled")
+
+    def cli(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [STILLUP, words[0], "--runtime-dir", str(self.runtime), *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        return self.cli("reload")
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def address(self, index: int = 0) -> str:
+        return self.status().listeners[index].address
+
+    def get(self, path: str = "/", index: int = 0) -> str:
+        """One request on a connection of its own; the body of a 200."""
+        connection = connect(self.address(index))
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read().decode()
+        connection.close()
+        assert response.status == 200, (response.status, body)
+        return body
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=DEADLINE)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = open_socket(self.path)
+
+
+def connect(address: str) -> http.client.HTTPConnection:
+    """A connection to what a listener's address says."""
+    if address.startswith("unix:"):
+        return _UnixConnection(address)
+    host, _, port = address.rpartition(":")
+    return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=DEADLINE)
+
+
+def open_socket(address: str) -> socket.socket:
+    """A connected stream socket."""
+    if address.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(DEADLINE)
+        path = address.removeprefix("unix:")
+        sock.connect(f"\0{path[1:]}" if path.startswith("@") else path)
+        return sock
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=DEADLINE)
+
+
+def descriptors(pid: int) -> dict[str, str]:
+    """A process's open descriptors and what they are."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def lines(text: str, *parts: str) -> Iterator[str]:
+    """The lines of a text in which every part stands."""
+    return (line for line in text.splitlines() if all(part in line for part in parts))
+
+
+def mutated(folder: Path, *changes: tuple[str, str, str]) -> dict[str, str]:
+    """An environment in which stillup is a copy with its code broken: (file, old text, new text) each."""
+    copy = folder / "mutated"
+    shutil.copytree(ROOT / "supervisor", copy / "supervisor")
+    for file, old, new in changes:
+        path = copy / "supervisor" / file
+        text = path.read_text()
+        assert text.count(old) == 1, (file, old)
+        path.write_text(text.replace(old, new))
+    return {"PYTHONPATH": str(copy)}
