@@ -125,6 +125,9 @@ def parameters() -> list[click.Parameter]:
     own = _own_parameters()
     known = {parameter.name for parameter in own}
     borrowed = [copy.copy(p) for p in uvicorn_command.params if p.name not in known | _LEFT_OUT]
+    for parameter in borrowed:
+        if parameter.name in ("env_file", "log_config"):
+            parameter.type = click.Path()  # relative to --directory, where they are looked for at each reload
     for parameter in (*own, *borrowed):
         parameter.envvar = [f"STILLUP_{_key(parameter).upper().replace('-', '_')}"]
         if parameter in borrowed or parameter.name == "app":

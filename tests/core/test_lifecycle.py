@@ -1,8 +1,10 @@
-"""The tables of the state machines."""
+"""The tables of the state machines: every way there is, and no other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
 import pytest
 
@@ -10,73 +12,126 @@ from supervisor.core.lifecycle import GENERATION, ROLLOUT, SERVICE, WORKER, Step
 from supervisor.core.model import GenerationState, RolloutState, ServiceState, WorkerState
 from supervisor.errors import Refused
 
-WAYS = """
-    worker: spawned -hello-> booting -ready-> ready -accept-> accepting -serve-> serving -drain-> draining
-    worker: draining -drain-> draining -serve-> draining
-    worker: accepting -drain-> draining
-    worker: spawned -term-> stopping -kill-> killed -exit-> exited
-    worker: spawned -kill-> killed
-    worker: booting -term-> stopping
-    worker: booting -kill-> killed
-    worker: ready -term-> stopping
-    worker: ready -kill-> killed
-    worker: accepting -term-> stopping
-    worker: accepting -kill-> killed
-    worker: serving -term-> stopping
-    worker: serving -kill-> killed
-    worker: draining -term-> stopping
-    worker: draining -kill-> killed
-    worker: spawned -exit-> exited
-    worker: booting -exit-> exited
-    worker: ready -exit-> exited
-    worker: accepting -exit-> exited
-    worker: serving -exit-> exited
-    worker: draining -exit-> exited
-    worker: stopping -exit-> exited
-    generation: booting -ready-> admitting -cut-over-> serving -drain-> draining -end-> gone
-    generation: booting -abort-> draining
-    generation: admitting -abort-> draining
-    rollout: waiting -begin-> booting -ready-> cutting-over -cut-over-> draining -end-> done
-    rollout: waiting -abort-> aborted
-    rollout: booting -abort-> aborted
-    rollout: cutting-over -abort-> aborted
-    service: starting -serve-> serving -serve-> serving -stop-> stopping -end-> stopped
-    service: starting -stop-> stopping
-"""
-"""Every way there is, and no other."""
+S = TypeVar("S", WorkerState, GenerationState, RolloutState, ServiceState)
 
 
-def ways() -> set[tuple[str, str, str, str]]:
-    """``WAYS`` as (machine, state, step, next state)."""
+def ways(table: Mapping[S, Mapping[Step, S]], states: Iterable[S]) -> set[str]:
+    """Every step that the table takes from any state, found by trying all of them."""
     found = set()
-    for line in WAYS.split("\n"):
-        machine, _, path = line.strip().partition(": ")
-        state, *moves = path.split(" ")
-        for move, following in zip(moves[::2], moves[1::2], strict=True):
-            step = move.removeprefix("-").removesuffix("->")
-            found.add((machine, state, step, following))
-            state = following
+    for state in states:
+        for step in Step:
+            with suppress(Refused):
+                found.add(f"{state} -{step}-> {after(table, state, step)}")
     return found
 
 
-def moves() -> Iterator[tuple[str, str, str, str | None]]:
-    """Every step from every state of every machine: its next state, or None where it is refused."""
-    for worker in WorkerState:
-        yield from (("worker", worker, step, taken(WORKER, worker, step)) for step in Step)
-    for generation in GenerationState:
-        yield from (("generation", generation, step, taken(GENERATION, generation, step)) for step in Step)
-    for rollout in RolloutState:
-        yield from (("rollout", rollout, step, taken(ROLLOUT, rollout, step)) for step in Step)
-    for service in ServiceState:
-        yield from (("service", service, step, taken(SERVICE, service, step)) for step in Step)
+def ends(table: Mapping[S, Mapping[Step, S]]) -> set[S]:
+    """The states without a way out."""
+    return {state for state, steps in table.items() if not steps}
 
 
-def taken[S: (WorkerState, GenerationState, RolloutState, ServiceState)](
-    table: Mapping[S, Mapping[Step, S]], state: S, step: Step
-) -> S | None:
-    try:
-        return after(table, state, step)
-    except Refused as refusal:
-        assert refusal.code == "out-of-order"
-        assert str(refusal) == f"no '{step}' while {state}"
-        return None
+def listed(text: str) -> set[str]:
+    return {line.strip() for line in text.strip().splitlines()}
+
+
+def test_every_state_has_an_entry() -> None:
+    """No state is unknown to its table, so that a refusal is always a decision."""
+    assert set(WORKER) == set(WorkerState)
+    assert set(GENERATION) == set(GenerationState)
+    assert set(ROLLOUT) == set(RolloutState)
+    assert set(SERVICE) == set(ServiceState)
+
+
+def test_the_ends_are_ends() -> None:
+    """Exactly the end states have no way out."""
+    assert ends(WORKER) == {WorkerState.EXITED}
+    assert ends(GENERATION) == {GenerationState.GONE}
+    assert ends(ROLLOUT) == {RolloutState.DONE, RolloutState.ABORTED}
+    assert ends(SERVICE) == {ServiceState.STOPPED}
+
+
+def test_the_ways_of_a_worker() -> None:
+    """A worker comes into service step by step, may be ended or exit at any time, and takes no other step."""
+    living = ("spawned", "booting", "ready", "accepting", "serving", "draining")
+    leaving = {
+        f"{state} -{step}-> {then}"
+        for state in living
+        for step, then in (("term", "stopping"), ("kill", "killed"), ("exit", "exited"))
+    }
+    assert ways(WORKER, WorkerState) == leaving | listed("""
+        spawned -hello-> booting
+        booting -ready-> ready
+        ready -accept-> accepting
+        accepting -serve-> serving
+        accepting -drain-> draining
+        serving -drain-> draining
+        draining -drain-> draining
+        draining -serve-> draining
+        stopping -kill-> killed
+        stopping -exit-> exited
+        killed -exit-> exited
+    """)
+
+
+def test_the_ways_of_a_generation() -> None:
+    """A generation serves only after all were ready and all accepted; after that it can only drain."""
+    assert ways(GENERATION, GenerationState) == listed("""
+        booting -ready-> admitting
+        booting -abort-> draining
+        admitting -cut-over-> serving
+        admitting -abort-> draining
+        serving -drain-> draining
+        draining -end-> gone
+    """)
+
+
+def test_the_ways_of_a_rollout() -> None:
+    """A rollout can be aborted until its cut-over, and after that it can only be done."""
+    assert ways(ROLLOUT, RolloutState) == listed("""
+        waiting -begin-> booting
+        waiting -abort-> aborted
+        booting -ready-> cutting-over
+        booting -abort-> aborted
+        cutting-over -cut-over-> draining
+        cutting-over -abort-> aborted
+        draining -end-> done
+    """)
+
+
+def test_the_ways_of_the_service() -> None:
+    """A service that has served serves until it is stopped."""
+    assert ways(SERVICE, ServiceState) == listed("""
+        starting -serve-> serving
+        starting -stop-> stopping
+        serving -serve-> serving
+        serving -stop-> stopping
+        stopping -end-> stopped
+    """)
+
+
+def test_a_refusal_says_what_was_not_to_be() -> None:
+    """A step that the table lacks is refused with its name, the state's, and a word for programs."""
+    with pytest.raises(Refused, match=r"^no 'serve' while spawned$") as caught:
+        after(WORKER, WorkerState.SPAWNED, Step.SERVE)
+    assert caught.value.code == "out-of-order"
+
+
+def test_a_state_that_the_table_lacks_is_refused() -> None:
+    """A table that knows nothing refuses everything, rather than failing in another way."""
+    with pytest.raises(Refused):
+        after({}, WorkerState.SERVING, Step.DRAIN)
+
+
+def test_what_retires_and_what_is_pending() -> None:
+    """A worker that drains or is ended is on its way out; a rollout is pending until its cut-over or its abort."""
+    assert {state for state in WorkerState if state.retiring} == {
+        WorkerState.DRAINING,
+        WorkerState.STOPPING,
+        WorkerState.KILLED,
+        WorkerState.EXITED,
+    }
+    assert {state for state in RolloutState if state.pending} == {
+        RolloutState.WAITING,
+        RolloutState.BOOTING,
+        RolloutState.CUTTING_OVER,
+    }

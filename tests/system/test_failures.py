@@ -125,9 +125,7 @@ def test_a_reload_supersedes_one_that_boots(tmp_path: Path) -> None:
     service.write()
     with service:
         service.write(HANGS)
-        first = subprocess.Popen(
-            [*_reload_argv(service)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        first = subprocess.Popen([*_reload_argv(service)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         eventually(lambda: service.status().generations[-1].id == 2, "the first reload boots")
         service.write(version="v2")
         assert service.reload().returncode == 0

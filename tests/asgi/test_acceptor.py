@@ -1,0 +1,246 @@
+"""The accept loop, on real listeners: what it takes, what it leaves to others, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.asgi.acceptor import BATCH, Acceptor
+from tests.asgi.conftest import Certificate
+from tests.asgi.running import until
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+
+class Greeter(asyncio.Protocol):
+    """Says who accepted, and is on record from then to its end."""
+
+    def __init__(self, name: bytes, made: list[Greeter]) -> None:
+        self.name = name
+        self.made = made
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self.transport = transport  # type: ignore[assignment]
+        self.made.append(self)
+        transport.write(self.name)  # type: ignore[attr-defined]
+
+
+class Side:
+    """One process's part: its own copy of the listener, with an acceptor."""
+
+    def __init__(self, listener: socket.socket, name: bytes = b"hello") -> None:
+        self.made: list[Greeter] = []
+        self.copy = listener.dup()
+        self.acceptor = Acceptor(self.copy, lambda _: Greeter(name, self.made))
+
+    async def end(self) -> None:
+        await self.acceptor.stop()
+        for greeter in self.made:
+            assert greeter.transport is not None
+            greeter.transport.abort()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A listening socket as the supervisor makes it: shared, and not blocking."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
+        sock.setblocking(False)
+        yield sock
+
+
+class Clients:
+    """Connections that wait in the listener's backlog."""
+
+    def __init__(self, listener: socket.socket, count: int) -> None:
+        self.socks = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(count)]
+
+    def __enter__(self) -> list[socket.socket]:
+        return self.socks
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+async def heard(sock: socket.socket) -> bytes:
+    sock.setblocking(False)
+    return await asyncio.get_running_loop().sock_recv(sock, 64)
+
+
+async def test_every_connection_gets_its_protocol(listener: socket.socket) -> None:
+    """A backlog of several batches is taken completely, each connection with a protocol of its own."""
+    side = Side(listener)
+    with Clients(listener, 3 * BATCH + 1) as clients:
+        side.acceptor.start()
+        assert [await heard(sock) for sock in clients] == [b"hello"] * len(clients)
+        assert len(side.made) == len(clients)
+    await side.end()
+
+
+async def test_batches(listener: socket.socket) -> None:
+    """Of two acceptors that are woken for the same backlog of two batches each takes one, and none hoards."""
+    first, second = Side(listener, b"first"), Side(listener, b"second")
+    with Clients(listener, 2 * BATCH) as clients:
+        first.acceptor.start()
+        second.acceptor.start()
+        names = [await heard(sock) for sock in clients]
+        assert sorted(names) == [b"first"] * BATCH + [b"second"] * BATCH
+    await first.end()
+    await second.end()
+
+
+async def test_turned_away(listener: socket.socket) -> None:
+    """A connection for which there is no protocol is closed, and the next is served."""
+    protocols: Iterator[Greeter | None] = iter([None, Greeter(b"hello", [])])
+    acceptor = Acceptor(listener.dup(), lambda _: next(protocols))
+    with Clients(listener, 2) as (away, served):
+        acceptor.start()
+        assert await heard(away) == b""
+        assert await heard(served) == b"hello"
+    await acceptor.stop()
+
+
+async def test_stop_leaves_the_backlog_to_others(listener: socket.socket) -> None:
+    """After stop() a connection waits until another copy's acceptor takes it: the listener itself goes on."""
+    first, second = Side(listener, b"first"), Side(listener, b"second")
+    first.acceptor.start()
+    await first.acceptor.stop()
+    assert first.copy.fileno() == -1
+    with Clients(listener, 1) as (client,):
+        second.acceptor.start()
+        assert await heard(client) == b"second"
+        assert first.made == []
+    await second.end()
+
+
+async def test_stop_takes_the_backlog(listener: socket.socket) -> None:
+    """stop(empty=True) takes every connection that waits, in however many batches, before it closes the last copy."""
+    side = Side(listener)
+    with Clients(listener, 3 * BATCH + 1) as clients:
+        listener.close()
+        await side.acceptor.stop(empty=True)
+        assert len(side.made) == len(clients)
+        assert [await heard(sock) for sock in clients] == [b"hello"] * len(clients)
+    await side.end()
+
+
+async def test_stop_waits_for_accepts_under_way(listener: socket.socket) -> None:
+    """Whatever was accepted before stop() has its protocol when stop() returns."""
+    side = Side(listener)
+    with Clients(listener, BATCH):
+        assert side.acceptor._accept(BATCH)
+        assert side.made == []
+        await side.acceptor.stop()
+        assert len(side.made) == BATCH
+    await side.end()
+
+
+async def test_stop_waits_for_a_handshake(listener: socket.socket, certificate: Certificate) -> None:
+    """stop() waits until a TLS handshake that has begun is over, and its connection is then a good one."""
+    made: list[Greeter] = []
+    acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", made), tls=certificate.server())
+    acceptor.start()
+    loop = asyncio.get_running_loop()
+    with Clients(listener, 1) as (client,):
+        await until(lambda: acceptor._connecting)
+        stopping = loop.create_task(acceptor.stop())
+        # The client says nothing until stop() waits for it.
+        await until(lambda: acceptor._sock.fileno() == -1 or stopping.get_stack())
+        assert not stopping.done()
+        client.setblocking(False)
+        reader, writer = await asyncio.open_connection(
+            sock=client.dup(), ssl=certificate.client(), server_hostname="localhost"
+        )
+        await stopping
+        assert len(made) == 1
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_failed_handshake(listener: socket.socket, certificate: Certificate) -> None:
+    """A client that speaks no TLS, or leaves during the handshake, ends by itself, and the next one is served."""
+    made: list[Greeter] = []
+    acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", made), tls=certificate.server())
+    acceptor.start()
+    with Clients(listener, 2) as (plain, gone):
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        gone.close()
+        while await heard(plain):
+            pass
+        await until(lambda: not acceptor._connecting)
+    reader, writer = await asyncio.open_connection(
+        *listener.getsockname(), ssl=certificate.client(), server_hostname="localhost"
+    )
+    assert await reader.readexactly(5) == b"hello"
+    assert len(made) == 1
+    writer.close()
+    await writer.wait_closed()
+    await acceptor.stop()
+
+
+EXHAUSTED = """
+import asyncio, logging, os, resource, socket, sys, time
+import uvloop
+from supervisor.asgi import acceptor
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        errors.append(record.getMessage())
+
+errors, taken = [], []
+logging.getLogger("uvicorn.error").addHandler(Handler())
+acceptor.PAUSE = 0.2
+
+def make(connection):
+    taken.append(connection)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    clients = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(3)]
+    highest = max(map(int, os.listdir("/proc/self/fd")[:-1]))
+    filler = [os.dup(0) for _ in range(64)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    serving = acceptor.Acceptor(listener, make)
+    serving.start()
+    before = time.process_time()
+    while not errors:
+        await asyncio.sleep(0)
+    assert not taken
+    os.close(filler.pop())
+    began = loop.time()
+    clients[0].setblocking(False)
+    assert await loop.sock_recv(clients[0], 1) == b"", "turned away, but taken"
+    assert loop.time() - began > 0.1, "no pause"
+    for client in clients[1:]:
+        client.setblocking(False)
+        assert await loop.sock_recv(client, 1) == b""
+    await serving.stop()
+    print(len(taken), len(errors), errors[0])
+
+with asyncio.Runner(loop_factory={"asyncio": None, "uvloop": uvloop.new_event_loop}[sys.argv[1]]) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_no_descriptors_left(loop: str) -> None:
+    """Without a free descriptor the acceptor says so once, pauses, and takes the waiting clients when there is one."""
+    command = [sys.executable, "-c", EXHAUSTED, loop]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    taken, errors, message = done.stdout.split(" ", 2)
+    assert (taken, message) == ("3", "cannot accept: Too many open files; trying again in 0.2 s\n")
+    assert int(errors) < 5

@@ -1,0 +1,244 @@
+"""Fact 4 of ``asgi.borrowed``: what a connection of uvicorn's is doing can be told from its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from supervisor.asgi.borrowed import classify, never_asked
+from supervisor.core.drain import ConnectionClass
+from tests.asgi.running import until
+from tests.asgi.serving import Served, serving
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+UPLOAD = "Content-Length: 8"
+
+
+async def test_unread(http: str) -> None:
+    """A connection that was accepted and has sent nothing is UNREAD, and was never asked."""
+    async with serving(http=http) as served:
+        await served.connect()
+        assert served.kinds == [ConnectionClass.UNREAD]
+        assert never_asked(served.connection)
+
+
+@pytest.mark.parametrize("head", [b"G", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"])
+async def test_half_read(http: str, head: bytes) -> None:
+    """From its first byte to the last but one a request's head makes its connection HALF_READ; it was never asked."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.send(head)
+        await served.becomes(ConnectionClass.HALF_READ)
+        assert never_asked(served.connection)
+
+
+async def test_in_progress(http: str) -> None:
+    """From the end of a request's head until its answer is out the connection is IN_PROGRESS, and it was asked."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/held")
+        await served.waits()
+        assert served.kinds == [ConnectionClass.IN_PROGRESS]
+        assert not never_asked(served.connection)
+        served.app.go.set()
+        assert (await client.answer()).body == b"at last"
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+async def test_half_answered(http: str) -> None:
+    """A connection whose answer has begun and goes on is IN_PROGRESS."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/halves")
+        await client.read_to(b"half")
+        assert served.kinds == [ConnectionClass.IN_PROGRESS]
+
+
+async def test_upload(http: str) -> None:
+    """A connection whose request's body is half sent is IN_PROGRESS, though its head is long complete."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/upload", UPLOAD, method="POST")
+        await client.send(b"half")
+        await until(lambda: served.kinds == [ConnectionClass.IN_PROGRESS] and not served.connection.cycle.body)
+        await client.send(b"half")
+        assert (await client.answer()).body == b"halfhalf"
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+async def test_answered_before_its_body_came() -> None:
+    """With h11, a connection whose answer is out while the body still comes is ANSWERED, and then IDLE."""
+    async with serving(http="h11") as served:
+        client = await served.connect()
+        await client.ask("/", UPLOAD, method="POST")
+        await client.send(b"half")
+        await client.answer()
+        assert served.kinds == [ConnectionClass.ANSWERED]
+        await client.send(b"half")
+        await served.becomes(ConnectionClass.IDLE)
+
+
+async def test_answered_before_its_body_came_with_httptools() -> None:
+    """With httptools, which does not say that a body still comes, such a connection is IDLE: nothing is lost by it."""
+    async with serving(http="httptools") as served:
+        client = await served.connect()
+        await client.ask("/", UPLOAD, method="POST")
+        await client.send(b"half")
+        await client.answer()
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+async def test_next_head_half_read(http: str) -> None:
+    """An IDLE connection on which the next head begins becomes HALF_READ, then IN_PROGRESS, and IDLE once more."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/")
+        await client.answer()
+        assert served.kinds == [ConnectionClass.IDLE]
+        await client.send(b"GET /held HTTP/1.1\r\nHo")
+        await served.becomes(ConnectionClass.HALF_READ)
+        assert not never_asked(served.connection)
+        await client.send(b"st: localhost\r\n\r\n")
+        await served.becomes(ConnectionClass.IN_PROGRESS)
+        served.app.go.set()
+        await client.answer()
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json, text/event-stream;q=0.9"])
+async def test_stream(http: str, accept: str) -> None:
+    """A request that accepts server-sent events makes its connection a STREAM until the answer has ended."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/events", f"Accept: {accept}")
+        await client.read_to(b"data: 1\n\n")
+        assert served.kinds == [ConnectionClass.STREAM]
+        served.app.go.set()
+        await client.read_to(b"data: bye\n\n")
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+async def test_pipelined(http: str) -> None:
+    """A pipelined request keeps its connection IN_PROGRESS after the answer to the first, and gets its own answer."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\nGET /halves HTTP/1.1\r\nHost: a\r\n\r\n")
+        await served.waits()
+        assert served.kinds == [ConnectionClass.IN_PROGRESS]
+        served.app.go.set()
+        assert (await client.answer()).body == b"at last"
+        assert (await client.answer()).body == b"halfhalf"
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+async def test_pipelined_half_read(http: str) -> None:
+    """Half a head behind a whole request leaves its connection HALF_READ after the answer, not IDLE."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo")
+        await served.waits()
+        assert served.kinds == [ConnectionClass.IN_PROGRESS]
+        served.app.go.set()
+        await client.answer()
+        assert served.kinds == [ConnectionClass.HALF_READ]
+        await client.send(b"st: a\r\n\r\n")
+        assert (await client.answer()).body == b"ok"
+
+
+async def test_closing(http: str) -> None:
+    """A connection that is closed on this side has no class, though its client has not closed yet."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/", "Connection: close")
+        await client.answer()
+        assert await client.rest() == b""
+        assert served.kinds == [None]
+        client.close()
+        await until(lambda: not served.site.state.connections)
+
+
+async def test_not_connected_yet(http: str) -> None:
+    """A protocol that has no transport yet has no class."""
+    async with serving(http=http) as served:
+        assert classify(served.site.protocol({}).protocol) is None
+
+
+class Stranger(asyncio.Protocol):
+    """A protocol of somebody else's, as ``--http module:Class`` allows."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any]) -> None:
+        self.connections = server_state.connections
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+
+
+async def test_other() -> None:
+    """A connection of a protocol that is none of uvicorn's is OTHER."""
+    async with serving(http=Stranger) as served:
+        await served.connect()
+        assert served.kinds == [ConnectionClass.OTHER]
+
+
+@pytest.fixture(params=["auto", "websockets-sansio", "websockets", "wsproto"])
+def ws(request: pytest.FixtureRequest) -> str:
+    """Each of uvicorn's WebSocket implementations, where its library is installed."""
+    name: str = request.param
+    pytest.importorskip(name.partition("-")[0] if name != "auto" else "websockets")
+    return name
+
+
+def dial(served: Served) -> connect:
+    host, port = served.address
+    return connect(f"ws://{host}:{port}/")
+
+
+async def echoes(client: ClientConnection) -> None:
+    await client.send("hello")
+    assert await client.recv() == "hello"
+
+
+async def test_websocket(http: str, ws: str) -> None:
+    """After its handshake a connection is a WEBSOCKET, one of one, and shutdown() closes it with 1012."""
+    async with serving(http=http, ws=ws) as served, dial(served) as client:
+        await echoes(client)
+        assert served.kinds == [ConnectionClass.WEBSOCKET]
+        served.connection.shutdown()
+        await client.wait_closed()
+        assert client.close_code == 1012
+        await until(lambda: not served.site.state.connections)
+
+
+async def test_websocket_after_the_announcement(http: str, ws: str) -> None:
+    """A handshake that arrives after announce_close still makes a WebSocket, which 1012 can end."""
+    async with serving(http=http, ws=ws) as served:
+        served.site.announce_close()
+        async with dial(served) as client:
+            await echoes(client)
+            assert served.kinds == [ConnectionClass.WEBSOCKET]
+            served.connection.shutdown()
+            await client.wait_closed()
+            assert client.close_code == 1012
+
+
+async def test_refused_handshake(http: str, ws: str) -> None:
+    """A handshake that is none is answered with an error and its connection ends, whatever still comes on it."""
+    async with serving(http=http, ws=ws) as served:
+        client = await served.connect()
+        await client.ask("/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+        status = int((await client.read_to(b"\r\n")).split()[1])
+        assert 400 <= status < 500
+        await client.rest()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert served.kinds == [None]
+        client.close()
+        await until(lambda: not served.site.state.connections)

@@ -1,0 +1,262 @@
+"""Closing a connection so that what was written arrives, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from supervisor.asgi import lingering
+from supervisor.asgi.lingering import Entry, LingeringTransport
+from tests.asgi.conftest import Certificate
+from tests.asgi.running import until
+from tests.asgi.serving import Client
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+
+class Recorder(asyncio.Protocol):
+    """A protocol that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.received = b""
+        self.lost: list[Exception | None] = []
+        self.paused: list[bool] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def pause_writing(self) -> None:
+        self.paused.append(True)
+
+    def resume_writing(self) -> None:
+        self.paused.append(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.append(exc)
+
+
+@contextlib.asynccontextmanager
+async def connection(*, entry: bool = True, window: int = 0) -> AsyncIterator[tuple[Client, Recorder]]:
+    """A TCP connection: its client, and the protocol of its server side. ``window`` limits what the client takes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as sock:
+        if window:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        sock.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        accepted.setblocking(False)
+        protocol = Recorder()
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: Entry(protocol) if entry else protocol, accepted)
+        try:
+            yield Client(sock), protocol
+        finally:
+            protocol.transport.abort()
+            await until(lambda: protocol.lost)
+
+
+async def received(client: Client) -> tuple[int, str]:
+    """How many bytes come, and how they end."""
+    loop, count = asyncio.get_running_loop(), 0
+    while True:
+        try:
+            data = await loop.sock_recv(client.sock, 1 << 20)
+        except ConnectionResetError:
+            return count, "reset"
+        if not data:
+            return count, "end"
+        count += len(data)
+
+
+@pytest.mark.parametrize("entry", [True, False])
+async def test_answer_arrives_while_the_body_is_still_sent(*, entry: bool) -> None:
+    """An answer before close() arrives whole though input is unread; the transport's own close() loses it by a reset.
+
+    The answer is in the kernel's buffer at close(), where a client that takes little at once has left it.
+    """
+    async with connection(entry=entry, window=4096) as (client, server):
+        server.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        server.transport.pause_reading()
+        await client.send(b"x" * 4096)
+        server.transport.write(b"a" * 300_000)
+        await until(lambda: not server.transport.get_write_buffer_size())
+        server.transport.close()
+        if not entry:
+            await until(lambda: server.lost)
+        count, end = await received(client)
+        assert end == ("end" if entry else "reset")
+        assert (count == 300_000) == entry
+
+
+async def test_answer_larger_than_the_kernel_takes() -> None:
+    """An answer that is still in the transport's buffer at close() arrives whole before the connection ends."""
+    async with connection() as (client, server):
+        server.transport.write(b"a" * 8_000_000)
+        assert server.transport.get_write_buffer_size() > 0
+        server.transport.close()
+        assert await received(client) == (8_000_000, "end")
+
+
+async def test_what_comes_later_is_dropped() -> None:
+    """What the client sends after close() is read, as its whole going out shows, and never reaches the protocol."""
+    async with connection() as (client, server):
+        await client.send(b"before")
+        await until(lambda: server.received == b"before")
+        server.transport.close()
+        await client.send(b"after" * 1_000_000)
+        assert await client.rest() == b""
+        client.close()
+        await until(lambda: server.lost)
+        assert (server.received, server.lost) == (b"before", [None])
+
+
+async def test_what_is_written_later_is_dropped() -> None:
+    """Bytes that a protocol writes after its close() are dropped silently, by write and by writelines."""
+    async with connection() as (client, server):
+        server.transport.write(b"before")
+        server.transport.close()
+        server.transport.write(b"after")
+        server.transport.writelines([b"after"])
+        assert await client.rest() == b"before"
+
+
+async def test_close_is_seen_at_once() -> None:
+    """After close() the transport is closing and the protocol not yet told; a second close() changes nothing."""
+    async with connection() as (client, server):
+        assert not server.transport.is_closing()
+        server.transport.close()
+        server.transport.close()
+        assert server.transport.is_closing()
+        assert await client.rest() == b""
+        assert server.lost == []
+        client.close()
+        await until(lambda: server.lost)
+        assert server.lost == [None]
+
+
+async def test_close_resumes_reading() -> None:
+    """A connection whose reading was paused at close() still sees its client's end."""
+    async with connection() as (client, server):
+        server.transport.pause_reading()
+        server.transport.close()
+        client.close()
+        await until(lambda: server.lost)
+        assert server.lost == [None]
+
+
+async def test_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not close its side is broken off after LINGER, and the protocol is told once."""
+    monkeypatch.setattr(lingering, "LINGER", 0.1)
+    async with connection() as (_, server):
+        began = asyncio.get_running_loop().time()
+        server.transport.close()
+        await until(lambda: server.lost)
+        assert 0.09 < asyncio.get_running_loop().time() - began < 5
+        assert server.lost == [None]
+
+
+async def test_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that goes on sending is broken off when more than CAP bytes were dropped, and the protocol told once."""
+    monkeypatch.setattr(lingering, "CAP", 100_000)
+    async with connection() as (client, server):
+        server.transport.close()
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            await client.send(b"x" * 100_000_000)
+        await until(lambda: server.lost)
+        assert server.lost == [None]
+
+
+async def test_client_is_gone_by_reset() -> None:
+    """A client that resets the connection while it lingers ends it; the protocol is told once, with the error."""
+    async with connection() as (client, server):
+        server.transport.close()
+        client.reset()
+        await until(lambda: server.lost)
+        assert [type(error) for error in server.lost] == [ConnectionResetError]
+
+
+async def test_flow_control_goes_on() -> None:
+    """A protocol that waits until it may write again is told so while its connection lingers."""
+    async with connection() as (client, server):
+        server.transport.write(b"a" * 8_000_000)
+        assert server.paused == [True]
+        server.transport.close()
+        await received(client)
+        assert server.paused == [True, False]
+
+
+async def test_abort_does_not_linger() -> None:
+    """abort() ends the connection at once, whatever its client does, also while it lingers."""
+    async with connection() as (_, server):
+        server.transport.abort()
+        assert server.transport.is_closing()
+        await until(lambda: server.lost)
+    async with connection() as (_, server):
+        server.transport.close()
+        server.transport.abort()
+        await until(lambda: server.lost)
+        assert server.lost == [None]
+
+
+async def test_client_closes_first() -> None:
+    """A connection that its client ends is told to the protocol once, and is closing without a close()."""
+    async with connection() as (client, server):
+        client.close()
+        await until(lambda: server.lost)
+        assert server.transport.is_closing()
+        server.transport.close()
+        assert server.lost == [None]
+
+
+async def test_entry_steps_aside() -> None:
+    """Bytes come from the loop's transport straight to the protocol; only the transport that it sees is ours."""
+    async with connection() as (_, server):
+        assert isinstance(server.transport, LingeringTransport)
+        assert server.transport._inner.get_protocol() is server
+        assert server.transport.write == server.transport._inner.write
+
+
+async def test_another_protocol_takes_over() -> None:
+    """After set_protocol bytes and the end of the connection go to the new protocol, also through a close()."""
+    async with connection() as (client, server):
+        second = Recorder()
+        server.transport.set_protocol(second)
+        assert server.transport.get_protocol() is second
+        await client.send(b"for the second")
+        await until(lambda: second.received)
+        server.transport.close()
+        client.close()
+        await until(lambda: second.lost)
+        assert (second.received, second.lost, server.received, server.lost) == (b"for the second", [None], b"", [])
+        server.lost.append(None)
+
+
+async def test_tls_closes_in_its_own_way(certificate: Certificate) -> None:
+    """Over TLS close() is the transport's own: the answer comes, then close_notify, and no reader takes over."""
+    loop, protocol = asyncio.get_running_loop(), Recorder()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        dial = loop.create_task(
+            asyncio.open_connection(*listener.getsockname(), ssl=certificate.client(), server_hostname="localhost")
+        )
+        accepted, _ = await loop.sock_accept(listener)
+        await loop.connect_accepted_socket(lambda: Entry(protocol), accepted, ssl=certificate.server())
+        reader, writer = await dial
+        assert not protocol.transport.can_write_eof()
+        protocol.transport.write(b"answer")
+        protocol.transport.close()
+        assert protocol.transport.is_closing()
+        assert protocol.transport._inner.get_protocol() is protocol
+        assert await reader.read() == b"answer"
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: protocol.lost)
+        assert protocol.lost == [None]

@@ -1,0 +1,104 @@
+"""The fleet as a value: put in, replaced, left out, forgotten."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.model import (
+    HISTORY,
+    Fleet,
+    Generation,
+    GenerationState,
+    Release,
+    Rollout,
+    RolloutState,
+    Worker,
+    WorkerState,
+)
+
+RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app")
+ENDED = (RolloutState.DONE, RolloutState.ABORTED)
+
+
+def worker(serial: int, *, generation: int = 1, slot: int = 1) -> Worker:
+    return Worker(serial, generation, slot, WorkerState.SERVING, spawned=0.0)
+
+
+def generation(number: int, state: GenerationState) -> Generation:
+    return Generation(number, state, RELEASE, size=1)
+
+
+def rollout(number: int, state: RolloutState) -> Rollout:
+    return Rollout(number, state, RELEASE, "test", asked=0.0)
+
+
+def test_a_change_makes_another_fleet() -> None:
+    """A fleet that gets a worker, a generation or a rollout stays as it was beside the new one."""
+    empty = Fleet()
+    changed = empty.with_worker(worker(1)).with_generation(generation(1, GenerationState.BOOTING))
+    changed = changed.with_rollout(rollout(1, RolloutState.WAITING))
+    assert (len(changed.workers), len(changed.generations), len(changed.rollouts)) == (1, 1, 1)
+    assert changed.without_worker(1).workers == {}
+    assert len(changed.workers) == 1
+    assert empty == Fleet()
+
+
+def test_workers_are_seen_slot_by_slot() -> None:
+    """A generation's workers come in the order of their slots, the older one of a slot first, and no other's."""
+    fleet = Fleet()
+    for each in (worker(4, slot=2), worker(9, slot=1), worker(3, slot=1), worker(5, generation=2), worker(7, slot=3)):
+        fleet = fleet.with_worker(each)
+    assert [each.serial for each in fleet.of(1)] == [3, 9, 4, 7]
+
+
+def test_a_worker_is_called_by_generation_and_slot() -> None:
+    """Slot 2 of generation 3 is ``3.2``, whichever process is in it."""
+    assert worker(17, generation=3, slot=2).name == "3.2"
+
+
+def test_a_generation_that_is_gone_is_left_out() -> None:
+    """Putting in a generation that is gone takes it out, and leaves the others."""
+    fleet = Fleet().with_generation(generation(1, GenerationState.DRAINING))
+    fleet = fleet.with_generation(generation(2, GenerationState.SERVING))
+    fleet = fleet.with_generation(generation(1, GenerationState.GONE))
+    assert set(fleet.generations) == {2}
+
+
+def test_who_serves_and_how_many_drain() -> None:
+    """The one generation that serves is found among others, and the draining ones are counted."""
+    fleet = Fleet()
+    assert fleet.serving is None
+    assert fleet.draining == 0
+    for number, state in enumerate(
+        (GenerationState.DRAINING, GenerationState.DRAINING, GenerationState.SERVING, GenerationState.BOOTING), 1
+    ):
+        fleet = fleet.with_generation(generation(number, state))
+    assert fleet.serving is not None
+    assert fleet.serving.id == 3
+    assert fleet.draining == 2
+
+
+@given(states=st.lists(st.sampled_from(RolloutState), max_size=3 * HISTORY))
+def test_history_forgets_the_oldest_ended_rollouts(states: list[RolloutState]) -> None:
+    """The last ``HISTORY`` ended rollouts stay known, in order, and one that has not ended always does."""
+    fleet = Fleet()
+    for number, state in enumerate(states, 1):
+        fleet = fleet.with_rollout(rollout(number, state))
+    ended = [number for number, state in enumerate(states, 1) if state in ENDED]
+    kept = set(ended[-HISTORY:])
+    wanted = [number for number, state in enumerate(states, 1) if state not in ENDED or number in kept]
+    assert [known.id for known in fleet.rollouts] == wanted
+    assert [fleet.rollout(number) is not None for number in ended] == [number in kept for number in ended]
+
+
+def test_a_known_rollout_is_replaced_in_its_place() -> None:
+    """A rollout that goes on stays where it was, and is there once."""
+    fleet = Fleet().with_rollout(rollout(1, RolloutState.BOOTING)).with_rollout(rollout(2, RolloutState.DONE))
+    fleet = fleet.with_rollout(rollout(1, RolloutState.CUTTING_OVER))
+    assert [(known.id, known.state) for known in fleet.rollouts] == [
+        (1, RolloutState.CUTTING_OVER),
+        (2, RolloutState.DONE),
+    ]
+    assert fleet.pending == rollout(1, RolloutState.CUTTING_OVER)
+    assert fleet.rollout(3) is None

@@ -1,0 +1,387 @@
+"""What operators ask for, told as stories: one reload after another, more and fewer workers, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from supervisor.core.commands import (
+    Accept,
+    Announce,
+    BeginDrain,
+    CloseListeners,
+    Command,
+    Exit,
+    Hurry,
+    Kill,
+    SetTimer,
+    Settle,
+    Spawn,
+    Terminate,
+)
+from supervisor.core.events import (
+    BecameReady,
+    BeganServing,
+    Event,
+    Exited,
+    HelloSaid,
+    ReloadAsked,
+    ScaleAsked,
+    Spawned,
+    SpawnFailed,
+    StopAsked,
+    Timer,
+    TimerFired,
+    TimerKind,
+)
+from supervisor.core.model import Fleet, GenerationState, Policy, Release, Rollout, RolloutState, ServiceState
+from supervisor.core.rollout import step
+from supervisor.errors import Refused
+
+OLD = Release(app="app:app", python="/usr/bin/python3", directory="/srv/old", label="srv/old")
+NEW = replace(OLD, directory="/srv/new", label="srv/new")
+
+
+class Story:
+    """A supervisor without a world: it is told what happens, and what it then wants done is kept."""
+
+    def __init__(self, size: int, policy: Policy) -> None:
+        self.fleet = Fleet(policy=policy, size=size)
+        self.now = 0.0
+        self.orders: list[Command] = []
+        """All but timers and announcements, since the last ``tell``."""
+        self.news: dict[str, Mapping[str, object]] = {}
+        """The announcements since the last ``tell``."""
+        self.timers: dict[Timer, float] = {}
+
+    def tell(self, *events: Event) -> None:
+        self.orders, self.news = [], {}
+        for event in events:
+            decision = step(self.fleet, event, self.now)
+            self.fleet = decision.fleet
+            for command in decision.commands:
+                match command:
+                    case SetTimer(timer, at):
+                        self.timers[timer] = at
+                    case Announce(kind, data):
+                        self.news[kind] = data
+                    case _:
+                        self.orders.append(command)
+
+    def reload(self, release: Release = NEW) -> None:
+        self.tell(ReloadAsked(release, "test"))
+
+    def ready(self, *serials: int) -> None:
+        self.tell(*(e for n in serials for e in (Spawned(n, 100 + n), HelloSaid(n), BecameReady(n, "GET / 200"))))
+
+    def serve(self, *serials: int) -> None:
+        self.tell(*(BeganServing(serial) for serial in serials))
+
+    def exit(self, *serials: int) -> None:
+        self.tell(*(Exited(serial, "exited 0") for serial in serials))
+
+    def fire(self, kind: TimerKind, of: int, slot: int = 0) -> None:
+        """Let a timer that was set come, at its time."""
+        timer = Timer(kind, of, slot)
+        self.now = self.timers[timer]
+        self.tell(TimerFired(timer))
+
+    def rollout(self, number: int) -> Rollout:
+        rollout = self.fleet.rollout(number)
+        assert rollout is not None
+        return rollout
+
+    def state(self) -> ServiceState:
+        return self.fleet.state
+
+    def states(self) -> dict[int, GenerationState]:
+        return {number: generation.state for number, generation in self.fleet.generations.items()}
+
+
+def begin(size: int = 2, policy: Policy | None = None) -> Story:
+    """A supervisor that has just been asked for its first generation."""
+    story = Story(size, policy or Policy())
+    story.reload(OLD)
+    return story
+
+
+def serving(size: int = 2, policy: Policy | None = None) -> Story:
+    """A supervisor whose generation 1 serves, with workers 1 to ``size``; a minute has passed."""
+    story = begin(size, policy)
+    workers = range(1, size + 1)
+    story.ready(*workers)
+    story.serve(*workers)
+    story.now = 60.0
+    return story
+
+
+# One reload after another
+
+
+def test_a_later_request_supersedes_the_one_under_way() -> None:
+    """A second request settles the first as superseded, ends its workers and begins at once."""
+    story = serving(size=1)
+    story.reload()
+    story.now = 61.0
+    story.reload(OLD)
+    assert story.orders == [Settle(2), Terminate(2), Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert story.news["rollout.aborted"] == {
+        "rollout": 2,
+        "generation": 2,
+        "reason": "superseded",
+        "why": "",
+        "output": "",
+    }
+    assert (story.rollout(2).state, story.rollout(2).ended) == (RolloutState.ABORTED, 61.0)
+    assert story.rollout(3).previous == 1
+
+
+def test_who_was_told_to_accept_drains_when_superseded() -> None:
+    """A superseded worker that may hold clients drains, and so does one whose word that it serves comes only then."""
+    story = serving(size=2)
+    story.reload()
+    story.ready(3, 4)
+    story.serve(3)
+    story.reload(OLD)
+    assert story.orders[:3] == [Settle(2), BeginDrain(3, 30.0, final=False), BeginDrain(4, 30.0, final=False)]
+    story.serve(4)
+    assert (story.orders, story.news) == ([], {})
+    assert story.states()[2] is GenerationState.DRAINING
+
+
+def at_the_limit() -> Story:
+    """A supervisor whose generation 2 serves while generation 1 drains, which is as many as may."""
+    story = serving(size=1, policy=Policy(max_draining=1))
+    story.reload()
+    story.ready(2)
+    story.serve(2)
+    return story
+
+
+def test_a_reload_waits_while_too_many_generations_drain() -> None:
+    """At the limit a reload starts nothing: it waits, and whoever drains is told to end its endless answers."""
+    story = at_the_limit()
+    story.reload(OLD)
+    assert story.orders == [Hurry(1)]
+    assert story.news == {"rollout.waiting": {"rollout": 3, "draining": 1}}
+    assert (story.rollout(3).state, story.rollout(3).generation) == (RolloutState.WAITING, None)
+
+
+def test_a_reload_that_waits_goes_on_when_there_is_room() -> None:
+    """With the exit of the last worker that drained, the reload that waited begins."""
+    story = at_the_limit()
+    story.reload(OLD)
+    story.now = 80.0
+    story.exit(1)
+    assert story.orders == [Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert list(story.news) == ["generation.gone", "rollout.done", "rollout.begun"]
+    rollout = story.rollout(3)
+    assert (rollout.state, rollout.asked, rollout.begun, rollout.previous) == (RolloutState.BOOTING, 60.0, 80.0, 2)
+
+
+def test_a_reload_that_waits_can_be_superseded() -> None:
+    """Of two reloads that would have to wait, the earlier one is off without ever having had a generation."""
+    story = at_the_limit()
+    story.reload(OLD)
+    story.reload(NEW)
+    assert story.orders == [Settle(3), Hurry(1)]
+    assert story.news["rollout.aborted"]["generation"] is None
+    story.exit(1)
+    assert story.orders == [Spawn(3, 3, 1, NEW, 60.0, 30.0)]
+
+
+def test_a_reload_below_the_limit_hurries_nobody() -> None:
+    """While generations may still drain side by side, a reload begins at once and leaves their clients alone."""
+    story = serving(size=1, policy=Policy(max_draining=2))
+    story.reload()
+    story.ready(2)
+    story.serve(2)
+    story.reload(OLD)
+    assert story.orders == [Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+
+
+# More and fewer workers
+
+
+def test_more_workers_are_started_at_once() -> None:
+    """Scaled up, the generation that serves gets its new slots filled, and the next generation has as many."""
+    story = serving(size=1)
+    story.tell(ScaleAsked(3))
+    assert story.orders == [Spawn(2, 1, 2, OLD, 60.0, 30.0), Spawn(3, 1, 3, OLD, 60.0, 30.0)]
+    assert story.news == {"service.scaled": {"generation": 1, "workers": 3}}
+    story.ready(2)
+    assert story.orders == [Accept(2)]
+    story.serve(2)
+    assert story.news == {"worker.serving": {"worker": "1.2", "pid": 102}}
+    story.reload()
+    assert [order.slot for order in story.orders if isinstance(order, Spawn)] == [1, 2, 3]
+
+
+def test_fewer_workers_drain_from_the_last_slot() -> None:
+    """Scaled down, the workers beyond the wanted number drain or, if they serve nobody yet, are ended."""
+    story = serving(size=3)
+    story.exit(3)
+    assert story.orders == [Spawn(4, 1, 3, OLD, 60.0, 30.0)]
+    story.tell(ScaleAsked(1))
+    assert story.orders == [BeginDrain(2, 30.0, final=False), Terminate(4)]
+    story.exit(2, 4)
+    assert (story.orders, story.news) == ([], {})
+    assert set(story.fleet.workers) == {1}
+
+
+def test_a_slot_that_waits_is_dropped_with_its_number() -> None:
+    """Scaled down, a slot that waits for its next start is forgotten; scaled up again, it is filled at once."""
+    story = serving(size=2)
+    story.exit(2)
+    story.tell(SpawnFailed(3, "no memory"))
+    assert story.fleet.generations[1].vacancies == {2: 2}
+    story.tell(ScaleAsked(1))
+    assert story.fleet.generations[1].vacancies == {}
+    with pytest.raises(Refused, match=r"no vacancy 1\.2"):
+        story.fire(TimerKind.RESPAWN, 1, slot=2)
+    story.tell(ScaleAsked(2))
+    assert story.orders == [Spawn(4, 1, 2, OLD, 60.0, 30.0)]
+
+
+def test_a_slot_that_waits_goes_on_waiting_when_others_are_added() -> None:
+    """Scaled up, only the slots that are new are filled; a back-off is not cut short."""
+    story = serving(size=1)
+    story.exit(1)
+    story.tell(SpawnFailed(2, "no memory"))
+    story.tell(ScaleAsked(2))
+    assert story.orders == [Spawn(3, 1, 2, OLD, 60.0, 30.0)]
+    assert story.fleet.generations[1].vacancies == {1: 2}
+
+
+def test_no_workers_at_all_is_refused() -> None:
+    """To have no workers is to stop, and the refusal says so."""
+    story = serving()
+    with pytest.raises(Refused, match="at least 1 worker; 'stillup stop' ends it") as caught:
+        story.tell(ScaleAsked(0))
+    assert caught.value.code == "usage"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_rollout_is_not_scaled(first: bool) -> None:
+    """While a generation is on its way the number of workers stays as it is."""
+    story = begin() if first else serving()
+    if not first:
+        story.reload()
+    with pytest.raises(Refused, match="only while one generation serves") as caught:
+        story.tell(ScaleAsked(3))
+    assert caught.value.code == "rollout-in-progress"
+    assert story.fleet.size == 2
+
+
+# The end
+
+
+def test_a_stop_drains_for_good() -> None:
+    """Asked to stop, the service lets its listeners go, drains with nobody to come after, and ends with 0."""
+    story = serving()
+    story.tell(StopAsked("SIGTERM"))
+    assert story.orders == [CloseListeners(), BeginDrain(1, 30.0, final=True), BeginDrain(2, 30.0, final=True)]
+    assert story.news == {"service.stopping": {"why": "SIGTERM"}}
+    assert story.state() is ServiceState.STOPPING
+    story.exit(1)
+    assert story.orders == []
+    story.exit(2)
+    assert story.orders == [Exit(0)]
+    assert list(story.news) == ["generation.gone", "service.stopped"]
+    assert story.news["service.stopped"] == {"code": 0}
+    assert story.state() is ServiceState.STOPPED
+
+
+def test_a_stop_asked_again_hurries_and_a_third_time_kills() -> None:
+    """The second request sends SIGTERM to whoever drains, the third SIGKILL, and the fourth finds nothing to add."""
+    story = serving(size=1)
+    story.tell(StopAsked("SIGTERM"))
+    story.tell(StopAsked("SIGINT"))
+    assert story.orders == [Terminate(1)]
+    assert story.news == {"service.hurried": {"why": "SIGINT"}}
+    assert story.timers[Timer(TimerKind.TERM, 1)] == 65.0
+    story.tell(StopAsked("SIGINT"))
+    assert story.orders == [Kill(1)]
+    story.tell(StopAsked("SIGINT"))
+    assert story.orders == []
+    story.exit(1)
+    assert story.orders == [Exit(0)]
+
+
+def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:
+    """A generation that drains for its successor is told to drain for good, and is waited for like the other."""
+    story = at_the_limit()
+    story.tell(StopAsked("SIGTERM"))
+    assert story.orders == [CloseListeners(), BeginDrain(1, 30.0, final=True), BeginDrain(2, 30.0, final=True)]
+    story.exit(2)
+    assert story.orders == []
+    story.exit(1)
+    assert story.orders == [Exit(0)]
+
+
+def test_a_stop_calls_off_the_rollout_under_way() -> None:
+    """A reload that a stop overtakes has its outcome, and its workers are ended with the others."""
+    story = serving(size=1)
+    story.reload()
+    story.tell(StopAsked("SIGTERM"))
+    assert story.orders == [Settle(2), Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True)]
+    rollout = story.rollout(2)
+    assert (rollout.state, rollout.reason, rollout.failure) == (RolloutState.ABORTED, "stopping", None)
+
+
+def test_a_stop_during_the_cut_over_makes_the_drain_final() -> None:
+    """New workers that may hold clients already are left to drain for good, not for the generation before them."""
+    story = serving(size=1)
+    story.reload()
+    story.ready(2)
+    story.tell(StopAsked("SIGTERM"))
+    assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(2, 30.0, final=True)
+    assert story.states() == {1: GenerationState.DRAINING, 2: GenerationState.DRAINING}
+
+
+def test_a_stop_calls_off_the_reload_that_waits() -> None:
+    """A reload that waits when the service is stopped never begins, though there would be room for it then."""
+    story = at_the_limit()
+    story.reload(OLD)
+    story.tell(StopAsked("SIGTERM"))
+    story.exit(1, 2)
+    assert story.orders == [Exit(0)]
+    assert story.rollout(3).reason == "stopping"
+
+
+def test_a_stop_of_the_first_boot_is_no_failure() -> None:
+    """A service that is stopped before it served leaves with 0."""
+    story = begin(size=1)
+    story.tell(StopAsked("SIGINT"))
+    assert story.orders == [Settle(1), Terminate(1), CloseListeners()]
+    story.exit(1)
+    assert story.orders == [Exit(0)]
+
+
+def test_a_supervisor_that_has_no_workers_stops_at_once() -> None:
+    """With nothing to wait for, the request itself is the end."""
+    story = Story(1, Policy())
+    story.tell(StopAsked("SIGINT"))
+    assert story.orders == [CloseListeners(), Exit(0)]
+
+
+def test_a_stopping_service_takes_no_reload() -> None:
+    """From the first request to stop on, a reload is refused with the way out of it."""
+    story = serving(size=1)
+    story.tell(StopAsked("SIGTERM"))
+    for _ in range(2):
+        with pytest.raises(Refused, match="start it again to run a new release") as caught:
+            story.reload()
+        assert caught.value.code == "stopping"
+        if 1 in story.fleet.workers:
+            story.exit(1)
+
+
+def test_a_stopped_service_cannot_be_stopped() -> None:
+    """After the end there is nothing to ask for."""
+    story = Story(1, Policy())
+    story.tell(StopAsked("SIGINT"))
+    with pytest.raises(Refused, match="no 'stop' while stopped"):
+        story.tell(StopAsked("SIGINT"))

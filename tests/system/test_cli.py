@@ -1,0 +1,187 @@
+"""The command line: what it says, how it exits, where it takes its settings from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import STILLUP, Service, eventually
+
+
+def _stillup(
+    *words: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [STILLUP, *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def _write_app(folder: Path) -> None:
+    Service(folder).write()
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("check",), ("status",), ("reload",), ("stop",)])
+def test_help_teaches(words: tuple[str, ...]) -> None:
+    """Every command has a help that says what it does."""
+    shown = _stillup(*words, "--help")
+    assert shown.returncode == 0
+    assert "Usage: stillup" in shown.stdout
+    assert len(shown.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "stop"])
+def test_not_running_is_exit_3(tmp_path: Path, command: str) -> None:
+    """Without a supervisor every command says so in one line and exits 3."""
+    shown = _stillup(command, "--runtime-dir", str(tmp_path / "none"))
+    assert shown.returncode == 3
+    assert shown.stderr == f"stillup: no supervisor runs in {tmp_path}/none\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--bind", "nonsense"], "bind 'nonsense': expected HOST:PORT"),
+        (["--bind", "::1:80"], "an IPv6 address stands in brackets"),
+        (["--bind", "127.0.0.1:0", "--port", "1"], "--bind and --port say the same thing"),
+        (["--workers", "0"], "at least 1 worker"),
+        (["--name", "a b"], "cannot be named 'a b'"),
+        (["--health-path", "healthz"], "--health-path begins with /"),
+        (["--bind", "a=127.0.0.1:0", "--bind", "a=[::1]:0"], "two binds are named 'a'"),
+        (["--loop", "nosuch:loop", "--nosuch"], "No such option"),
+    ],
+)
+def test_a_users_mistake_is_a_line_and_exit_2(tmp_path: Path, words: list[str], says: str) -> None:
+    """A wrong option is explained without a traceback; exit 2."""
+    _write_app(tmp_path)
+    shown = _stillup("check", "main:app", *words, cwd=tmp_path)
+    assert shown.returncode == 2
+    assert says in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_check_says_ok(tmp_path: Path) -> None:
+    """`check` loads the app, binds nothing, starts nothing."""
+    _write_app(tmp_path)
+    shown = _stillup("check", "main:app", cwd=tmp_path, environment={"STILLUP_GENERATION": "0"})
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("ok  ")
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "says"),
+    [
+        ("import nosuch\n", [], "No module named 'nosuch'"),
+        ("x = 1\n", [], 'Attribute "app" not found'),
+        (None, ["--directory", "gone"], "gone is not there"),
+        (None, ["--python", "bin/nosuch"], "bin/nosuch is not there"),
+        (None, ["--bind", "unix:/tmp/x.sock,user=nosuchuser"], "nosuchuser"),
+    ],
+)
+def test_check_finds_what_is_wrong(tmp_path: Path, source: str | None, words: list[str], says: str) -> None:
+    """`check` exits non-zero and names what would keep the service from starting."""
+    _write_app(tmp_path)
+    if source is not None:
+        (tmp_path / "main.py").write_text(source)
+    shown = _stillup("check", "main:app", *words, cwd=tmp_path, environment={"STILLUP_GENERATION": "0"})
+    assert shown.returncode in (1, 2)
+    assert says in shown.stderr
+
+
+def test_settings_come_from_file_environment_and_flags(tmp_path: Path) -> None:
+    """Flags win over STILLUP_*, that over UVICORN_*, that over the file; WEB_CONCURRENCY is the default for workers."""
+    _write_app(tmp_path)
+    (tmp_path / "stillup.toml").write_text('app = "main:app"\nworkers = 2\nbind = ["127.0.0.1:1"]\n')
+    shown: list[str] = []
+    for words, environment in (
+        ((), {}),
+        ((), {"UVICORN_WORKERS": "3"}),
+        ((), {"UVICORN_WORKERS": "3", "STILLUP_WORKERS": "4"}),
+        (("--workers", "5"), {"STILLUP_WORKERS": "4"}),
+    ):
+        result = _stillup("check", *words, cwd=tmp_path, environment={"STILLUP_GENERATION": "0", **environment})
+        assert result.returncode == 0, result.stderr
+        shown.append(result.stdout.rpartition(", ")[2].split()[0])
+    assert shown == ["2", "3", "4", "5"]
+    (tmp_path / "stillup.toml").unlink()
+    environment = {"STILLUP_GENERATION": "0", "WEB_CONCURRENCY": "7"}
+    assert " 7 worker" in _stillup("check", "main:app", cwd=tmp_path, environment=environment).stdout
+
+
+def test_a_wrong_key_in_a_file_is_an_error_with_its_place(tmp_path: Path) -> None:
+    """An unknown key is named with file, line and the nearest that exists; pyproject.toml works too."""
+    _write_app(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.stillup]\napp = "main:app"\nwrokers = 2\n')
+    shown = _stillup("check", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "pyproject.toml, line 3: unknown key 'wrokers'; did you mean 'workers'?" in shown.stderr
+    (tmp_path / "broken.toml").write_text("app = \n")
+    shown = _stillup("check", "--config", "broken.toml", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "broken.toml: " in shown.stderr
+
+
+def test_an_unknown_variable_is_a_warning(tmp_path: Path) -> None:
+    """A STILLUP_* variable that nothing reads is said, and does no harm."""
+    _write_app(tmp_path)
+    environment = {"STILLUP_WROKERS": "1", "STILLUP_GENERATION": "0"}
+    shown = _stillup("check", "main:app", cwd=tmp_path, environment=environment)
+    assert shown.returncode == 0
+    assert "nothing reads the variable STILLUP_WROKERS" in shown.stderr
+
+
+def test_reload_shows_its_way(tmp_path: Path) -> None:
+    """`reload` says from which generation to which, the boot, the cut-over, the outcome; --json gives the same."""
+    service = Service(tmp_path, "main:app", "--health-path", "/", workers=2)
+    service.write()
+    with service:
+        shown = service.reload()
+        assert shown.returncode == 0
+        first, boot, cut, ok, *_ = shown.stdout.splitlines()
+        assert "gen 1 -> 2" in first
+        assert "2/2 ready, / 200" in boot
+        assert "cut over" in cut
+        assert ok.startswith("ok  gen 2 serving")
+        assert json.loads(service.cli("reload", "--json").stdout)["outcome"] == "succeeded"
+        assert service.cli("reload", "--wait", "drained").stdout.rstrip().endswith("gen 3 has left")
+        assert service.cli("reload", "--wait", "none").stdout == "reload 5 is accepted\n"
+        assert service.settled(5).outcome == "succeeded"
+        assert "gen 5" in service.cli("status").stdout
+        assert json.loads(service.cli("status", "--json").stdout)["state"] == "serving"
+        assert service.cli("stop").returncode == 0
+        assert service.process.wait(5) == 0
+
+
+def test_a_symlinked_directory_is_followed_at_each_reload(tmp_path: Path) -> None:
+    """A release behind a symlink is looked up anew at each reload, kept for its generation, and shown."""
+    for version in ("41", "42"):
+        (tmp_path / "releases" / version).mkdir(parents=True)
+        Service(tmp_path / "releases" / version).write(version=version)
+    current = tmp_path / "current"
+    current.symlink_to("releases/41")
+    service = Service(tmp_path, "main:app", "--directory", "current", "--env-file", "app.env")
+    for version in ("41", "42"):
+        (tmp_path / "releases" / version / "app.env").write_text(f"RELEASE={version}\n")
+    with service:
+        assert service.get().endswith("41")
+        current.unlink()
+        current.symlink_to("releases/42")
+        pid = service.workers()[0].pid
+        for process in service.family():
+            if process.pid == pid:
+                process.kill()
+        eventually(lambda: service.workers() and service.workers()[0].pid != pid, "a respawn")
+        assert service.get().endswith("41"), "a respawn is of its generation's release"
+        assert "releases/41 -> releases/42" in service.reload().stdout
+        assert service.get().endswith("42")
+        environment = Path(f"/proc/{service.workers()[0].pid}/environ").read_bytes()
+        assert b"RELEASE=42" in environment

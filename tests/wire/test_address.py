@@ -1,0 +1,167 @@
+"""The text of binds."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from supervisor.errors import UsageError
+from supervisor.wire.address import (
+    DEFAULT_MODE,
+    AbstractAddress,
+    Address,
+    Bind,
+    InheritedAddress,
+    TcpAddress,
+    UnixAddress,
+    parse_bind,
+    parse_binds,
+)
+
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+HOSTS = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}", fullmatch=True).filter(lambda host: host not in ("unix", "fd"))
+PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=",\0"), min_size=1, max_size=26)
+WORDS = st.from_regex(r"[a-z_][a-z0-9_-]{0,15}", fullmatch=True)
+
+TCP = st.builds(
+    TcpAddress, HOSTS | st.ip_addresses(v=6).map(str) | st.ip_addresses(v=4).map(str), st.integers(0, 65535)
+)
+UNIX = st.builds(UnixAddress, PATHS.map(lambda rest: f"/{rest}"))
+ABSTRACT = st.builds(AbstractAddress, PATHS)
+ADDRESSES: st.SearchStrategy[Address] = TCP | UNIX | ABSTRACT | st.builds(InheritedAddress, st.integers(0, 2**31 - 1))
+
+
+@given(address=ADDRESSES)
+def test_an_address_reads_back_as_itself(address: Address) -> None:
+    """What is written of an address is read as the same address, and names the listener that has no other name."""
+    assert parse_bind(str(address)) == Bind(str(address), address)
+
+
+@given(name=NAMES, address=ADDRESSES)
+def test_a_name_is_kept_apart_from_its_address(name: str, address: Address) -> None:
+    """A name before the address is the listener's identity and changes nothing of where it listens."""
+    assert parse_bind(f"{name}={address}") == Bind(name, address)
+
+
+@given(
+    address=UNIX,
+    mode=st.integers(0, 0o777),
+    user=st.none() | WORDS,
+    group=st.none() | WORDS,
+    order=st.permutations(range(3)),
+)
+def test_the_options_of_a_socket_file(
+    address: UnixAddress, mode: int, user: str | None, group: str | None, order: list[int]
+) -> None:
+    """Mode, user and group of a socket file are read in any order, and each may be left out."""
+    options = [f"mode={mode:04o}", f"user={user}" if user else "", f"group={group}" if group else ""]
+    text = ",".join([str(address), *(options[place] for place in order if options[place])])
+    assert parse_bind(text).address == UnixAddress(address.path, mode, user, group)
+
+
+@given(text=st.text() | st.from_regex(r"(unix|fd|[a-z]*=?\[?[a-z0-9:]*\]?):[^,]*(,[a-z]*=?[0-9a-z]*)*", fullmatch=True))
+def test_any_text_is_a_bind_or_a_usage_error(text: str) -> None:
+    """Text that is no bind is the caller's mistake, and nothing else ever happens."""
+    with suppress(UsageError):
+        assert parse_bind(text).name
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8000", TcpAddress("127.0.0.1", 8000)),
+        (":8000", TcpAddress("0.0.0.0", 8000)),
+        ("[::1]:0", TcpAddress("::1", 0)),
+        ("localhost:65535", TcpAddress("localhost", 65535)),
+        ("unix:/run/app.sock", UnixAddress("/run/app.sock", 0o666, None, None)),
+        ("unix:/run/app.sock,mode=660", UnixAddress("/run/app.sock", 0o660)),
+        ("unix:/run/a=b.sock", UnixAddress("/run/a=b.sock")),
+        ("unix:@app", AbstractAddress("app")),
+        ("fd:3", InheritedAddress(3)),
+        ("unixes:1", TcpAddress("unixes", 1)),
+    ],
+)
+def test_what_a_bind_looks_like(text: str, address: Address) -> None:
+    """Each form that the documentation names is read as it says."""
+    assert parse_bind(text).address == address
+
+
+def test_a_socket_file_is_open_to_all_unless_it_says_otherwise() -> None:
+    """Without a mode a socket file has uvicorn's, so that a proxy in front reaches it as before."""
+    assert parse_bind("unix:/run/app.sock").address == UnixAddress("/run/app.sock", DEFAULT_MODE)
+    assert DEFAULT_MODE == 0o666
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "expected HOST:PORT"),
+        ("8000", "expected HOST:PORT"),
+        ("localhost:", "expected HOST:PORT"),
+        ("localhost:http", "expected HOST:PORT"),
+        ("localhost:65536", "expected HOST:PORT"),
+        ("localhost:-1", "expected HOST:PORT"),
+        ("localhost:\N{SUPERSCRIPT TWO}", "expected HOST:PORT"),
+        ("localhost:\N{ARABIC-INDIC DIGIT ONE}", "expected HOST:PORT"),
+        ("unix:", "expected HOST:PORT"),
+        ("fd:", "expected HOST:PORT"),
+        ("fd:three", "the number of an open descriptor"),
+        ("fd:-1", "the number of an open descriptor"),
+        ("fd:\N{ARABIC-INDIC DIGIT ONE}", "the number of an open descriptor"),
+        ("::1:8000", r"in brackets: \[::1\]:8000"),
+        ("[::1:8000", "stands in brackets"),
+        ("127.0.0.1:80,mode=0660", "are for unix:/path only"),
+        ("unix:@app,mode=0660", "are for unix:/path only"),
+        ("fd:3,user=www", "are for unix:/path only"),
+        ("unix:/a,mode=0999", "'mode=0999' is not"),
+        ("unix:/a,mode=66", "'mode=66' is not"),
+        ("unix:/a,mode=", "'mode=' is not"),
+        ("unix:/a,user=", "'user=' is not"),
+        ("unix:/a,group=", "'group=' is not"),
+        ("unix:/a,owner=www", "'owner=www' is not"),
+        ("unix:/a,", "'' is not"),
+    ],
+)
+def test_what_is_no_bind(text: str, why: str) -> None:
+    """What is no bind is refused with the text itself and what is wrong with it."""
+    with pytest.raises(UsageError, match=why) as caught:
+        parse_bind(text)
+    assert f"bind '{text}': " in str(caught.value)
+    assert caught.value.code == "usage"
+
+
+@given(path=st.text("a\N{LATIN SMALL LETTER E WITH ACUTE}\N{SNOWMAN}", min_size=30, max_size=110))
+def test_a_path_has_as_many_bytes_as_the_kernel_takes(path: str) -> None:
+    """A socket path of 107 bytes is taken, one of 108 is refused, however many characters that makes."""
+    size = len(path.encode())
+    if size <= 107:
+        assert parse_bind(f"unix:{path}").address == UnixAddress(path)
+        return
+    with pytest.raises(UsageError, match=f"at most 107 bytes, this one {size}"):
+        parse_bind(f"unix:{path}")
+
+
+@pytest.mark.parametrize("prefix", ["", "@"])
+def test_the_longest_path(prefix: str) -> None:
+    """The limit is the kernel's to the byte, for files and for abstract names."""
+    longest = prefix + "x" * (107 - len(prefix))
+    parse_bind(f"unix:{longest}")
+    with pytest.raises(UsageError, match="107 bytes"):
+        parse_bind(f"unix:{longest}x")
+
+
+@given(texts=st.lists(ADDRESSES.map(str), unique=True, max_size=5))
+def test_binds_of_different_names_stand_side_by_side(texts: list[str]) -> None:
+    """Several binds keep their order."""
+    assert [bind.name for bind in parse_binds(texts)] == texts
+
+
+@given(name=NAMES, first=ADDRESSES, second=ADDRESSES)
+def test_two_binds_need_two_names(name: str, first: Address, second: Address) -> None:
+    """A name is an identity: two binds of one name are refused with the way out of it."""
+    assume(name != str(first))
+    with pytest.raises(UsageError, match=r"two binds are named .* --bind NAME=ADDR"):
+        parse_binds([f"{name}={first}", f"other-{name}={first}", f"{name}={second}"])
