@@ -70,7 +70,8 @@ PEERS = (
     Peer(
         "stillup",
         lambda port, directory: (
-            f"run {APP} --bind 127.0.0.1:{port} --workers {WORKERS} --name bench --runtime-dir {directory}"
+            f"run {APP} --bind 127.0.0.1:{port} --workers {WORKERS} --name bench --runtime-dir {directory} "
+            "--no-access-log"
         ),
         reload_command="reload --runtime-dir",
         new_generations=1,

@@ -30,7 +30,8 @@ def _runs(base: Path, name: str) -> str:
 def test_the_only_one_is_meant(base: Path) -> None:
     """With one instance none needs to be named; a directory without a control socket is none."""
     (base / "leftover").mkdir(parents=True)
-    assert find(None, None) == _runs(base, "web")
+    web = _runs(base, "web")
+    assert find(None, None) == web
 
 
 def test_of_several_one_must_be_named(base: Path) -> None:

@@ -35,12 +35,23 @@ from supervisor.core.model import (
     Release,
     RolloutState,
     ServiceState,
+    Worker,
     WorkerState,
 )
 from supervisor.core.rollout import step
 from supervisor.errors import Refused
 
 RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app", label="srv/app")
+CUT = (RolloutState.DRAINING, RolloutState.DONE)
+"""The states of a rollout from its cut-over on."""
+DEADLINES = {
+    WorkerState.SPAWNED: TimerKind.BOOT,
+    WorkerState.BOOTING: TimerKind.BOOT,
+    WorkerState.ACCEPTING: TimerKind.ADMIT,
+    WorkerState.DRAINING: TimerKind.DRAIN,
+    WorkerState.STOPPING: TimerKind.TERM,
+}
+"""The timer behind each state that a worker might never leave by itself. READY is left with its fellows."""
 
 
 class World(RuleBasedStateMachine):
@@ -55,22 +66,20 @@ class World(RuleBasedStateMachine):
         self.killed: set[int] = set()
         self.timers: list[tuple[float, Timer]] = []
         self.settled: Counter[int] = Counter()
-        self.drained: dict[int, float] = {}
         self.exit: int | None = None
         self.has_served = False
-        self.crashed = False
 
     # The supervisor's loop, with the effects recorded
 
     def submit(self, event: Event) -> bool:
         before = self.fleet
-        pending = before.pending
-        serving = before.serving
+        copy = replace(before, generations=dict(before.generations), workers=dict(before.workers))
         try:
             decision = step(before, event, self.now)
         except Refused:
-            assert self.fleet is before, "law 3: a refused event returns the fleet unchanged"
             return False
+        finally:
+            assert before == copy, "law 3: a decision changes nothing in the fleet that it was given"
         self.fleet = decision.fleet
         for command in decision.commands:
             assert self.exit is None, "nothing follows the last command"
@@ -83,17 +92,15 @@ class World(RuleBasedStateMachine):
                     self.timers.append((at, timer))
                 case Settle(rollout):
                     self.settled[rollout] += 1
-                case BeginDrain(serial=serial):
-                    self.drained[serial] = self.now
+                    self.check_outcome(rollout)
+                case Accept(serial):
+                    self.check_accept(before.workers[serial])
+                case BeginDrain(serial=serial) | Terminate(serial) | Kill(serial):
+                    if isinstance(command, Kill):
+                        self.killed.add(serial)
                     worker = before.workers[serial]
-                    # law 5: only a cut-over, a stop, or the worker's own wear or surplus drains the serving generation
-                    if serving is not None and worker.generation == serving.id and not isinstance(event, StopAsked):
-                        cut = pending is not None and self.rollout_state(pending.id) is not RolloutState.ABORTED
-                        assert cut or isinstance(event, ScaleAsked | BeganServing), "law 5"
-                case Kill(serial):
-                    self.killed.add(serial)
-                case Accept() | Terminate():
-                    pass
+                    if before.generations[worker.generation].state is GenerationState.SERVING:
+                        assert self.may_leave(before, worker, event), "law 5"
                 case Exit(code):
                     self.exit = code
                 case _:
@@ -101,6 +108,46 @@ class World(RuleBasedStateMachine):
         if self.fleet.serving is not None:
             self.has_served = True
         return True
+
+    def check_outcome(self, number: int) -> None:
+        """A rollout that is settled was aborted, or every slot of its generation serves."""
+        rollout = self.fleet.rollout(number)
+        assert rollout is not None
+        if rollout.state is RolloutState.ABORTED:
+            return
+        assert rollout.state in CUT
+        generation = self.fleet.serving
+        assert generation is not None
+        assert generation.id == rollout.generation
+        serving = [w.slot for w in self.fleet.of(generation.id) if w.state is WorkerState.SERVING]
+        assert serving == list(range(1, generation.size + 1)), "law 9: all serve before the old may go"
+
+    def check_accept(self, worker: Worker) -> None:
+        """A worker is told to accept with all its fellows, or in a generation that serves."""
+        if self.fleet.generations[worker.generation].state is GenerationState.SERVING:
+            return
+        fellows = list(self.fleet.of(worker.generation))
+        assert len(fellows) == self.fleet.generations[worker.generation].size
+        assert all(fellow.state is WorkerState.ACCEPTING for fellow in fellows), "law 10: all are READY first"
+
+    def may_leave(self, before: Fleet, worker: Worker, event: Event) -> bool:
+        """Whether a worker of the generation that served before this event may be told to leave."""
+        match event:
+            case StopAsked():
+                return True
+            case ScaleAsked(size):
+                return worker.slot > size
+            case BeganServing():
+                if before.pending is not None and self.rollout_state(before.pending.id) in CUT:
+                    return True
+                heirs = [w for w in self.fleet.of(worker.generation) if w.slot == worker.slot]
+                return worker.worn != "" and any(heir.state is WorkerState.SERVING for heir in heirs)
+            case Spawned(serial) | BootFailed(serial) | ChannelLost(serial):
+                return serial == worker.serial
+            case TimerFired(timer):
+                return timer.of == worker.serial
+            case _:
+                return False
 
     def rollout_state(self, number: int) -> RolloutState | None:
         rollout = self.fleet.rollout(number)
@@ -174,22 +221,18 @@ class World(RuleBasedStateMachine):
     def anything_is_said(self, data: st.DataObject) -> None:
         """Any word, about any worker, known or not, in any state."""
         serial = data.draw(st.integers(1, self.fleet.last_worker + 2))
-        event: Event = data.draw(
-            st.sampled_from(
-                [
-                    Spawned(serial, 7),
-                    HelloSaid(serial),
-                    BecameReady(serial),
-                    BeganServing(serial),
-                    BootFailed(serial, "import", "no"),
-                    ChannelLost(serial, "garbage"),
-                    Reported(serial, {"idle": 1}, 5),
-                    Reported(serial, {"idle": 1}, 5, worn="old"),
-                    *[TimerFired(Timer(kind, serial, 1)) for kind in TimerKind],
-                ]
-            )
-        )
-        self.submit(event)
+        events: list[Event] = [
+            Spawned(serial, 7),
+            HelloSaid(serial),
+            BecameReady(serial),
+            BeganServing(serial),
+            BootFailed(serial, "import", "no"),
+            ChannelLost(serial, "garbage"),
+            Reported(serial, {"idle": 1}, 5),
+            Reported(serial, {"idle": 1}, 5, worn="old"),
+            *[TimerFired(Timer(kind, serial, 1)) for kind in TimerKind],
+        ]
+        self.submit(data.draw(st.sampled_from(events)))
 
     @rule(data=st.data())
     def worker_exits(self, data: st.DataObject) -> None:
@@ -236,16 +279,27 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def draining_generations_are_bounded(self) -> None:
-        if self.fleet.state is ServiceState.SERVING:
-            assert self.fleet.draining <= self.fleet.policy.max_draining + 1
+        if self.fleet.state in (ServiceState.STARTING, ServiceState.SERVING):
+            assert self.fleet.draining <= self.fleet.policy.max_draining, "law 11"
+
+    @invariant()
+    def every_wait_has_a_timer(self) -> None:
+        coming = {timer for _, timer in self.timers}
+        for worker in self.fleet.workers.values():
+            if worker.state in DEADLINES:
+                assert Timer(DEADLINES[worker.state], worker.serial) in coming, "law 12"
+        for generation in self.fleet.generations.values():
+            for slot in generation.vacancies:
+                assert Timer(TimerKind.RESPAWN, generation.id, slot) in coming, "law 12"
 
     def teardown(self) -> None:
-        """Laws 6, 7 and 8: everything exits, the timers fire: it comes to rest, and each request was answered."""
+        """Laws 6, 7, 8 and 13: deadlines are kept, healthy workers come to serve, and in the end all comes to rest."""
         expired = [w.serial for w in self.fleet.workers.values() if w.state is WorkerState.DRAINING]
         for _ in range(6):
             self.time_passes(100.0)
         for serial in expired:
             assert serial in self.killed or serial in self.exited, "law 6"
+        self.everybody_behaves()
         self.submit(StopAsked("teardown"))
         for _ in range(50):
             if not self.fleet.workers:
@@ -260,6 +314,20 @@ class World(RuleBasedStateMachine):
         assert self.exit is not None
         assert set(self.settled) == set(range(1, self.fleet.last_rollout + 1)), "law 8"
         assert all(r.state in (RolloutState.DONE, RolloutState.ABORTED) for r in self.fleet.rollouts), "law 7"
+
+    def everybody_behaves(self) -> None:
+        """Law 13: whatever was before, a reload whose workers boot and whose predecessors leave comes to its end."""
+        for serial in self.known(WorkerState.STOPPING, WorkerState.KILLED):
+            self.leave(serial)
+        if not self.submit(ReloadAsked(RELEASE, "teardown")):
+            return
+        number = self.fleet.last_rollout
+        for _ in range(6):
+            self.all_go_on()
+            for serial in self.known(WorkerState.DRAINING, WorkerState.STOPPING):
+                self.leave(serial)
+        assert self.rollout_state(number) is RolloutState.DONE, "law 13"
+        assert len(self.known(WorkerState.SERVING)) == len(self.fleet.workers) == self.fleet.size, "law 13"
 
 
 class HotReloadWorld(World):

@@ -273,7 +273,7 @@ def test_an_old_generation_without_workers_leaves_at_the_cut_over() -> None:
 
 
 def test_a_failure_to_import_keeps_the_old() -> None:
-    """A worker that cannot boot is ended; its exit brings its last words, then the rollout is off, and the old serve."""
+    """A worker that cannot boot is ended; its exit brings its last words, then the rollout is off. The old serve."""
     story = serving()
     story.reload()
     story.ready(4)

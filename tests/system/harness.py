@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 
 import psutil
 
+import supervisor
 from supervisor.client.http import Client, NotRunningError
 from supervisor.wire.control import RolloutView, Status, WorkerView
 
@@ -44,7 +45,7 @@ async def app(scope, receive, send):
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
+def eventually(look: Callable[[], T | None], what: str, deadline: float = DEADLINE) -> T:
     """Look until what is seen is true; fails at the deadline, naming what was waited for."""
     end = time.monotonic() + deadline
     while not (seen := look()):
@@ -103,10 +104,10 @@ class Service:
             self.process.wait()
             raise AssertionError(f"did not stop:\n{self.log()}") from None
         finally:
-            _, left = psutil.wait_procs(family, timeout=5)
-            for process in left:
+            gone, alive = psutil.wait_procs(family, timeout=5)
+            for process in alive:
                 process.kill()
-            assert not left, f"left behind: {left}\n{self.log()}"
+            assert not alive, f"left behind: {alive} ({len(gone)} left)\n{self.log()}"
         assert "Traceback" not in self.log() or self.tracebacks_expected, self.log()
         assert not self.runtime.exists() or not list(self.runtime.iterdir()), list(self.runtime.iterdir())
 
@@ -227,7 +228,7 @@ def lines(text: str, *parts: str) -> Iterator[str]:
 def mutated(folder: Path, *changes: tuple[str, str, str]) -> dict[str, str]:
     """An environment in which stillup is a copy with its code broken: (file, old text, new text) each."""
     copy = folder / "mutated"
-    shutil.copytree(ROOT / "supervisor", copy / "supervisor")
+    shutil.copytree(Path(supervisor.__file__).parent, copy / "supervisor")
     for file, old, new in changes:
         path = copy / "supervisor" / file
         text = path.read_text()

@@ -18,8 +18,8 @@ from tests.system.harness import APP, ROOT, Service, eventually, open_socket
 EXAMPLE = ("--app-dir", str(ROOT), "--drain-timeout", "8")
 
 
-def _service(folder: Path, *options: str, **rest: list[str]) -> Service:
-    return Service(folder, "app_example.main:app", *EXAMPLE, *options, **rest)
+def _service(folder: Path, *options: str) -> Service:
+    return Service(folder, "app_example.main:app", *EXAMPLE, *options)
 
 
 def _get(path: str, *headers: str) -> bytes:

@@ -1,0 +1,71 @@
+# Two commands do everything on a machine with Python and make: 'make run' and 'make test'.
+
+PYTHON ?= python3
+VENV ?= .venv
+INSTALL ?= -e .
+BIN = $(VENV)/bin
+ADDRESS ?= 127.0.0.1:8000
+RUNTIME ?= $(CURDIR)/run
+
+.PHONY: help run test demo check cover bench-peers wheel clean
+
+help:
+	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
+	@echo "make test         run every test"
+	@echo "make demo         put load on the example app, reload it five times, count what failed"
+	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
+	@echo "make check        ruff, mypy, import directions, branch coverage of core and wire"
+	@echo "make wheel        build the wheel into dist/"
+
+# pip's own --group needs 25.1.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet $(INSTALL)
+	@touch $@
+
+$(VENV)/tools: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group test --group lint
+	@touch $@
+
+$(VENV)/peers: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group peers
+	@touch $@
+
+run: $(VENV)/installed
+	@echo
+	@echo "  curl http://$(ADDRESS)/"
+	@echo "  $(BIN)/stillup reload --runtime-dir run      # or, with curl alone:"
+	@echo "  curl --unix-socket run/control.sock -X POST 'http://localhost/v1/reload?wait=true'"
+	@echo "  $(BIN)/stillup status --runtime-dir run      # Ctrl-C here stops it"
+	@echo
+	@$(BIN)/stillup run app_example.main:app --bind $(ADDRESS) --workers 2 --name example \
+		--runtime-dir $(RUNTIME) --health-path /healthz
+
+test: $(VENV)/tools
+	$(BIN)/python -m pytest $(TESTS)
+
+demo: $(VENV)/installed
+	$(BIN)/python -m benchmarks.demo
+
+bench-peers: $(VENV)/peers
+	$(BIN)/python -m benchmarks.peers
+
+check: $(VENV)/tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) cover
+
+cover: $(VENV)/tools
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q tests/core tests/wire
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=100 --include='*/supervisor/core/*,*/supervisor/wire/*'
+
+wheel: $(VENV)/tools
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist build run .coverage .coverage.*

@@ -1,0 +1,142 @@
+"""Descriptors in flight between two ends of a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import PeerError
+from supervisor.host import descriptors
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pair(no_leak: None) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a SOCK_SEQPACKET connection."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with here, there:
+        there.setblocking(False)
+        yield here, there
+
+
+def test_what_is_sent_is_received(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A packet arrives with its descriptors in their order, each a new one of the same open file, and close-on-exec."""
+    here, there = pair
+    with Path(__file__).open() as file, Path("/dev/null").open() as null:
+        descriptors.send(here, b"two", [file.fileno(), null.fileno()])
+        packet, fds = descriptors.receive(there, 64, 4)
+        assert packet == b"two"
+        assert os.path.samestat(os.fstat(fds[0]), os.fstat(file.fileno()))
+        assert os.path.samestat(os.fstat(fds[1]), os.fstat(null.fileno()))
+        assert not {file.fileno(), null.fileno()} & set(fds)
+        assert [os.get_inheritable(fd) for fd in fds] == [False, False]
+        descriptors.close(fds)
+
+
+def test_packets_stay_apart(pair: tuple[socket.socket, socket.socket]) -> None:
+    """One receive gives one packet, with its own descriptors and no others."""
+    here, there = pair
+    descriptors.send(here, b"first")
+    descriptors.send(here, b"second", [0])
+    descriptors.send(here, b"third")
+    assert descriptors.receive(there, 64, 4) == (b"first", [])
+    packet, fds = descriptors.receive(there, 64, 4)
+    assert (packet, len(fds)) == (b"second", 1)
+    descriptors.close(fds)
+    assert descriptors.receive(there, 64, 4) == (b"third", [])
+
+
+def test_nothing_yet(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Where nothing has come yet receive says BlockingIOError."""
+    with pytest.raises(BlockingIOError):
+        descriptors.receive(pair[1], 64, 4)
+
+
+def test_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    """At the peer's end receive gives an empty packet and no descriptors, and sending raises without a signal."""
+    here, there = pair
+    here.close()
+    assert descriptors.receive(there, 64, 4) == (b"", [])
+    with pytest.raises(BrokenPipeError):
+        descriptors.send(there, b"late")
+
+
+def test_buffer_full(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Sending into a full buffer says BlockingIOError, and the packet has not gone."""
+    here, there = pair
+    here.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            descriptors.send(here, b"x" * 1000)
+            sent += 1
+    assert sent > 0
+    for _ in range(sent):
+        assert descriptors.receive(there, 2000, 4)[0] == b"x" * 1000
+    with pytest.raises(BlockingIOError):
+        descriptors.receive(there, 2000, 4)
+
+
+def test_too_many_descriptors(pair: tuple[socket.socket, socket.socket]) -> None:
+    """More descriptors than fit are a PeerError, and those that came are closed."""
+    here, there = pair
+    descriptors.send(here, b"six", [0] * 6)
+    with pytest.raises(PeerError, match="descriptors were cut short"):
+        descriptors.receive(there, 64, 4)
+
+
+def test_packet_too_long(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A packet longer than the limit is a PeerError, and the descriptors that came with it are closed."""
+    here, there = pair
+    descriptors.send(here, b"x" * 65, [0, 0])
+    with pytest.raises(PeerError, match="packet was cut short"):
+        descriptors.receive(there, 64, 4)
+
+
+def test_no_descriptor_left(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Where the process may not open as many as come it is a PeerError, and those that came are closed."""
+    here, there = pair
+    descriptors.send(here, b"four", [0] * 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (last + 3, hard))
+    try:
+        with pytest.raises(PeerError, match="descriptors were cut short"):
+            descriptors.receive(there, 64, 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(last)
+
+
+def test_close_goes_on(no_leak: None) -> None:
+    """Closing several goes on past one that is closed already."""
+    first, second = os.dup(0), os.dup(0)
+    os.close(first)
+    descriptors.close([first, second])
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 2), (0, 1, 2), ()])
+def test_standard_descriptors(closed: tuple[int, ...]) -> None:
+    """After ensure_standard 0, 1 and 2 are open, /dev/null where they were closed, and nothing else is."""
+    code = (
+        "import os, sys; from supervisor.host.descriptors import ensure_standard; "
+        "before = {int(n): os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]}; "
+        f"[os.close(fd) for fd in {closed}]; ensure_standard(); "
+        "after = {int(n): os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]}; "
+        f"expected = before | dict.fromkeys({closed}, '/dev/null'); "
+        "inherited = all(map(os.get_inheritable, (0, 1, 2))); sys.exit(0 if after == expected and inherited else 9)"
+    )
+    with Path("/dev/zero").open("r+b", buffering=0) as zero:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdin=zero, stdout=zero, stderr=zero, timeout=30, check=False
+        )
+    assert done.returncode == 0

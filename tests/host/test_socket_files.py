@@ -1,0 +1,242 @@
+"""Socket files: their mode and owner, whose they are, and who may take a path over."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import Unavailable
+from supervisor.host import sockets
+from supervisor.host.sockets import Listener, UnixFile, bind_unix, open_listener
+from supervisor.wire.address import parse_bind
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where the socket file will be."""
+    return str(tmp_path / "web.sock")
+
+
+@contextlib.contextmanager
+def opened(bind: str) -> Iterator[Listener]:
+    """A listener, as a ``--bind`` asks for it."""
+    listener = open_listener(parse_bind(bind), 4)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def reached(path: str) -> socket.socket | None:
+    """A connection to whoever listens on the path."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def serves(listener: Listener, path: str) -> bool:
+    """Whether who connects to the path comes in at this listener."""
+    client = reached(path)
+    if client is None:
+        return False
+    with client:
+        accepted, _ = listener.socket.accept()
+        accepted.close()
+        return client.recv(1) == b""
+
+
+def leave_stale(path: str) -> None:
+    """Leave the file of a socket that nobody has any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(path)
+        sock.listen()
+
+
+def test_file(path: str) -> None:
+    """A path gets a socket file that is reached there, of mode 0666 as uvicorn's, and removed at close."""
+    with opened(f"unix:{path}") as listener:
+        assert (listener.info.family, listener.info.address) == (socket.AF_UNIX, f"unix:{path}")
+        assert stat.S_IMODE(os.lstat(path).st_mode) == 0o666
+        assert serves(listener, path)
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize(("mode", "umask"), [("0600", 0o000), ("660", 0o077), ("0777", 0o022)])
+def test_mode(path: str, mode: str, umask: int) -> None:
+    """The file has the mode that was asked for, whatever the umask."""
+    before = os.umask(umask)
+    try:
+        with opened(f"unix:{path},mode={mode}"):
+            assert stat.S_IMODE(os.lstat(path).st_mode) == int(mode, 8)
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_owner(path: str) -> None:
+    """The file belongs to the user and the group that were asked for."""
+    with opened(f"unix:{path},user=daemon,group=mail"):
+        status = os.lstat(path)
+        assert (Path(path).owner(), Path(path).group()) == ("daemon", "mail")
+        assert stat.S_IMODE(status.st_mode) == 0o666
+
+
+def test_nobody_connects_before_mode_and_owner(path: str) -> None:
+    """Between bind and listen, while the file gets its mode and owner, nobody can connect."""
+    sock, file = bind_unix(path, 0o600)
+    with sock:
+        assert stat.S_IMODE(os.lstat(path).st_mode) == 0o600
+        assert reached(path) is None
+        file.remove()
+
+
+def test_stale_file_is_taken_over(path: str) -> None:
+    """The file of a socket that nobody has any more is replaced."""
+    leave_stale(path)
+    with opened(f"unix:{path}") as listener:
+        assert serves(listener, path)
+
+
+def test_live_file_is_refused(path: str) -> None:
+    """A path that somebody listens on is refused, and stays his, also when his backlog is full."""
+    with opened(f"unix:{path}") as listener, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="somebody listens there"):
+                open_listener(parse_bind(f"unix:{path}"), 1)
+        # The probes above are connections too; the rest of the backlog of 4 + 1 is filled here.
+        full = False
+        while not full:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            full = sock.connect_ex(path) != 0
+        with pytest.raises(Unavailable, match="somebody listens there"):
+            open_listener(parse_bind(f"unix:{path}"), 1)
+        assert UnixFile.of(path) == listener.file
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_live_file_of_another_kind_is_refused(path: str, kind: socket.SocketKind) -> None:
+    """A path that a socket of another kind has is refused, and stays its own."""
+    with socket.socket(socket.AF_UNIX, kind) as other:
+        other.bind(path)
+        with pytest.raises(Unavailable, match="somebody listens there"):
+            open_listener(parse_bind(f"unix:{path}"), 1)
+        assert os.path.lexists(path)
+
+
+def test_what_is_no_socket_is_refused(path: str) -> None:
+    """A regular file, a directory, or a symlink even to a stale socket is refused, and stays what it is."""
+    Path(path).write_text("precious")
+    with pytest.raises(Unavailable, match="the file there is no socket; move it away"):
+        open_listener(parse_bind(f"unix:{path}"), 1)
+    assert Path(path).read_text() == "precious"
+    directory = f"{path}.directory"
+    os.mkdir(directory)
+    link = f"{path}.link"
+    leave_stale(f"{path}.stale")
+    os.symlink(f"{path}.stale", link)
+    for where in (directory, link):
+        with pytest.raises(Unavailable, match="no socket"):
+            open_listener(parse_bind(f"unix:{where}"), 1)
+    assert os.path.islink(link)
+    assert os.path.isdir(directory)
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    """A path in a directory that does not exist is refused."""
+    with pytest.raises(Unavailable, match="no such file or directory"):
+        open_listener(parse_bind(f"unix:{tmp_path}/missing/web.sock"), 1)
+
+
+def test_somebody_elses_file_is_not_removed(path: str) -> None:
+    """At close the path is left alone if it has come to name another file; if it names none, nothing happens."""
+    with opened(f"unix:{path}"):
+        os.unlink(path)
+        leave_stale(path)
+    assert os.path.lexists(path)
+    with opened(f"unix:{path}"):
+        os.unlink(path)
+
+
+def test_the_directorys_lock_is_waited_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another taker holds the directory's lock nothing is removed or bound, and in the end it is refused."""
+    monkeypatch.setattr(sockets, "_LOCK_DEADLINE", 0.05)
+    leave_stale(path)
+    stale = UnixFile.of(path)
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(parent, fcntl.LOCK_EX)
+    with pytest.raises(Unavailable, match="another process holds the lock"):
+        open_listener(parse_bind(f"unix:{path}"), 1)
+    assert UnixFile.of(path) == stale
+    os.close(parent)
+    with opened(f"unix:{path}") as listener:
+        assert serves(listener, path)
+
+
+TAKER = """
+import sys
+from supervisor.errors import Unavailable
+from supervisor.host.sockets import open_listener
+from supervisor.wire.address import parse_bind
+print("here", flush=True)
+taken = {}
+for line in sys.stdin:
+    path = line.strip()
+    try:
+        taken[path] = open_listener(parse_bind(f"unix:{path}"), 4)
+    except Unavailable as error:
+        assert "somebody listens there" in str(error), error
+    print(path if path in taken else "", flush=True)
+"""
+
+
+def test_two_takers_of_one_stale_file(tmp_path: Path) -> None:
+    """Of two processes that take one stale path at the same time exactly one gets it, and is reached there."""
+    rounds = 40
+    with contextlib.ExitStack() as stack:
+        takers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", TAKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(2)
+        ]
+        for taker in takers:
+            assert taker.stdout is not None
+            assert taker.stdout.readline() == "here\n"
+        wins = [0, 0]
+        for number in range(rounds):
+            path = str(tmp_path / f"{number}.sock")
+            leave_stale(path)
+            for taker in takers if number % 2 else reversed(takers):
+                assert taker.stdin is not None
+                taker.stdin.write(f"{path}\n")
+                taker.stdin.flush()
+            won = [taker.stdout is not None and taker.stdout.readline() == f"{path}\n" for taker in takers]
+            assert sorted(won) == [False, True]
+            wins = [count + one for count, one in zip(wins, won, strict=True)]
+            client = reached(path)
+            assert client is not None
+            client.close()
+        assert sum(wins) == rounds
+        for taker in takers:
+            assert taker.stdin is not None
+            taker.stdin.close()
+            assert taker.wait(30) == 0

@@ -1,0 +1,234 @@
+"""Listening sockets of every kind, made and received."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from supervisor.errors import PeerError, Unavailable, UsageError
+from supervisor.host.sockets import Listener, check_owner, describe, open_listener, receive_listener
+from supervisor.wire.address import parse_bind
+from supervisor.wire.handoff import ListenerInfo
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+
+@contextlib.contextmanager
+def opened(bind: str, backlog: int = 16) -> Iterator[Listener]:
+    """A listener, as a ``--bind`` asks for it."""
+    listener = open_listener(parse_bind(bind), backlog)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def serves(listener: Listener) -> bool:
+    """Whether a connection to the listener's address comes in there, without blocking on either side."""
+    with socket.socket(listener.socket.family, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        client.connect(listener.socket.getsockname())
+        accepted, _ = listener.socket.accept()
+        with accepted:
+            accepted.sendall(b"x")
+            return client.recv(1) == b"x"
+
+
+def is_ours(listener: Listener) -> bool:
+    """Whether the socket is what every listener is: not blocking, close-on-exec, of a stream, listening."""
+    sock = listener.socket
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    return not sock.getblocking() and not sock.get_inheritable() and sock.type == socket.SOCK_STREAM and listening == 1
+
+
+def test_ipv4() -> None:
+    """A v4 address with port 0 gets a port from the kernel, and the info says which."""
+    with opened("web=127.0.0.1:0") as listener:
+        port = listener.socket.getsockname()[1]
+        assert port > 0
+        assert listener.info == ListenerInfo("web", socket.AF_INET, f"127.0.0.1:{port}")
+        assert is_ours(listener)
+        assert serves(listener)
+
+
+def test_ipv6() -> None:
+    """A v6 address stands in brackets, and its port stays free for a v4 socket beside it."""
+    with opened("[::]:0") as listener:
+        port = listener.socket.getsockname()[1]
+        assert listener.info == ListenerInfo("[::]:0", socket.AF_INET6, f"[::]:{port}")
+        assert is_ours(listener)
+        assert serves(listener)
+        with opened(f"0.0.0.0:{port}") as beside:
+            assert serves(beside)
+
+
+def test_backlog() -> None:
+    """The backlog is the one that was asked for: one connection more than it waits, a further one is not taken."""
+    with opened("unix:@" + secrets.token_hex(8), backlog=0) as listener, contextlib.ExitStack() as stack:
+        first = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        second = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        first.connect(listener.socket.getsockname())
+        with pytest.raises(BlockingIOError):
+            second.connect(listener.socket.getsockname())
+
+
+def test_reuse() -> None:
+    """A port whose last connection this side has closed can be bound again at once."""
+    with opened("127.0.0.1:0") as listener:
+        where = listener.socket.getsockname()
+        with socket.create_connection(where, timeout=5) as client:
+            accepted, _ = listener.socket.accept()
+            accepted.close()
+            assert client.recv(1) == b""
+    with opened(f"127.0.0.1:{where[1]}") as listener:
+        assert serves(listener)
+
+
+def test_abstract() -> None:
+    """An abstract name is listened on without a file, and cannot be had twice."""
+    name = f"unix:@stillup-{secrets.token_hex(8)}"
+    with opened(name) as listener:
+        assert listener.info == ListenerInfo(name, socket.AF_UNIX, name)
+        assert listener.file is None
+        assert is_ours(listener)
+        assert serves(listener)
+        with pytest.raises(Unavailable, match=f"cannot bind {name}: address already in use"):
+            open_listener(parse_bind(name), 1)
+
+
+def test_inherited() -> None:
+    """A listening socket that we were started with is taken as it is, and made like every other."""
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        given.set_inheritable(True)
+        with opened(f"fd:{given.fileno()}") as listener:
+            assert listener.socket.fileno() == given.fileno()
+            assert is_ours(listener)
+            assert serves(listener)
+        given.detach()
+
+
+def test_inherited_wrong() -> None:
+    """A descriptor that is no listening stream socket is refused, and is left open, since it is not ours."""
+    with (
+        socket.socket() as unbound,
+        socket.socket(type=socket.SOCK_DGRAM) as datagram,
+        Path("/dev/null").open() as file,
+    ):
+        for given in (unbound, datagram):
+            with pytest.raises(Unavailable, match="it is not a listening stream socket"):
+                open_listener(parse_bind(f"fd:{given.fileno()}"), 1)
+        with pytest.raises(Unavailable, match="socket operation on non-socket; start stillup with a listening socket"):
+            open_listener(parse_bind(f"fd:{file.fileno()}"), 1)
+        for kept in (unbound, datagram, file):
+            os.fstat(kept.fileno())
+    with pytest.raises(Unavailable, match="bad file descriptor"):
+        open_listener(parse_bind("fd:999999"), 1)
+
+
+def test_unknown_host() -> None:
+    """A host that does not exist is the caller's mistake, and the message names it."""
+    with pytest.raises(UsageError, match=r"host 'nowhere\.invalid' is not known"):
+        open_listener(parse_bind("nowhere.invalid:0"), 1)
+
+
+def test_foreign_address() -> None:
+    """An address that this machine has not got cannot be had."""
+    with pytest.raises(Unavailable, match=r"cannot bind 192\.0\.2\.1:0: cannot assign requested address"):
+        open_listener(parse_bind("192.0.2.1:0"), 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_port_in_use(host: str) -> None:
+    """Of a port in use the message names the process that listens there."""
+    with opened(f"{host}:0") as listener:
+        port = listener.socket.getsockname()[1]
+        holder = re.escape(f"by pid {os.getpid()} ({psutil.Process().name()})")
+        with pytest.raises(Unavailable, match=f"address already in use {holder}"):
+            open_listener(parse_bind(f"{host}:{port}"), 1)
+
+
+def test_port_bound_by_somebody_who_does_not_listen() -> None:
+    """A port that somebody reuses and has bound only is in use as soon as he listens, whoever came first."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        with opened(f"127.0.0.1:{port}"):
+            with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is checked
+                other.listen()
+            assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_owner_must_exist() -> None:
+    """A user or a group that does not exist is the caller's mistake, found before anything is bound."""
+    for option, name in (("user", "nobody-of-that-name"), ("group", "nothing-of-that-name")):
+        bind = parse_bind(f"unix:/nowhere/at/all.sock,{option}={name}")
+        with pytest.raises(UsageError, match=name):
+            check_owner(bind)
+        with pytest.raises(UsageError, match=name):
+            open_listener(bind, 1)
+    check_owner(parse_bind("unix:/nowhere/at/all.sock,user=root"))
+    check_owner(parse_bind("127.0.0.1:0"))
+
+
+# What is received
+
+
+def copy(sock: socket.socket) -> int:
+    return os.dup(sock.fileno())
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix:@stillup-{}", "unix:{}/here.sock"])
+def test_received(bind: str, tmp_path: Path) -> None:
+    """A copy of a listener of any kind is taken for what its info says, and accepts."""
+    bind = bind.format(tmp_path if "/" in bind else secrets.token_hex(8))
+    with opened(bind) as listener:
+        taken = Listener(bind, receive_listener(copy(listener.socket), listener.info))
+        assert serves(taken)
+        taken.socket.close()
+        assert serves(listener)
+
+
+def test_received_something_else() -> None:
+    """What is no socket, does not listen, is of another kind or listens elsewhere is a PeerError, and is closed."""
+    with (
+        opened("127.0.0.1:0") as listener,
+        opened("127.0.0.1:0") as other,
+        opened("unix:@stillup-" + secrets.token_hex(8)) as unix,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as packets,
+        socket.socket() as bound,
+        Path("/dev/null").open() as file,
+    ):
+        packets.bind("")
+        packets.listen()
+        bound.bind(("127.0.0.1", 0))
+        info = listener.info
+        with pytest.raises(PeerError, match="what came is no socket"):
+            receive_listener(os.dup(file.fileno()), info)
+        for sock in (other.socket, unix.socket):
+            with pytest.raises(PeerError, match=re.escape(f"not the listening socket {info.address}")):
+                receive_listener(copy(sock), info)
+        for sock in (packets, bound):
+            with pytest.raises(PeerError, match="not the listening socket"):
+                receive_listener(copy(sock), describe(info.name, sock))
+
+
+def test_received_a_connection() -> None:
+    """A connection that was accepted from the listener has its address, and is not taken for the listener."""
+    with opened("127.0.0.1:0") as listener, socket.create_connection(listener.socket.getsockname()) as client:
+        accepted, _ = listener.socket.accept()
+        with accepted:
+            assert describe(listener.name, accepted) == listener.info
+            with pytest.raises(PeerError):
+                receive_listener(copy(accepted), listener.info)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,268 @@
+"""How the fleet is shown by the control API, phase by phase of a reload."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from supervisor.core.events import (
+    BecameReady,
+    BeganServing,
+    BootFailed,
+    Event,
+    Exited,
+    HelloSaid,
+    ReloadAsked,
+    Reported,
+    Spawned,
+    StopAsked,
+)
+from supervisor.core.model import Fleet, Policy, Release
+from supervisor.core.rollout import step
+from supervisor.wire.control import (
+    PROBLEM_TYPE,
+    FailureView,
+    GenerationView,
+    ListenerView,
+    Problem,
+    RolloutView,
+    Status,
+    WorkerView,
+    rollout,
+    status,
+)
+from supervisor.wire.handoff import ListenerInfo
+
+OLD = Release(app="app:app", python="/usr/bin/python3", directory="/srv/old", label="srv/old")
+NEW = replace(OLD, directory="/srv/new", label="srv/new")
+LISTENERS = (ListenerInfo("web", 2, "127.0.0.1:8000"), ListenerInfo("admin", 1, "unix:/run/admin.sock"))
+
+
+def after(fleet: Fleet, *events: tuple[float, Event]) -> Fleet:
+    """What the fleet becomes when these happen at these times."""
+    for now, event in events:
+        fleet = step(fleet, event, now).fleet
+    return fleet
+
+
+def come(serial: int, now: float) -> list[tuple[float, Event]]:
+    """A worker's way to READY."""
+    return [(now, Spawned(serial, 100 + serial)), (now, HelloSaid(serial)), (now, BecameReady(serial, "GET / 200"))]
+
+
+def serving() -> Fleet:
+    """Two workers of generation 1 serve since second 2."""
+    fleet = after(Fleet(size=2, policy=Policy(drain_timeout=30.0)), (0.0, ReloadAsked(OLD, "first")))
+    return after(fleet, *come(1, 1.0), *come(2, 1.0), (2.0, BeganServing(1)), (2.0, BeganServing(2)))
+
+
+def booting() -> Fleet:
+    """A reload was asked for at second 10, and one of its two workers is READY."""
+    return after(serving(), (10.0, ReloadAsked(NEW, "asked by uid 0, pid 7")), *come(3, 11.0))
+
+
+def cutting_over() -> Fleet:
+    """Both are READY since second 12; one of them serves."""
+    return after(booting(), *come(4, 12.0), (12.5, BeganServing(3)))
+
+
+def draining() -> Fleet:
+    """Both serve since second 13; the old ones still have clients."""
+    return after(
+        cutting_over(),
+        (13.0, BeganServing(4)),
+        (14.0, Reported(1, {"in-progress": 2, "stream": 1, "background": 4}, 50)),
+        (14.0, Reported(2, {"in-progress": 1}, 60)),
+    )
+
+
+def aborted() -> Fleet:
+    """The second new worker could not import the app, and was gone at second 12."""
+    return after(
+        booting(),
+        (10.5, Spawned(4, 104)),
+        (11.0, HelloSaid(4)),
+        (11.0, BootFailed(4, "import", "no module named app")),
+        (12.0, Exited(4, "exited 1", "Traceback")),
+    )
+
+
+def show(fleet: Fleet, number: int, now: float) -> RolloutView:
+    known = fleet.rollout(number)
+    assert known is not None
+    return rollout(fleet, known, now)
+
+
+def look(fleet: Fleet, now: float) -> Status:
+    return status(fleet, name="shop", version="1.0", pid=42, listeners=LISTENERS, now=now)
+
+
+BOOTING = RolloutView(
+    id=2,
+    state="booting",
+    outcome=None,
+    why="asked by uid 0, pid 7",
+    generation=2,
+    previous=1,
+    release="srv/new",
+    previous_release="srv/old",
+    workers_wanted=2,
+    workers_ready=1,
+    probe="",
+    booting_for=1.5,
+    cut_over_took=None,
+    total=1.5,
+    reason="",
+    failure=None,
+    drains={},
+    drain_left=None,
+)
+"""The reload of ``booting`` as it is shown at second 11.5."""
+
+
+def test_a_rollout_that_boots() -> None:
+    """While workers boot, the view tells how many are ready and how long it has taken; nothing has an end yet."""
+    assert show(booting(), 2, 11.5) == BOOTING
+
+
+def test_a_rollout_that_cuts_over() -> None:
+    """Once all are READY the boot's time stands still; workers that were told to accept still count as ready."""
+    assert show(cutting_over(), 2, 12.75) == msgspec.structs.replace(
+        BOOTING, state="cutting-over", workers_ready=2, probe="GET / 200", booting_for=2.0, total=2.75
+    )
+
+
+def test_a_rollout_whose_old_generation_drains() -> None:
+    """From its cut-over on, a rollout has succeeded; what the old generation still holds is added up by class."""
+    assert show(draining(), 2, 20.0) == msgspec.structs.replace(
+        BOOTING,
+        state="draining",
+        outcome="succeeded",
+        workers_ready=2,
+        probe="GET / 200",
+        booting_for=2.0,
+        cut_over_took=1.0,
+        total=3.0,
+        drains={"in-progress": 3, "stream": 1, "background": 4},
+        drain_left=23.0,
+    )
+
+
+def test_a_drain_that_is_overdue_has_nothing_left() -> None:
+    """Past the drain's deadline no time is left, rather than less than none."""
+    assert show(draining(), 2, 50.0).drain_left == 0.0
+
+
+def test_a_rollout_that_is_done() -> None:
+    """When the old generation has left, its drain is over and the rollout's figures stay as they were."""
+    fleet = after(draining(), (21.0, Exited(1, "exited 0")), (22.0, Exited(2, "exited 0")))
+    assert show(fleet, 2, 99.0) == msgspec.structs.replace(
+        show(draining(), 2, 20.0), state="done", drains={}, drain_left=None
+    )
+
+
+def test_a_rollout_that_was_aborted() -> None:
+    """An aborted rollout tells the reason, which worker failed and how, and that worker's last words."""
+    assert show(aborted(), 2, 99.0) == msgspec.structs.replace(
+        BOOTING,
+        state="aborted",
+        outcome="aborted",
+        workers_ready=0,
+        booting_for=2.0,
+        total=2.0,
+        reason="import",
+        failure=FailureView("import", "no module named app", "2.2", 104, "Traceback"),
+    )
+
+
+def test_a_rollout_that_was_superseded() -> None:
+    """One that gave way to a later request has a reason and no failure."""
+    fleet = after(booting(), (11.5, ReloadAsked(OLD, "again")))
+    view = show(fleet, 2, 99.0)
+    assert (view.outcome, view.reason, view.failure, view.total) == ("aborted", "superseded", None, 1.5)
+
+
+def test_a_rollout_that_waits() -> None:
+    """A rollout that has not begun has no generation and no boot; the service's own size is what it will want."""
+    fleet = replace(draining(), policy=Policy(max_draining=1), size=2)
+    fleet = after(fleet, (15.0, ReloadAsked(OLD, "back")))
+    view = show(fleet, 3, 17.0)
+    assert (view.state, view.outcome, view.generation, view.previous) == ("waiting", None, None, None)
+    assert (view.booting_for, view.cut_over_took, view.total, view.drains) == (None, None, 2.0, {})
+    assert (view.workers_wanted, view.workers_ready) == (2, 0)
+
+
+def test_a_first_rollout_has_nobody_before_it() -> None:
+    """The first generation takes over from nobody."""
+    view = show(serving(), 1, 5.0)
+    assert (view.state, view.outcome, view.previous, view.previous_release) == ("done", "succeeded", None, "")
+    assert (view.booting_for, view.cut_over_took, view.total, view.drain_left) == (1.0, 1.0, 2.0, None)
+
+
+def test_a_service_that_serves() -> None:
+    """The status names the service, where it listens, and every worker with what it does."""
+    fleet = after(serving(), (3.0, Reported(1, {"idle": 2, "stream": 1, "background": 3}, 7)))
+    assert look(fleet, 10.0) == Status(
+        name="shop",
+        version="1.0",
+        pid=42,
+        state="serving",
+        listeners=[ListenerView("web", "127.0.0.1:8000"), ListenerView("admin", "unix:/run/admin.sock")],
+        generations=[
+            GenerationView(
+                id=1,
+                state="serving",
+                release="srv/old",
+                workers=[
+                    WorkerView("1.1", 101, "serving", 3, 7, {"idle": 2, "stream": 1, "background": 3}, 10.0),
+                    WorkerView("1.2", 102, "serving", 0, 0, {}, 10.0),
+                ],
+            )
+        ],
+        rollout=show(fleet, 1, 10.0),
+    )
+
+
+def test_generations_are_shown_in_their_order() -> None:
+    """The old generation comes before the new one, and tells for how long it has drained."""
+    shown = look(draining(), 20.0).generations
+    assert [(g.id, g.state, g.draining_for) for g in shown] == [(1, "draining", 7.0), (2, "serving", None)]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "number"),
+    [(booting(), 2), (draining(), 2), (aborted(), 2), (after(aborted(), (13.0, ReloadAsked(NEW, "again"))), 3)],
+)
+def test_the_rollout_under_way_is_shown_or_else_the_last(fleet: Fleet, number: int) -> None:
+    """A status shows what goes on, and when nothing does, what happened last."""
+    shown = look(fleet, 20.0)
+    assert shown.rollout == show(fleet, number, 20.0)
+
+
+def test_a_supervisor_that_was_asked_for_nothing_has_no_rollout() -> None:
+    """Before the first request there is nothing to show, and after a stop nothing serves."""
+    empty = look(Fleet(), 0.0)
+    assert (empty.state, empty.generations, empty.rollout) == ("starting", [], None)
+    assert look(after(serving(), (5.0, StopAsked("test"))), 6.0).state == "stopping"
+
+
+def test_a_status_crosses_the_socket() -> None:
+    """What the supervisor shows is what a client reads."""
+    for fleet in (Fleet(), booting(), draining(), aborted()):
+        shown = look(fleet, 20.0)
+        assert msgspec.json.decode(msgspec.json.encode(shown), type=Status) == shown
+
+
+def test_a_problem_leaves_out_what_it_does_not_have() -> None:
+    """A problem document has a rollout only when it is about one."""
+    problem = Problem(f"{PROBLEM_TYPE}usage", "usage", 400, "no")
+    assert msgspec.to_builtins(problem) == {
+        "type": "urn:stillup:problem:usage",
+        "title": "usage",
+        "status": 400,
+        "detail": "no",
+    }
+    about = Problem(f"{PROBLEM_TYPE}superseded", "superseded", 409, "no", BOOTING)
+    assert msgspec.json.decode(msgspec.json.encode(about), type=Problem) == about
