@@ -18,9 +18,14 @@ logger = logging.getLogger("uvicorn.error")  # where users look for word from th
 
 BATCH: Final = 4
 """Connections taken in one turn of the loop; the rest is for the other workers, or for the next turn."""
-EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+GONE: Final = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
+)
+"""What accept(2) says of a connection that has failed already, to be passed over like EAGAIN."""
 PAUSE: Final = 0.5
 """Seconds without accepting when the machine has no descriptor or memory left; the clients wait in the backlog."""
+HANDSHAKE: Final = 5.0
+"""Seconds that a TLS handshake may take once its listener is closed."""
 
 
 class Acceptor:
@@ -42,38 +47,55 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._loop.add_reader(self._sock, self._accept, BATCH)
+        self._pause = None
+        self._loop.add_reader(self._sock, self._ready)
 
     async def stop(self, *, empty: bool = False) -> None:
-        """Stop accepting, wait until every accepted connection has its protocol, and close this copy of the socket.
+        """Stop accepting, close this copy of the socket, and wait until every accepted connection has its protocol.
 
         With ``empty``, what waits in the backlog is taken first: for the last copy of a listener, whose close would
-        reset them.
+        reset them. A TLS handshake is waited for HANDSHAKE seconds at most.
         """
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
-        while empty and self._accept(BATCH):  # noqa: ASYNC110 - the backlog itself says when it is empty
-            # A turn for those just accepted, so that taking a long backlog stops nobody else.
-            await asyncio.sleep(0)
-        if self._connecting:
-            await asyncio.wait(self._connecting)
+        try:
+            while empty and self._accept():  # noqa: ASYNC110 - the backlog itself says when it is empty
+                # A turn for those just accepted, so that taking a long backlog stops nobody else.
+                await asyncio.sleep(0)
+        except OSError as error:
+            logger.error("cannot empty the backlog: %s", error)  # noqa: TRY400 - no bug
+        # At once: whoever connects between the last accept and the close is reset.
         self._sock.close()
+        if self._connecting:
+            _, late = await asyncio.wait(self._connecting, timeout=HANDSHAKE)
+            for task in late:
+                task.cancel()
 
-    def _accept(self, most: int) -> bool:
-        """Take up to ``most`` connections; False when there was nothing more to take."""
-        for _ in range(most):
+    def _ready(self) -> None:
+        try:
+            self._accept()
+        except OSError as error:
+            # Whatever it is, it must neither end the service nor make the loop spin.
+            logger.error("cannot accept: %s; trying again in %s s", error.strerror, PAUSE)  # noqa: TRY400 - no bug
+            self._loop.remove_reader(self._sock)
+            self._pause = self._loop.call_later(PAUSE, self.start)
+
+    def _accept(self) -> bool:
+        """Take up to BATCH connections; False when there was nothing more to take.
+
+        Raises:
+            OSError: nothing can be accepted now, such as for want of a descriptor.
+        """
+        for _ in range(BATCH):
             try:
                 connection, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:
-                if error.errno not in EXHAUSTED:
-                    raise
-                logger.error("cannot accept: %s; trying again in %s s", error.strerror, PAUSE)  # noqa: TRY400 - no bug
-                self._loop.remove_reader(self._sock)
-                self._pause = self._loop.call_later(PAUSE, self.start)
-                return False
+                if error.errno in GONE:
+                    continue
+                raise
             connection.setblocking(False)
             task = self._loop.create_task(self._connect(connection))
             self._connecting.add(task)

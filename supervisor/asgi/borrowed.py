@@ -8,7 +8,8 @@
 3. ``ServerState``: ``connections`` and ``tasks`` are sets that protocols fill and empty; ``default_headers`` is read
    when an answer begins, by reference, so that one list, changed in place, reaches requests that are under way too.
 4. The protocols' constructor, and of HttpToolsProtocol and H11Protocol ``transport``, ``cycle`` (``scope``,
-   ``response_complete``), ``scope`` and ``conn``; of WebSocket protocols ``shutdown()``, which sends 1012.
+   ``response_complete``), ``scope`` and ``conn``; of WebSocket protocols ``shutdown()``, which sends 1012,
+   and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
 5. ``ProxyHeadersMiddleware.trusted_hosts``.
 6. ``FileFilter`` and the ``reload_*`` attributes of Config, for hot reload.
 """
@@ -33,6 +34,8 @@ from supervisor.asgi.lingering import Entry
 from supervisor.core.drain import ConnectionClass
 
 _CLOSE = (b"connection", b"close")
+_STREAMS = "stillup.streams"
+"""In the scope of a request whose answer is a stream of events."""
 
 
 class Watched(set[Any]):
@@ -70,8 +73,10 @@ class Site:
             Exception: whatever the app's own code raised.
         """
         self.config.load()
+        app = self.config.loaded_app
+        self._by_proxy = _trusting_its_peer(self.config, app)
+        self.config.loaded_app = _noting_streams(app)
         self.lifespan = self.config.lifespan_class(self.config)
-        self._by_proxy = _trusting_its_peer(self.config)
         self.refresh_headers()
 
     def protocol(self, app_state: dict[str, Any], *, unix: bool = False) -> Entry:
@@ -123,16 +128,14 @@ def classify(protocol: Any) -> ConnectionClass | None:
         body_arrives = protocol.cycle is not None and protocol.conn.their_state is h11.SEND_BODY
         return _between(protocol, half_read=buffered, body_arrives=body_arrives)
     if _is(protocol, *_WEBSOCKETS):
-        return ConnectionClass.WEBSOCKET
+        return ConnectionClass.WEBSOCKET if _is_open(protocol) else ConnectionClass.UPGRADING
     return ConnectionClass.OTHER
 
 
 def _between(protocol: Any, *, half_read: bool, body_arrives: bool) -> ConnectionClass:
     cycle = protocol.cycle
     if cycle is not None and not cycle.response_complete:
-        # EventSource always asks for this type; an answer's own headers are not kept anywhere.
-        asked = dict(cycle.scope["headers"]).get(b"accept", b"")
-        return ConnectionClass.STREAM if b"text/event-stream" in asked else ConnectionClass.IN_PROGRESS
+        return ConnectionClass.STREAM if _STREAMS in cycle.scope else ConnectionClass.IN_PROGRESS
     if body_arrives:
         return ConnectionClass.ANSWERED
     if half_read:
@@ -151,6 +154,13 @@ _WEBSOCKETS = (
     "uvicorn.protocols.websockets.websockets_impl:WebSocketProtocol",
     "uvicorn.protocols.websockets.wsproto_impl:WSProtocol",
 )
+
+
+def _is_open(websocket: Any) -> bool:
+    """Whether the app has accepted it."""
+    if hasattr(websocket, "handshake_complete"):
+        return bool(websocket.handshake_complete)
+    return bool(websocket.handshake_completed_event.is_set())
 
 
 def _is(protocol: Any, *names: str) -> bool:
@@ -176,14 +186,31 @@ class _PeerTrusted:
         return getattr(self._hosts, name)
 
 
-def _trusting_its_peer(config: Config) -> Config:
-    app = config.loaded_app
-    if not isinstance(app, ProxyHeadersMiddleware):
-        return config
-    trusting = copy.copy(app)
-    trusting.trusted_hosts = _PeerTrusted(app.trusted_hosts)  # type: ignore[assignment]
+def _noting_streams(app: Any) -> Any:
+    """The app, with a note in the scope of each request that it answers with ``text/event-stream``."""
+
+    async def noting(scope: Any, receive: Any, send: Any) -> Any:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+
+        def noted(message: Any) -> Any:
+            if message["type"] == "http.response.start":
+                for name, value in message.get("headers", ()):
+                    if name.lower() == b"content-type" and value.startswith(b"text/event-stream"):
+                        scope[_STREAMS] = True
+            return send(message)
+
+        return await app(scope, receive, noted)
+
+    return noting
+
+
+def _trusting_its_peer(config: Config, app: Any) -> Config:
     config = copy.copy(config)
-    config.loaded_app = trusting
+    if isinstance(app, ProxyHeadersMiddleware):
+        app = copy.copy(app)
+        app.trusted_hosts = _PeerTrusted(app.trusted_hosts)
+    config.loaded_app = _noting_streams(app)
     return config
 
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, Final, cast
 
 LINGER: Final = 5.0
-"""Seconds that a client has to close its side."""
+"""Seconds that a client has to close its side, once everything is written."""
 CAP: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped meanwhile."""
 
@@ -58,8 +58,11 @@ class LingeringTransport(asyncio.Transport):
             self._inner.close()
             return
         self._inner.set_protocol(_Discard(self._inner, self._protocol))
-        self._inner.write_eof()
-        self._inner.resume_reading()
+        try:
+            self._inner.write_eof()
+            self._inner.resume_reading()
+        except OSError:  # the client has reset the connection: nobody is left to linger for
+            self._inner.abort()
 
     def abort(self) -> None:
         self._closing = True
@@ -92,7 +95,16 @@ class _Discard(asyncio.Protocol):
         self._transport = transport
         self._protocol: Any = protocol
         self._left = CAP
-        self._timer = asyncio.get_running_loop().call_later(LINGER, transport.abort)
+        self._flushed = not transport.get_write_buffer_size()
+        self._timer = asyncio.get_running_loop().call_later(LINGER, self._late)
+
+    def _late(self) -> None:
+        """End the wait, unless the answer itself is still being sent: the client's time begins when all is written."""
+        if self._flushed:
+            self._transport.abort()
+            return
+        self._flushed = not self._transport.get_write_buffer_size()
+        self._timer = asyncio.get_running_loop().call_later(LINGER, self._late)
 
     def data_received(self, data: bytes) -> None:
         self._left -= len(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from supervisor.client.http import NotRunningError
 from supervisor.errors import UsageError
@@ -18,20 +19,35 @@ def find(name: str | None, runtime_dir: str | None) -> str:
     """
     if runtime_dir is not None:
         return runtime_dir
+    if os.environ.get("RUNTIME_DIRECTORY"):
+        # A unit's own commands mean the unit's own supervisor, which looked here first, too.
+        return os.environ["RUNTIME_DIRECTORY"].partition(":")[0]
     places = bases(os.geteuid(), os.environ)
     if name is not None:
         candidates = [f"{base}/{check_name(name)}" for base in places]
-        return next((c for c in candidates if os.path.exists(f"{c}/{CONTROL}")), candidates[0])
-    if os.environ.get("RUNTIME_DIRECTORY"):
-        return os.environ["RUNTIME_DIRECTORY"].partition(":")[0]
+        return next(filter(_runs, candidates), candidates[0])
     running = sorted(f"{base}/{entry}" for base in places for entry in _entries(base))
-    running = [directory for directory in running if os.path.exists(f"{directory}/{CONTROL}")]
+    running = [directory for directory in running if _runs(directory)]
     if not running:
         raise NotRunningError(f"no supervisor runs here (looked in {', '.join(places)}); --runtime-dir says where else")
     if len(running) > 1:
         names = ", ".join(directory.rpartition("/")[2] for directory in running)
         raise UsageError(f"several services run here; say which with --name: {names}")
     return running[0]
+
+
+def _runs(directory: str) -> bool:
+    """Whether a supervisor of ours or root's listens there: a file may outlive it, and anybody may make one."""
+    try:
+        if os.stat(directory).st_uid not in (0, os.geteuid()):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(f"{directory}/{CONTROL}")
+    except PermissionError:
+        return True  # it is there, and will say so itself
+    except OSError:
+        return False
+    return True
 
 
 def _entries(base: str) -> list[str]:

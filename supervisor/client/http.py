@@ -50,7 +50,11 @@ class _Connection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Client:
-    """The supervisor whose control socket is in ``directory``. Every method raises NotRunningError and ProblemError."""
+    """The supervisor whose control socket is in ``directory``.
+
+    Every method raises NotRunningError when nobody answers there, ProblemError when the supervisor says no, and
+    PeerError when what it says makes no sense.
+    """
 
     directory: str
 
@@ -65,15 +69,23 @@ class Client:
         return self._call("GET", f"/v1/rollouts/{number}", RolloutView)
 
     def stop(self) -> None:
-        """Ask the service to stop, and wait until the supervisor has ended: it hangs up last of all."""
-        connection = self._request("POST", "/v1/stop")
-        try:
-            self._answer(connection, dict)
-            connection.sock.recv(1)
-        except ConnectionResetError:
-            return
-        finally:
-            connection.close()
+        """Ask the service to stop, and wait until the supervisor has ended: it removes its socket, then hangs up."""
+        method, path = "POST", "/v1/stop"
+        while True:
+            connection = self._request(method, path)
+            try:
+                self._answer(connection, dict)
+                connection.sock.recv(1)
+            except ConnectionResetError:
+                pass
+            finally:
+                connection.close()
+            # A supervisor also hangs up on those who are silent for long; then it is still there to be asked.
+            method, path = "GET", "/livez"
+            try:
+                self._request(method, path).close()
+            except NotRunningError:
+                return
 
     def _call(self, method: str, path: str, shape: type[T]) -> T:
         connection = self._request(method, path)
@@ -90,16 +102,17 @@ class Client:
             connection.close()
             detail = f"{self.directory} is not open to uid {os.geteuid()}"
             raise ProblemError(Problem("urn:stillup:problem:not-permitted", "not permitted", 403, detail)) from error
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+        except OSError as error:
             connection.close()
-            raise NotRunningError(f"no supervisor runs in {self.directory}") from error
+            why = "" if isinstance(error, FileNotFoundError | ConnectionRefusedError) else f" ({error})"
+            raise NotRunningError(f"no supervisor runs in {self.directory}{why}") from error
         return connection
 
     def _answer(self, connection: _Connection, shape: type[T]) -> T:
         try:
             response = connection.getresponse()
             body = response.read()
-        except (http.client.HTTPException, ConnectionError) as error:
+        except (http.client.HTTPException, OSError) as error:
             raise NotRunningError(f"the supervisor in {self.directory} ended before it answered") from error
         try:
             if response.getheader("content-type") == PROBLEM:

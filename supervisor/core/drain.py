@@ -1,7 +1,7 @@
 """When a draining worker ends a connection, by class.
 
-Time is counted in seconds from the beginning of the drain. Nothing here ends a connection early that could still
-finish by itself: a deadline is when the worker stops waiting for it.
+A deadline is when the worker stops waiting for a connection to finish by itself; it counts from when the connection
+came to do what it does, so that a request whose head begins late in a drain has as long for it as any other.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class ConnectionClass(StrEnum):
     """The answer is out, the request's body still arrives."""
     STREAM = "stream"
     """An endless answer: ``text/event-stream``."""
+    UPGRADING = "upgrading"
+    """A WebSocket that the app has not accepted yet."""
     WEBSOCKET = "websocket"
     OTHER = "other"
     """A protocol that we don't know."""
@@ -55,6 +57,7 @@ RULES: Mapping[ConnectionClass, Rule] = {
     ConnectionClass.IN_PROGRESS: Rule(handover=None, final=None),
     ConnectionClass.ANSWERED: Rule(handover=None, final=0.0),
     ConnectionClass.STREAM: Rule(handover=None, final=None),
+    ConnectionClass.UPGRADING: Rule(handover=None, final=None),
     ConnectionClass.WEBSOCKET: Rule(handover=0.0, final=0.0, spread=2.0, spread_final=1.0),
     ConnectionClass.OTHER: Rule(handover=None, final=None),
 }
@@ -63,22 +66,31 @@ ENDLESS = frozenset({ConnectionClass.STREAM, ConnectionClass.WEBSOCKET})
 """The classes that a hurried drain ends at once."""
 
 
-def ends_at(kind: ConnectionClass, *, timeout: float, final: bool, place: float = 0.0, hurried: bool = False) -> float:
-    """Seconds after which a draining worker ends a connection that is of this class by then.
+def ends_at(
+    kind: ConnectionClass,
+    *,
+    timeout: float,
+    final: bool,
+    since: float = 0.0,
+    place: float = 0.0,
+    hurried: bool = False,
+) -> float:
+    """When a draining worker ends a connection that is of this class, in seconds after the drain's beginning.
 
     Args:
         kind: what the connection is doing now.
         timeout: seconds that the whole drain may take; no class outlasts it.
         final: whether nobody takes over.
+        since: when it came to do that; 0 for what it did already when the drain began.
         place: this connection's place among its fellows, 0 to 1, for spreading.
         hurried: whether endless answers are to end at once.
     """
     if hurried and kind in ENDLESS:
-        return 0.0
+        return min(since, timeout)
     rule = RULES[kind]
     wait = rule.final if final else rule.handover
     if wait is None:
         return timeout
     window = rule.spread_final if final else rule.spread
     # A spread takes at most a quarter of the drain, so that a short drain still ends in order.
-    return min(wait + place * min(window, timeout / 4), timeout)
+    return min(since + wait + place * min(window, timeout / 4), timeout)

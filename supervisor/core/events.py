@@ -43,9 +43,10 @@ class ReloadAsked:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """Somebody asks the service to end; asked again, it hurries."""
+    """Somebody asks the service to end; asked again by somebody who insists, it hurries."""
 
     why: str
+    insist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class ChannelLost:
-    """A worker closed its channel, or broke the protocol on it and was cut off."""
+    """A worker broke the protocol on its channel and was cut off; a channel that merely ends says nothing."""
 
     serial: int
     message: str

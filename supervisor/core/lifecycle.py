@@ -51,10 +51,11 @@ WORKER: Mapping[WorkerState, Mapping[Step, WorkerState]] = {
 
 _G = GenerationState
 GENERATION: Mapping[GenerationState, Mapping[Step, GenerationState]] = {
-    _G.BOOTING: {Step.READY: _G.ADMITTING, Step.ABORT: _G.DRAINING},
+    _G.BOOTING: {Step.READY: _G.ADMITTING, Step.ABORT: _G.STOPPING},
     _G.ADMITTING: {Step.CUT_OVER: _G.SERVING, Step.ABORT: _G.DRAINING},
     _G.SERVING: {Step.DRAIN: _G.DRAINING},
     _G.DRAINING: {Step.END: _G.GONE},
+    _G.STOPPING: {Step.END: _G.GONE},
     _G.GONE: {},
 }
 

@@ -31,6 +31,8 @@ class GenerationState(StrEnum):
     SERVING = "serving"
     DRAINING = "draining"
     """It takes nothing new and leaves when what it holds is finished."""
+    STOPPING = "stopping"
+    """It never served, and is being ended."""
     GONE = "gone"
 
 
@@ -117,8 +119,10 @@ class Policy:
     """Seconds that a worker gives itself to drain."""
     grace: float = 5.0
     """Seconds past its own deadline before a worker is sent SIGTERM, and from SIGTERM to SIGKILL."""
+    shutdown_timeout: float = 10.0
+    """Seconds from SIGTERM to SIGKILL for a worker that never served: its app may have started, and shuts down."""
     max_draining: int = 2
-    """Generations that may drain at the same time."""
+    """Generations that may drain at the same time, and that may be ended at the same time without having served."""
     keep_trying: bool = False
     """Whether a first generation that cannot boot leaves the supervisor waiting for the next reload (hot reload)."""
 
@@ -128,7 +132,8 @@ class Failure:
     """Why a worker did not come to serve."""
 
     stage: str
-    """``spawn``, ``hello``, ``listeners``, ``import``, ``lifespan``, ``probe``, ``boot``, ``accept`` or ``exit``."""
+    """``spawn``, ``hello``, ``listeners``, ``options``, ``import``, ``lifespan``, ``probe``, ``boot``, ``accept``,
+    ``channel`` or ``exit``."""
     message: str
     worker: str = ""
     pid: int | None = None
@@ -237,10 +242,9 @@ class Fleet:
         """The one rollout whose cut-over is ahead."""
         return next((rollout for rollout in self.rollouts if rollout.state.pending), None)
 
-    @property
-    def draining(self) -> int:
-        """How many generations drain."""
-        return sum(g.state is GenerationState.DRAINING for g in self.generations.values())
+    def count(self, state: GenerationState) -> int:
+        """How many generations are in that state."""
+        return sum(generation.state is state for generation in self.generations.values())
 
     def with_worker(self, worker: Worker) -> Fleet:
         """The same fleet with that worker put in or replaced."""

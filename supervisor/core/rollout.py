@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from supervisor.core.commands import (
+    BeginDrain,
     CloseListeners,
     Command,
     Exit,
@@ -87,8 +88,8 @@ class _Turn(Turn):
         match event:
             case ReloadAsked(release, why):
                 self.reload(release, why)
-            case StopAsked(why):
-                self.stop(why)
+            case StopAsked(why, insist):
+                self.stop(why, insist=insist)
             case ScaleAsked(size):
                 self.scale(size)
             case TimerFired(timer):
@@ -111,17 +112,14 @@ class _Turn(Turn):
         self.fleet = replace(self.fleet, last_rollout=number).with_rollout(rollout)
         self.start_waiting()
         if self.fleet.pending is not None and self.fleet.pending.state is RolloutState.WAITING:
-            self.announce("rollout.waiting", rollout=number, draining=self.fleet.draining)
-            self.hurry()
+            self.announce("rollout.waiting", rollout=number)
+            if self.fleet.count(GenerationState.DRAINING) >= self.fleet.policy.max_draining:
+                self.hurry()
 
-    def stop(self, why: str) -> None:
+    def stop(self, why: str, *, insist: bool = False) -> None:
         if self.fleet.state is ServiceState.STOPPING:
-            self.announce("service.hurried", why=why)
-            for worker in self.fleet.workers.values():
-                if worker.state is WorkerState.DRAINING:
-                    self.terminate(worker)
-                elif worker.state is WorkerState.STOPPING:
-                    self.kill(worker)
+            if insist:
+                self.insist(why)
             return
         self.fleet = replace(self.fleet, state=after(SERVICE, self.fleet.state, Step.STOP))
         self.announce("service.stopping", why=why)
@@ -131,6 +129,16 @@ class _Turn(Turn):
         for generation in tuple(self.fleet.generations.values()):
             self.retire(generation, final=True)
         self.rest()
+
+    def insist(self, why: str) -> None:
+        """End at once what still drains; asked once more, kill."""
+        self.announce("service.hurried", why=why)
+        for worker in tuple(self.fleet.workers.values()):
+            if worker.state is WorkerState.DRAINING:
+                self.commands.append(BeginDrain(worker.serial, 0.0, final=True))
+                self.terminate(worker)
+            elif worker.state is WorkerState.STOPPING:
+                self.kill(worker)
 
     def scale(self, size: int) -> None:
         serving = self.fleet.serving
@@ -244,6 +252,8 @@ class _Turn(Turn):
                     )
                 self.refill(generation.id, died=worker)
             case _:
+                if worker.state is WorkerState.DRAINING and failure.message != "exited 0":
+                    self.announce("worker.lost", worker=worker.name, why=_why(failure))
                 self.bury(generation)
         self.rest()
 
@@ -281,7 +291,8 @@ class _Turn(Turn):
         waiting = self.fleet.pending
         if waiting is None or waiting.state is not RolloutState.WAITING:
             return
-        if self.fleet.draining >= self.fleet.policy.max_draining:
+        most = self.fleet.policy.max_draining
+        if max(self.fleet.count(GenerationState.DRAINING), self.fleet.count(GenerationState.STOPPING)) >= most:
             return
         number = self.fleet.last_generation + 1
         serving = self.fleet.serving
@@ -336,7 +347,7 @@ class _Turn(Turn):
 
     def retire(self, generation: Generation, *, final: bool = False) -> None:
         """Send every worker of a generation on its way. A final drain is also told to those that drain already."""
-        if generation.state is not GenerationState.DRAINING:
+        if generation.state not in (GenerationState.DRAINING, GenerationState.STOPPING):
             give_up = Step.DRAIN if generation.state is GenerationState.SERVING else Step.ABORT
             state = after(GENERATION, generation.state, give_up)
             generation = replace(generation, state=state, vacancies={}, drained_from=self.now)

@@ -73,13 +73,16 @@ class Turn:
         self.put(replace(self.worker(worker.serial), failure=Failure(stage, message)))
 
     def terminate(self, worker: Worker) -> None:
+        policy = self.fleet.policy
+        booted = worker.state in (WorkerState.BOOTING, WorkerState.READY)
         self.move(worker, Step.TERM)
         self.commands.append(Terminate(worker.serial))
-        self.timer_in(self.fleet.policy.grace, TimerKind.TERM, worker.serial)
+        self.timer_in(policy.shutdown_timeout if booted else policy.grace, TimerKind.TERM, worker.serial)
 
     def kill(self, worker: Worker) -> None:
         self.move(worker, Step.KILL)
         self.commands.append(Kill(worker.serial))
+        self.announce("worker.killed", worker=worker.name, connections=dict(worker.connections))
 
     def refill(self, number: int, died: Worker | None = None) -> None:
         """Fill the slots of the serving generation in which nobody fit serves or boots."""

@@ -68,7 +68,7 @@ def check(context: click.Context, /, **given: Any) -> None:
     """Say whether 'stillup run' with the same words could start: options, files, users, and whether APP loads."""
     try:
         settings = _settings(context, given)
-        main.check(settings)
+        loaded = main.check(settings)
     except UsageError as error:
         raise click.UsageError(str(error), context) from error
     except Refused as error:
@@ -76,3 +76,5 @@ def check(context: click.Context, /, **given: Any) -> None:
         sys.exit(1)
     where = ", ".join(str(bind.address) for bind in settings.binds)
     click.echo(f"ok  {settings.name}: {settings.app} on {where}, {settings.workers} worker(s)")
+    if not loaded:
+        click.echo(f"    {settings.app} was not loaded: it has an interpreter of its own (--python)")

@@ -22,7 +22,7 @@ from uvicorn.main import main as uvicorn_command
 
 from supervisor.core.model import Policy
 from supervisor.errors import UsageError
-from supervisor.wire.address import Bind, parse_binds
+from supervisor.wire.address import Address, Bind, InheritedAddress, TcpAddress, parse_binds
 from supervisor.wire.places import check_name, default_name
 
 FILES: Final = ("stillup.toml", "pyproject.toml")
@@ -166,10 +166,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     Raises:
         UsageError: it does not go together.
     """
-    app = given["app"]
-    if not app:
-        raise UsageError("what to run? give APP as MODULE:ATTRIBUTE, or 'app' in stillup.toml")
-    drain = given["drain_timeout"] or given["timeout_graceful_shutdown"] or (3.0 if given["reload"] else 30.0)
+    drains = (given["drain_timeout"], given["timeout_graceful_shutdown"], 3.0 if given["reload"] else 30.0)
     # Absolute, but its symlinks as they are: they are followed anew at each reload.
     directory = os.path.abspath(given["directory"])
     workers = given["workers"] if given["workers"] is not None else _web_concurrency()
@@ -180,13 +177,17 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         raise UsageError(f"'{path}' is no path: --health-path begins with /")
     name = given["name"]
     return Settings(
-        app=app,
+        app=given["app"],
         name=check_name(name) if name else default_name(directory),
         runtime_dir=os.path.abspath(given["runtime_dir"]) if given["runtime_dir"] else None,
         binds=_binds(context, given),
         backlog=given["backlog"],
         workers=workers,
-        policy=Policy(boot_timeout=given["boot_timeout"], drain_timeout=float(drain), keep_trying=given["reload"]),
+        policy=Policy(
+            boot_timeout=given["boot_timeout"],
+            drain_timeout=float(next(drain for drain in drains if drain is not None)),
+            keep_trying=given["reload"],
+        ),
         directory=directory,
         python=given["python"] or "",
         app_dir=given["app_dir"],
@@ -200,17 +201,26 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
 
 
 def _binds(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]:
-    said = [name for name in _SINGLE_BIND if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)]
-    if given["binds"]:
-        if said:
-            raise UsageError(f"--bind and --{said[0]} say the same thing; use --bind alone")
+    """Where to listen, by whoever has the last word: flags, then the environment, then the file."""
+    ranks = {name: _rank(context, name) for name in ("binds", *_SINGLE_BIND)}
+    last = {name for name, rank in ranks.items() if rank and rank == max(ranks.values())}
+    if len(last) > 1 and last != {"host", "port"}:
+        words = ", ".join(f"--{'bind' if name == 'binds' else name}" for name in sorted(last))
+        raise UsageError(f"{words} each say where to listen; use --bind alone, several times if need be")
+    if "binds" in last:
         return parse_binds(list(given["binds"]))
-    if "fd" in said and given["fd"] is not None:
-        return parse_binds([f"fd:{given['fd']}"])
-    if "uds" in said and given["uds"] is not None:
+    address: Address = TcpAddress(given["host"], given["port"])
+    if "uds" in last:
         return parse_binds([f"unix:{given['uds']}"])
-    host = given["host"]
-    return parse_binds([f"[{host}]:{given['port']}" if ":" in host else f"{host}:{given['port']}"])
+    if "fd" in last:
+        address = InheritedAddress(given["fd"])
+    return (Bind(str(address), address),)
+
+
+def _rank(context: click.Context, name: str) -> int:
+    order = (ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE)
+    source = context.get_parameter_source(name)
+    return order.index(source) + 1 if source in order else 0
 
 
 def _worker_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,6 +263,8 @@ def _find_table(given: str | None) -> tuple[Mapping[str, Any], str]:
             table = table.get("tool", {}).get("stillup", {})
             if not table and not given:
                 continue
+            if not isinstance(table, dict):
+                raise UsageError(f"{path}: [tool.stillup] is a table of settings, not '{table}'")
         return table, path
     return {}, ""
 

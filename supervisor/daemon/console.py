@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import sys
 import threading
 from typing import Final
+
+from supervisor.host import descriptors
 
 MOST: Final = 4 * 1024 * 1024
 """Bytes that may wait to be written; what comes on top is dropped, and counted."""
@@ -47,8 +48,7 @@ class Console:
         while (item := self._queue.get()) is not None:
             fd, data = item
             with contextlib.suppress(OSError):  # nobody there to read it, and nobody to tell
-                while data:
-                    data = data[os.write(fd, data) :]
+                descriptors.write_all(fd, data)
             with self._lock:
                 self._waiting -= len(item[1])
                 dropped, self._dropped = self._dropped, 0

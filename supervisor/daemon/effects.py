@@ -146,9 +146,9 @@ class LiveEffects:
             process = await self._loop.run_in_executor(
                 self._spawner, partial(spawn, argv, environment, *child.output.write_ends)
             )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
             self._forget(command.serial)
-            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {error.strerror}"))
+            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {error}"))
             return
         child.process.set_result(process)
         child.output.started()

@@ -60,7 +60,11 @@ class Engine:
             for command in commands:
                 if isinstance(command, Exit):
                     return command.code
-                effects.perform(command)
+                try:
+                    effects.perform(command)
+                except Exception:
+                    # A bug, or a system call that failed where none was expected to: the other commands still count.
+                    logger.exception("could not perform %r", command)
 
     def _decide(self, event: Event, answer: asyncio.Future[Fleet] | None) -> tuple[Command, ...]:
         try:

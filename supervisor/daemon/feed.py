@@ -12,7 +12,7 @@ logger = logging.getLogger("stillup")
 
 _LINES: Mapping[str, tuple[int, str]] = {
     "rollout.begun": (logging.INFO, "gen {generation} boots from {release} ({why})"),
-    "rollout.waiting": (logging.INFO, "reload {rollout} waits: {draining} older generations still drain"),
+    "rollout.waiting": (logging.INFO, "reload {rollout} waits until an older generation has left"),
     "rollout.cut-over": (logging.INFO, "gen {generation} serves"),
     "rollout.done": (logging.DEBUG, "reload {rollout} is done"),
     "rollout.aborted": (logging.ERROR, "gen {generation} rejected ({reason}): {why}"),
@@ -24,6 +24,8 @@ _LINES: Mapping[str, tuple[int, str]] = {
         "worker {worker} died young {deaths} times in a row; next start in {seconds:.1f} s",
     ),
     "worker.worn": (logging.INFO, "worker {worker} is replaced: {why}"),
+    "worker.lost": (logging.ERROR, "worker {why} while it drained"),
+    "worker.killed": (logging.WARNING, "worker {worker} does not leave by itself: killed, with {connections}"),
     "worker.overdue": (logging.WARNING, "worker {worker} did not end its drain in time: {connections}"),
     "service.scaled": (logging.INFO, "{workers} workers wanted"),
     "service.stopping": (logging.INFO, "stopping ({why})"),
@@ -54,7 +56,7 @@ class Feed:
                 # The first tells the manager that the service has started; each later one only what it runs.
                 (self._notifier.status if self._has_served else self._notifier.ready)(text)
                 self._has_served = True
-            case "rollout.aborted" if self._has_served:
+            case "rollout.aborted" if self._has_served and data["reason"] not in ("superseded", "stopping"):
                 self._notifier.status(f"gen {data['generation']} rejected ({data['reason']}); the one before serves")
             case "service.stopping":
                 self._notifier.stopping(text)

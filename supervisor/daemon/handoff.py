@@ -134,6 +134,8 @@ class HandoffDoor:
         try:
             await self._hand_over(serial, channel)
             await self._listen(serial, channel)
+        except _GaveUpError as error:
+            self._submit(BootFailed(serial, error.said.stage, error.said.message))
         except (PeerError, TimeoutError) as error:
             message = f"broke the hand-off protocol: {error or 'no answer in time'}"
             logger.warning("worker %s %s", serial, message)
@@ -198,6 +200,14 @@ class HandoffDoor:
                     raise PeerError(f"it said {type(message).__name__} out of turn")
 
 
+class _GaveUpError(PeerError):
+    """A worker says in the middle of the hand-off that it cannot serve."""
+
+    def __init__(self, said: handoff.BootFailed) -> None:
+        super().__init__(f"{said.stage}: {said.message}")
+        self.said = said
+
+
 async def _hear(channel: Channel, kind: type[M]) -> M:
     packet, fds = await channel.receive()
     descriptors.close(fds)
@@ -207,7 +217,7 @@ async def _hear(channel: Channel, kind: type[M]) -> M:
         raise PeerError("it sent descriptors")
     message = handoff.decode_from_worker(packet)
     if isinstance(message, handoff.BootFailed):
-        raise PeerError(f"{message.stage}: {message.message}")
+        raise _GaveUpError(message)
     if not isinstance(message, kind):
         raise PeerError(f"it said {type(message).__name__}, not {kind.__name__}")
     return message

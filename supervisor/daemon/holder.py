@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 from collections.abc import Iterator, Sequence
 
+from supervisor.host import descriptors
 from supervisor.host.sockets import Listener, open_listener
 from supervisor.wire.address import Bind
 from supervisor.wire.handoff import BATCH_LIMIT, ListenerInfo
+
+logger = logging.getLogger("stillup")
 
 
 class Holder:
@@ -35,14 +38,18 @@ class Holder:
         Copies, since a close of the originals must not let their numbers come to mean something else on the way.
         """
         for start in range(0, len(self._listeners), BATCH_LIMIT):
-            batch = [os.dup(listener.socket.fileno()) for listener in self._listeners[start : start + BATCH_LIMIT]]
+            some = self._listeners[start : start + BATCH_LIMIT]
+            batch = [descriptors.duplicate(listener.socket.fileno()) for listener in some]
             try:
                 yield batch
             finally:
-                for fd in batch:
-                    os.close(fd)
+                descriptors.close(batch)
 
     def close(self) -> None:
         """End the custody: close every copy and remove the socket files that are ours."""
         while self._listeners:
-            self._listeners.pop().close()
+            listener = self._listeners.pop()
+            try:
+                listener.close()
+            except OSError as error:  # its file cannot be removed; the rest can still be closed
+                logger.warning("listener %s: %s", listener.name, error)

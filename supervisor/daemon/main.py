@@ -7,7 +7,6 @@ import contextlib
 import importlib.metadata
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -32,7 +31,7 @@ from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
 from supervisor.host import terminal
 from supervisor.host.descriptors import ensure_standard
-from supervisor.host.processes import HANDLED, close_on_exec_all
+from supervisor.host.processes import HANDLED, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import claim
 from supervisor.host.sockets import bind_unix, check_owner
 from supervisor.host.systemd import Notifier
@@ -54,7 +53,9 @@ def run(settings: Settings) -> int:
     _check_platform()
     ensure_standard()
     close_on_exec_all()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
+    # Inherited as ignored it would keep us from learning how a worker ended (waitid(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Each of these would kill us until its handler is in place, which is when the loop runs.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     console = Console()
@@ -68,8 +69,10 @@ def run(settings: Settings) -> int:
         console.close()
 
 
-def check(settings: Settings) -> None:
-    """Look at everything that can be looked at without starting.
+def check(settings: Settings) -> bool:
+    """Look at everything that can be looked at without starting; whether the app was loaded, too.
+
+    An app with an interpreter of its own is not: its packages are not ours.
 
     Raises:
         Refused: the service could not start.
@@ -78,17 +81,19 @@ def check(settings: Settings) -> None:
     release = resolve(settings)
     for bind in settings.binds:
         check_owner(bind)
-    if release.python == sys.executable:
-        os.chdir(release.directory)
-        sys.path.insert(0, release.app_dir)
-        os.environ.update(release.environment)
-        try:
-            Site(make_config(release.app, release.options)).load()
-        except SystemExit:
-            raise Refused("the app could not be loaded", code="release") from None
-        except BaseException as error:
-            show_error(error)
-            raise Refused(f"the app could not be loaded: {type(error).__name__}: {error}", code="release") from error
+    if release.python != sys.executable:
+        return False
+    os.chdir(release.directory)
+    sys.path.insert(0, release.app_dir)
+    os.environ.update(release.environment)
+    try:
+        Site(make_config(release.app, release.options)).load()
+    except SystemExit:
+        raise Refused("the app could not be loaded", code="release") from None
+    except BaseException as error:
+        show_error(error)
+        raise Refused(f"the app could not be loaded: {type(error).__name__}: {error}", code="release") from error
+    return True
 
 
 def clash() -> str:
@@ -108,12 +113,6 @@ def _check_platform() -> None:
         raise Refused("stillup needs Linux 5.10 or newer", code="platform")
 
 
-def _raise_descriptor_limit() -> None:
-    """Let us and the workers have as many descriptors as may be had: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 class Supervisor:
     """One run of one service. What the constructor opens, ``stack`` closes."""
 
@@ -126,12 +125,13 @@ class Supervisor:
         self._settings = settings
         self._console = console
         self._notifier = Notifier()
-        self._had_terminal = terminal.is_there()
+        # Who starts us with SIGHUP ignored, as nohup does, means that the terminal's end is not ours.
+        self._had_terminal = terminal.is_there() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._release = resolve(settings)
         path = settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
         if len(f"{path}/{CONTROL}".encode()) > LONGEST_PATH:
             raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
-        self._runtime = claim(path)
+        self._runtime = claim(path, chosen=bool(settings.runtime_dir or os.environ.get("RUNTIME_DIRECTORY")))
         # The files go before the sockets: whoever sees the end of a connection finds the directory free.
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
@@ -142,10 +142,8 @@ class Supervisor:
         self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack)
 
     def _listen(self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack) -> socket.socket:
-        path = self._runtime.file(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # the lock is ours, so whoever made it is gone
-        sock, file = bind_unix(path, mode, kind=kind)
+        # The lock is ours, so whoever left a file there is gone.
+        sock, file = bind_unix(self._runtime.file(name), mode, kind=kind, replace=True)
         self._files.callback(file.remove)
         stack.callback(sock.close)
         sock.listen(128)
@@ -205,7 +203,7 @@ class Supervisor:
             signal.SIGUSR2: lambda: logger.warning("SIGUSR2: this version cannot replace its own program yet"),
         }
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            handlers[number] = lambda number=number: self._engine.submit(StopAsked(number.name))  # type: ignore[misc]
+            handlers[number] = lambda number=number: self._engine.submit(StopAsked(number.name, insist=True))  # type: ignore[misc]
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
@@ -235,6 +233,10 @@ class Supervisor:
             release = await self._resolve()
         except Refused as refusal:
             logger.error("no reload (%s): %s", why, refusal)  # noqa: TRY400 - not ours
+            return
+        except Exception:
+            # A bug, but not one that may end hot reload for good.
+            logger.exception("no reload (%s)", why)
             return
         await self._ask(ReloadAsked(release, why))
 

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Final
 
 from supervisor.daemon.console import Console
+from supervisor.host import descriptors
 
 TAIL_LINES: Final = 60
 TAIL_BYTES: Final = 16 * 1024
@@ -29,8 +30,7 @@ class Output:
         self.write_ends: list[int] = []
         try:
             for target in (1, 2):
-                read, write = os.pipe2(os.O_CLOEXEC)
-                os.set_blocking(read, False)
+                read, write = descriptors.pipe()
                 self._open[read] = target
                 self.write_ends.append(write)
         except OSError:
@@ -39,8 +39,8 @@ class Output:
 
     def started(self) -> None:
         """The worker has its copies of the write ends: close ours, and read."""
-        while self.write_ends:
-            os.close(self.write_ends.pop())
+        descriptors.close(self.write_ends)
+        self.write_ends.clear()
         for fd in self._open:
             self._loop.add_reader(fd, self._read, fd)
 
@@ -54,8 +54,7 @@ class Output:
         return "\n".join(lines[-TAIL_LINES:])
 
     def close(self) -> None:
-        for fd in self.write_ends:
-            os.close(fd)
+        descriptors.close(self.write_ends)
         self.write_ends.clear()
         for fd in tuple(self._open):
             self._end(fd)
@@ -81,4 +80,4 @@ class Output:
     def _end(self, fd: int) -> None:
         self._loop.remove_reader(fd)
         del self._open[fd]
-        os.close(fd)
+        descriptors.close([fd])

@@ -35,7 +35,10 @@ def resolve(settings: Settings) -> Release:
         if not os.path.isfile(file):
             raise Refused(f"the environment file {file} is not there (--env-file)", code="release")
         # As uvicorn has it: what is in the environment already wins.
-        environment = {**{k: v for k, v in dotenv_values(file).items() if v is not None}, **environment}
+        try:
+            environment = {**{k: v for k, v in dotenv_values(file).items() if v is not None}, **environment}
+        except (OSError, ValueError) as error:
+            raise Refused(f"the environment file {file} cannot be read: {error}", code="release") from error
     for name in _OURS:
         environment.pop(name, None)
     return Release(

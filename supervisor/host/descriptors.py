@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -47,6 +48,34 @@ def receive(sock: socket.socket, limit: int, most: int) -> tuple[bytes, list[int
         what = "descriptors were" if flags & socket.MSG_CTRUNC else "packet was"
         raise PeerError(f"the {what} cut short by the kernel")
     return packet, fds
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe whose read end does not block; both ends are close-on-exec and the caller's."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read, False)
+    return read, write
+
+
+def duplicate(fd: int) -> int:
+    """A close-on-exec copy of a descriptor, the caller's."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def put_in_place(fd: int, target: int) -> None:
+    """Let ``target`` mean what ``fd`` means, and close ``fd``."""
+    os.dup2(fd, target)
+    os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write it all, waiting as long as it takes.
+
+    Raises:
+        OSError: nobody can read it any more.
+    """
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def close(fds: Iterable[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ class Process:
 
     def reap(self) -> str | None:
         """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives."""
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # somebody else has reaped it
+            return "ended; how is not known"
         if result is None:
             return None
         if result.si_code == os.CLD_EXITED:
@@ -77,7 +81,7 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
         setpgroup=0,
         setsigmask=HANDLED,
         # CPython ignores these two for itself; a program expects the default.
-        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
     )
     try:
         return Process(pid, os.pidfd_open(pid))
@@ -86,6 +90,12 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its children have as many descriptors as may be had: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def close_on_exec_all() -> None:

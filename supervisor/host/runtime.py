@@ -35,13 +35,19 @@ class RuntimeDirectory:
                 os.rmdir(self.path)
 
 
-def claim(path: str) -> RuntimeDirectory:
-    """Make the directory if it is missing (0700), check that nobody else owns it, and lock it.
+def claim(path: str, *, chosen: bool = True) -> RuntimeDirectory:
+    """Make the directory if it is missing (0700), check that nobody else can write into it, and lock it.
+
+    A directory that no operator has ``chosen`` has its parent checked too: in /tmp anybody may have made it first, to
+    put a hand-off socket of his own in our place.
 
     Raises:
         Unavailable: it cannot be made, is somebody else's, or another supervisor holds it.
     """
     created = _make(path)
+    _check(path)
+    if not chosen:
+        _check(str(Path(path).parent))
     if (holder := _lock(path)) is not None:
         return RuntimeDirectory(path, holder, created)
     with contextlib.suppress(OSError):
@@ -56,20 +62,24 @@ def claim(path: str) -> RuntimeDirectory:
 def _make(path: str) -> bool:
     created = False
     try:
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        Path(path).parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
             created = True
-        status = os.lstat(path)
     except OSError as error:
         raise Unavailable(
             f"cannot make the runtime directory {path}: {error.strerror}; choose one with --runtime-dir"
         ) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
-        raise Unavailable(
-            f"the runtime directory {path} is not a directory of uid {os.geteuid()}; choose one with --runtime-dir"
-        )
     return created
+
+
+def _check(path: str) -> None:
+    status = os.lstat(path)
+    own = status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(status.st_mode) or not own:
+        raise Unavailable(
+            f"{path} is not a directory that only uid {os.geteuid()} can write to; choose one with --runtime-dir"
+        )
 
 
 def _lock(path: str) -> int | None:

@@ -136,7 +136,8 @@ def _bind_tcp(address: TcpAddress) -> socket.socket:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise UsageError(f"cannot bind {address}: host '{address.host}' is not known ({error.strerror})") from error
-    family, kind, protocol, _, where = found[0]
+    # A name may have both kinds of address; IPv4 is what uvicorn's own supervisor takes.
+    family, kind, protocol, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -190,15 +191,26 @@ def _listen_unix(name: str, address: UnixAddress, backlog: int) -> Listener:
 
 
 def bind_unix(
-    path: str, mode: int, uid: int = -1, gid: int = -1, kind: socket.SocketKind = socket.SOCK_STREAM
+    path: str,
+    mode: int,
+    uid: int = -1,
+    gid: int = -1,
+    *,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    replace: bool = False,
 ) -> tuple[socket.socket, UnixFile]:
     """Bind a socket file with its final mode and owner; until listen(), nobody can connect to it.
+
+    With ``replace``, a file that is there is removed first.
 
     Raises:
         Unavailable: the path cannot be had.
     """
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     try:
+        if replace:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         sock.bind(path)
         file = UnixFile.of(path)
     except OSError as error:

@@ -38,7 +38,7 @@ def bases(uid: int, environment: Mapping[str, str]) -> list[str]:
     if uid == 0:
         return ["/run/stillup"]
     runtime = environment.get("XDG_RUNTIME_DIR")
-    return [*([f"{runtime}/stillup"] if runtime else []), f"/tmp/stillup-{uid}"]  # noqa: S108 - 0700, owner checked
+    return [*([f"{runtime}/stillup"] if runtime else []), f"/tmp/stillup-{uid}"]  # noqa: S108 - owner and mode are checked
 
 
 def runtime_directory(name: str, uid: int, environment: Mapping[str, str]) -> str:

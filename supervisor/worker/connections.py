@@ -10,8 +10,17 @@ from typing import Any
 from supervisor.asgi.borrowed import Site, classify
 from supervisor.core.drain import ConnectionClass, ends_at
 
+_WITH_TASK = (
+    ConnectionClass.IN_PROGRESS,
+    ConnectionClass.STREAM,
+    ConnectionClass.UPGRADING,
+    ConnectionClass.WEBSOCKET,
+)
+
 logger = logging.getLogger("uvicorn.error")
 
+RELOOK = 0.5
+"""Seconds until a connection is looked at again whose change makes no sound."""
 LAST_WORDS = 1.0
 """Seconds that a connection which was ended by its deadline gets to close in order before it is aborted."""
 
@@ -19,9 +28,7 @@ LAST_WORDS = 1.0
 def count(site: Site) -> dict[str, int]:
     """Open connections by class; requests whose answer is out and whose task still runs count as ``background``."""
     classes = Counter(str(kind) for kind in (classify(c) for c in site.state.connections) if kind is not None)
-    background = len(site.state.tasks) - sum(
-        classes[kind] for kind in (ConnectionClass.IN_PROGRESS, ConnectionClass.STREAM, ConnectionClass.WEBSOCKET)
-    )
+    background = len(site.state.tasks) - sum(classes[kind] for kind in _WITH_TASK)
     if background > 0:
         classes["background"] = background
     return dict(classes)
@@ -43,6 +50,8 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._places: dict[Any, float] = {}
+        self._seen: dict[Any, tuple[ConnectionClass, float]] = {}
+        """What each connection does, and since when, in seconds after the beginning."""
         self._ended: set[Any] = set()
 
     @property
@@ -50,12 +59,10 @@ class Drain:
         return self._final
 
     def become_final(self, timeout: float) -> None:
-        """Nobody takes over any more: the classes get their final deadlines, counted from now."""
-        if not self._final:
-            self._final = True
-            self._began = self._loop.time()
-            self._timeout = timeout
-            self._changed.set()
+        """Nobody takes over any more: the classes get their final deadlines; the whole ends no later than before."""
+        self._final = True
+        self._timeout = min(self._timeout, self._age() + timeout)
+        self._changed.set()
 
     def hurry(self) -> None:
         """End endless answers now."""
@@ -78,32 +85,37 @@ class Drain:
             if not (state.connections or state.tasks):
                 break
             await _wait(self._changed, due - self._loop.time())
-            if self._loop.time() - self._began >= self._timeout:
+            if self._age() >= self._timeout:
                 break
         await self._cut()
 
     def _end_due(self) -> float:
         """End what is due; the time at which something is due next."""
-        now = self._loop.time()
-        due = self._began + self._timeout
+        age = self._age()
+        due = self._timeout
         for connection in list(self._site.state.connections):
             kind = classify(connection)
             if kind is None or connection in self._ended:
                 continue
-            at = self._began + ends_at(
+            if kind is ConnectionClass.UPGRADING:
+                due = min(due, age + RELOOK)  # nothing tells when the app has accepted it
+            seen, since = self._seen.get(connection, (kind, 0.0))
+            if seen is not kind:
+                since = age
+            self._seen[connection] = (kind, since)
+            at = ends_at(
                 kind,
                 timeout=self._timeout,
                 final=self._final,
+                since=since,
                 place=self._places.get(connection, 0.0),
                 hurried=self._hurried,
             )
-            if at > now:
+            if at > age:
                 due = min(due, at)
-            elif kind is ConnectionClass.IN_PROGRESS or (at >= self._began + self._timeout and not self._hurried):
-                continue  # its time ends with the drain's own, in _cut
-            else:
+            elif at < self._timeout:
                 self._end(connection, kind)
-        return due
+        return self._began + due
 
     def _end(self, connection: Any, kind: ConnectionClass) -> None:
         self._ended.add(connection)

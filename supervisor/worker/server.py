@@ -44,6 +44,9 @@ class Server:
         self._drain: connections.Drain | None = None
         self._leaving = asyncio.Event()
         self._worn_at = _request_limit(config)
+        self._terminations = 0
+        self._started = False
+        """Whether the app has started, and so is owed a shutdown."""
 
     async def run(self) -> int:
         """Live; the exit code."""
@@ -53,12 +56,13 @@ class Server:
         beat = None
         try:
             try:
-                if not await booting:
-                    return 1
+                booted = await booting
             except asyncio.CancelledError:
-                return 0  # told to leave before it served
-            finally:
-                faulthandler.cancel_dump_traceback_later()
+                booted = False  # told to leave before it was READY
+            faulthandler.cancel_dump_traceback_later()
+            if not booted:
+                await self._shut_down(SHUTDOWN_DEADLINE)
+                return 0 if booting.cancelled() else 1
             beat = loop.create_task(self._beat())
             await self._leaving.wait()
             await self._leave()
@@ -84,18 +88,12 @@ class Server:
         await lifespan.startup()
         if lifespan.should_exit:
             return self._failed("lifespan", "the app's startup failed")
+        self._started = True
         try:
             seen = await self._probe(self._session.welcome.boot_timeout - (loop.time() - began))
         except probe.UnhealthyError as error:
-            await lifespan.shutdown()
             return self._failed("probe", str(error))
-        except asyncio.CancelledError:
-            await lifespan.shutdown()
-            raise
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            # A pipe made the stream block-buffered for good; what an app prints shall be seen when it prints it.
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        _flush()
         self._session.restore_output()
         await self._tell(Ready(seen))
         return True
@@ -111,7 +109,7 @@ class Server:
         return True
 
     def _failed(self, stage: str, message: str) -> bool:
-        sys.stdout.flush()
+        _flush()
         self._session.say_now(BootFailed(stage, message))
         return False
 
@@ -131,8 +129,10 @@ class Server:
         try:
             while (message := await self._session.hear()) is not None:
                 match message:
-                    case Accept():
+                    case Accept() if self._drain is None:
                         await self._accept()
+                    case Accept():
+                        pass  # a SIGTERM from elsewhere came first
                     case Drain(timeout, final):
                         self._begin_drain(timeout, final=final)
                     case Hurry():
@@ -179,13 +179,18 @@ class Server:
     # Leaving
 
     def _terminate(self) -> None:
-        """SIGTERM: give up booting; or drain; or, told again, end at once."""
+        """SIGTERM: give up booting; or drain; a second one ends at once.
+
+        The first is no more than the word to drain, also for a worker that drains already: a service manager may send
+        it to every process while the supervisor says the same by the channel.
+        """
+        self._terminations += 1
         if not self._booting.done():
             self._booting.cancel()
-        elif self._drain is not None:
-            self._drain.cut_short()
-        else:
+        elif self._drain is None:
             self._begin_drain(self._session.welcome.drain_timeout, final=False)
+        elif self._terminations > 1:
+            self._drain.cut_short()
 
     def _begin_drain(self, timeout: float, *, final: bool) -> None:
         if self._drain is None:
@@ -200,15 +205,31 @@ class Server:
         assert self._drain is not None  # noqa: S101 - for the type checker: _leaving is set after it
         ends = asyncio.get_running_loop().time() + self._session.welcome.drain_timeout
         # Reader off first, accepts under way to their end, and only then the connections are asked: none is overlooked.
-        for acceptor in self._acceptors:
-            await acceptor.stop(empty=self._drain.final)
+        await asyncio.gather(*(acceptor.stop(empty=self._drain.final) for acceptor in self._acceptors))
         await self._drain.run()
-        patience = max(SHUTDOWN_DEADLINE, ends - asyncio.get_running_loop().time())
+        await self._shut_down(max(SHUTDOWN_DEADLINE, ends - asyncio.get_running_loop().time()))
+
+    async def _shut_down(self, patience: float) -> None:
+        """Let the app end what its startup began."""
+        if not self._started:
+            return
         try:
             async with asyncio.timeout(patience):
                 await self._site.lifespan.shutdown()
         except TimeoutError:
             logger.error("the app's shutdown took longer than %.0f s", patience)  # noqa: TRY400 - the app's, not ours
+
+
+def _flush() -> None:
+    """Let out what was printed, and make the streams show each line as it comes.
+
+    A pipe made them block-buffered for good, but they are to become what the supervisor has. The app may have put
+    something of its own in their place, and is free to.
+    """
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.flush()  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _request_limit(config: Config) -> int | None:

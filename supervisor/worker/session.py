@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from supervisor.errors import PeerError
-from supervisor.host import descriptors
+from supervisor.host import descriptors, peer
 from supervisor.host.channel import Channel
 from supervisor.host.sockets import receive_listener
 from supervisor.wire import handoff
@@ -59,9 +59,8 @@ class Session:
 
     def restore_output(self) -> None:
         """Put the supervisor's own stdout and stderr back in place of the pipes, so that logs outlive it."""
-        os.dup2(self.stdout, 1)
-        os.dup2(self.stderr, 2)
-        descriptors.close([self.stdout, self.stderr])
+        descriptors.put_in_place(self.stdout, 1)
+        descriptors.put_in_place(self.stderr, 2)
 
     def close(self) -> None:
         self.channel.close()
@@ -81,6 +80,8 @@ def take_over(path: str, nonce: str) -> Session:
         undo.callback(sock.close)
         sock.settimeout(HELLO_DEADLINE)
         sock.connect(path)
+        if peer.principal(sock).uid not in (0, os.geteuid()):
+            raise PeerError(f"{path} is somebody else's; what it says to run is not run")
         descriptors.send(sock, handoff.encode(Hello(handoff.PROTOCOL, nonce)))
         welcome, output = _expect(sock, Welcome)
         undo.callback(descriptors.close, output)

@@ -34,7 +34,7 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._websocket(receive, send)
+            await self._websocket(scope, receive, send)
         else:
             kind = scope["path"].strip("/") or "index"
             await getattr(self, f"_{kind}")(scope, receive, send)
@@ -103,8 +103,10 @@ class App:
         scope["state"]["mark"] = "of a request"
         await _answer(send, json.dumps(seen).encode())
 
-    async def _websocket(self, receive: Any, send: Any) -> None:
+    async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
+        if scope["path"] == "/held":
+            await self._wait()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})

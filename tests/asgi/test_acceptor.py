@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from supervisor.asgi import acceptor as module
 from supervisor.asgi.acceptor import BATCH, Acceptor
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
@@ -139,7 +140,8 @@ async def test_stop_waits_for_accepts_under_way(listener: socket.socket) -> None
     """Whatever was accepted before stop() has its protocol when stop() returns."""
     side = Side(listener)
     with Clients(listener, BATCH):
-        assert side.acceptor._accept(BATCH)
+        side.acceptor.start()
+        await until(lambda: side.acceptor._connecting)
         assert side.made == []
         await side.acceptor.stop()
         assert len(side.made) == BATCH
@@ -151,10 +153,9 @@ async def test_stop_waits_for_a_handshake(listener: socket.socket, certificate: 
     made: list[Greeter] = []
     acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", made), tls=certificate.server())
     acceptor.start()
-    loop = asyncio.get_running_loop()
     with Clients(listener, 1) as (client,):
         await until(lambda: acceptor._connecting)
-        stopping = loop.create_task(acceptor.stop())
+        stopping = asyncio.create_task(acceptor.stop())
         await asyncio.sleep(0)  # the turn in which stop() comes to where it waits
         assert not stopping.done()
         client.setblocking(False)
@@ -166,6 +167,19 @@ async def test_stop_waits_for_a_handshake(listener: socket.socket, certificate: 
         assert await reader.readexactly(5) == b"hello"
         writer.close()
         await writer.wait_closed()
+
+
+async def test_stop_gives_a_handshake_up(
+    listener: socket.socket, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that says nothing where a TLS handshake is due holds stop() for HANDSHAKE seconds, and is closed."""
+    monkeypatch.setattr(module, "HANDSHAKE", 0.1)
+    acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", []), tls=certificate.server())
+    acceptor.start()
+    with Clients(listener, 1) as (client,):
+        await until(lambda: acceptor._connecting)
+        await acceptor.stop()
+        assert await heard(client) == b""
 
 
 async def test_failed_handshake(listener: socket.socket, certificate: Certificate) -> None:

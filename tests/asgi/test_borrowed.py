@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -293,14 +294,17 @@ async def test_unix_peer_without_proxy_headers(http: str) -> None:
 
 
 @pytest.mark.usefixtures("loop_factory")
-async def test_trust_in_unix_peers_is_not_for_others() -> None:
-    """The trust in a Unix listener's peers leaves the app of the TCP listeners beside it as it was."""
-    async with serving(forwarded_allow_ips="192.0.2.1") as served:
-        served.site.protocol({}, unix=True)
-        client = await served.connect()
-        await client.ask("/scope", CHAIN)
-        assert json.loads((await client.answer()).body)["client"][0] == "127.0.0.1"
-        assert None not in served.site.config.loaded_app.trusted_hosts
+async def test_unix_listener_that_no_proxy_uses() -> None:
+    """A connection that was not said to be of a Unix listener gets no trust for having no address."""
+    async with serving(unix=True) as served:
+        site = served.site
+        ours, theirs = socket.socketpair()
+        with theirs:
+            client = Client(theirs)
+            ours.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: site.protocol({}), ours)
+            await client.ask("/scope", CHAIN)
+            assert json.loads((await client.answer()).body)["client"] is None
 
 
 # 6. Hot reload

@@ -109,17 +109,28 @@ async def test_next_head_half_read(http: str) -> None:
         assert served.kinds == [ConnectionClass.IDLE]
 
 
-@pytest.mark.parametrize("accept", ["text/event-stream", "application/json, text/event-stream;q=0.9"])
-async def test_stream(http: str, accept: str) -> None:
-    """A request that accepts server-sent events makes its connection a STREAM until the answer has ended."""
+async def test_stream(http: str) -> None:
+    """An answer of server-sent events makes its connection a STREAM until it has ended, whatever was asked for."""
     async with serving(http=http) as served:
         client = await served.connect()
-        await client.ask("/events", f"Accept: {accept}")
+        await client.ask("/events")
         await client.read_to(b"data: 1\n\n")
         assert served.kinds == [ConnectionClass.STREAM]
         served.app.go.set()
-        await client.read_to(b"data: bye\n\n")
+        await client.read_to(b"data: bye\n\n\r\n0\r\n\r\n")
         assert served.kinds == [ConnectionClass.IDLE]
+        await client.ask("/")
+        await client.answer()
+        assert served.kinds == [ConnectionClass.IDLE]
+
+
+async def test_no_stream(http: str) -> None:
+    """A request that accepts server-sent events and is answered otherwise, or not yet, is IN_PROGRESS."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/halves", "Accept: text/event-stream")
+        await client.read_to(b"half")
+        assert served.kinds == [ConnectionClass.IN_PROGRESS]
 
 
 async def test_pipelined(http: str) -> None:
@@ -197,9 +208,9 @@ def ws(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def dial(served: Served) -> connect:
+def dial(served: Served, path: str = "/") -> connect:
     host, port = served.address
-    return connect(f"ws://{host}:{port}/")
+    return connect(f"ws://{host}:{port}{path}")
 
 
 async def echoes(client: ClientConnection) -> None:
@@ -216,6 +227,19 @@ async def test_websocket(http: str, ws: str) -> None:
         await client.wait_closed()
         assert client.close_code == 1012
         await until(lambda: not served.site.state.connections)
+
+
+async def test_upgrading(http: str, ws: str) -> None:
+    """A WebSocket that its app has not accepted yet is UPGRADING: shutdown() would refuse it."""
+    async with serving(http=http, ws=ws) as served:
+        dialling = asyncio.ensure_future(dial(served, "/held").__aenter__())
+        await served.waits()
+        assert served.kinds == [ConnectionClass.UPGRADING]
+        served.app.go.set()
+        client = await dialling
+        await echoes(client)
+        assert served.kinds == [ConnectionClass.WEBSOCKET]
+        await client.close()
 
 
 async def test_websocket_after_the_announcement(http: str, ws: str) -> None:

@@ -26,6 +26,7 @@ class Recorder(asyncio.Protocol):
         self.transport: Any = None
         self.received = b""
         self.lost: list[Exception | None] = []
+        self.gone = asyncio.Event()
         self.paused: list[bool] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -42,6 +43,7 @@ class Recorder(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.append(exc)
+        self.gone.set()
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +62,7 @@ async def connection(*, entry: bool = True, window: int = 0) -> AsyncIterator[tu
             yield Client(sock), protocol
         finally:
             protocol.transport.abort()
-            await until(lambda: protocol.lost)
+            await protocol.gone.wait()
 
 
 async def received(client: Client) -> tuple[int, str]:
@@ -90,7 +92,7 @@ async def test_answer_arrives_while_the_body_is_still_sent(*, entry: bool) -> No
         await until(lambda: not server.transport.get_write_buffer_size())
         server.transport.close()
         if not entry:
-            await until(lambda: server.lost)
+            await server.gone.wait()
         count, end = await received(client)
         assert end == ("end" if entry else "reset")
         assert (count == 300_000) == entry
@@ -114,7 +116,7 @@ async def test_what_comes_later_is_dropped() -> None:
         await client.send(b"after" * 1_000_000)
         assert await client.rest() == b""
         client.close()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert (server.received, server.lost) == (b"before", [None])
 
 
@@ -138,7 +140,7 @@ async def test_close_is_seen_at_once() -> None:
         assert await client.rest() == b""
         assert server.lost == []
         client.close()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert server.lost == [None]
 
 
@@ -148,7 +150,7 @@ async def test_close_resumes_reading() -> None:
         server.transport.pause_reading()
         server.transport.close()
         client.close()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert server.lost == [None]
 
 
@@ -158,9 +160,30 @@ async def test_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connection() as (_, server):
         began = asyncio.get_running_loop().time()
         server.transport.close()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert 0.09 < asyncio.get_running_loop().time() - began < 5
         assert server.lost == [None]
+
+
+async def test_deadline_begins_when_all_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes its answer slowly, for longer than LINGER, gets the whole of it."""
+    monkeypatch.setattr(lingering, "LINGER", 0.1)
+    async with connection() as (client, server):
+        server.transport.write(b"a" * 8_000_000)
+        server.transport.close()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server.gone.wait(), 0.3)
+        assert await received(client) == (8_000_000, "end")
+        await server.gone.wait()
+
+
+async def test_close_after_a_reset() -> None:
+    """close() of a connection that its client has just reset, of which nobody has heard yet, raises nothing."""
+    async with connection() as (client, server):
+        client.reset()
+        server.transport.close()
+        await server.gone.wait()
+        assert len(server.lost) == 1
 
 
 async def test_cap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +193,7 @@ async def test_cap(monkeypatch: pytest.MonkeyPatch) -> None:
         server.transport.close()
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await client.send(b"x" * 100_000_000)
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert server.lost == [None]
 
 
@@ -179,7 +202,7 @@ async def test_client_is_gone_by_reset() -> None:
     async with connection() as (client, server):
         server.transport.close()
         client.reset()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert [type(error) for error in server.lost] == [ConnectionResetError]
 
 
@@ -198,11 +221,11 @@ async def test_abort_does_not_linger() -> None:
     async with connection() as (_, server):
         server.transport.abort()
         assert server.transport.is_closing()
-        await until(lambda: server.lost)
+        await server.gone.wait()
     async with connection() as (_, server):
         server.transport.close()
         server.transport.abort()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert server.lost == [None]
 
 
@@ -210,7 +233,7 @@ async def test_client_closes_first() -> None:
     """A connection that its client ends is told to the protocol once, and is closing without a close()."""
     async with connection() as (client, server):
         client.close()
-        await until(lambda: server.lost)
+        await server.gone.wait()
         assert server.transport.is_closing()
         server.transport.close()
         assert server.lost == [None]
@@ -234,9 +257,9 @@ async def test_another_protocol_takes_over() -> None:
         await until(lambda: second.received)
         server.transport.close()
         client.close()
-        await until(lambda: second.lost)
+        await second.gone.wait()
         assert (second.received, second.lost, server.received, server.lost) == (b"for the second", [None], b"", [])
-        server.lost.append(None)
+        server.connection_lost(None)
 
 
 async def test_tls_closes_in_its_own_way(certificate: Certificate) -> None:
@@ -258,5 +281,5 @@ async def test_tls_closes_in_its_own_way(certificate: Certificate) -> None:
         assert await reader.read() == b"answer"
         writer.close()
         await writer.wait_closed()
-        await until(lambda: protocol.lost)
+        await protocol.gone.wait()
         assert protocol.lost == [None]

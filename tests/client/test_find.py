@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,23 +15,33 @@ from supervisor.errors import UsageError
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of an unprivileged user's services."""
     monkeypatch.setattr(os, "geteuid", lambda: 987654)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    return tmp_path / "stillup"
+    yield tmp_path / "stillup"
+    while _listeners:
+        _listeners.pop().close()
 
 
 def _runs(base: Path, name: str) -> str:
     (base / name).mkdir(parents=True)
-    (base / name / "control.sock").touch()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(base / name / "control.sock"))
+    listener.listen()
+    _listeners.append(listener)
     return str(base / name)
 
 
+_listeners: list[socket.socket] = []
+
+
 def test_the_only_one_is_meant(base: Path) -> None:
-    """With one instance none needs to be named; a directory without a control socket is none."""
-    (base / "leftover").mkdir(parents=True)
+    """With one instance none needs to be named; a socket that a dead one left is none."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        (base / "leftover").mkdir(parents=True)
+        dead.bind(str(base / "leftover" / "control.sock"))
     web = _runs(base, "web")
     assert find(None, None) == web
 

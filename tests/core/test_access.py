@@ -31,7 +31,7 @@ def test_nobody_else_passes(uid: int, own_uid: int) -> None:
 def test_an_unmapped_user_is_nobody_even_to_itself() -> None:
     """The overflow uid stands for any unmapped user, so it does not pass even where the supervisor has it too."""
     with pytest.raises(NotPermitted):
-        admit(Principal(uid=OVERFLOW_UID, gid=0, pid=1), own_uid=OVERFLOW_UID)
+        admit(Principal(uid=65534, gid=0, pid=1), own_uid=65534)
 
 
 def test_the_refusal_names_both() -> None:

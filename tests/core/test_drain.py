@@ -19,6 +19,7 @@ HANDOVER = {
     ConnectionClass.IN_PROGRESS: (30.0, 30.0),
     ConnectionClass.ANSWERED: (30.0, 30.0),
     ConnectionClass.STREAM: (30.0, 30.0),
+    ConnectionClass.UPGRADING: (30.0, 30.0),
     ConnectionClass.WEBSOCKET: (0.0, 2.0),
     ConnectionClass.OTHER: (30.0, 30.0),
 }
@@ -30,6 +31,7 @@ FINAL = {
     ConnectionClass.IN_PROGRESS: (30.0, 30.0),
     ConnectionClass.ANSWERED: (0.0, 0.0),
     ConnectionClass.STREAM: (30.0, 30.0),
+    ConnectionClass.UPGRADING: (30.0, 30.0),
     ConnectionClass.WEBSOCKET: (0.0, 1.0),
     ConnectionClass.OTHER: (30.0, 30.0),
 }
@@ -39,6 +41,12 @@ FINAL = {
 def test_every_class_has_a_rule() -> None:
     """No connection is without a rule for its end."""
     assert set(RULES) == set(HANDOVER) == set(FINAL) == set(ConnectionClass)
+
+
+def test_the_classes_keep_their_words() -> None:
+    """The words by which workers report and operators read the classes are part of the control API."""
+    words = "unread idle half-read in-progress answered stream websocket other"
+    assert [str(kind) for kind in ConnectionClass] == words.split()
 
 
 @pytest.mark.parametrize("final", [False, True])
@@ -89,3 +97,10 @@ def test_a_hurry_ends_what_is_endless_and_nothing_else(
     hurried = ends_at(kind, timeout=timeout, final=final, place=place, hurried=True)
     assert hurried == (0.0 if kind in ENDLESS else usual)
     assert {ConnectionClass.STREAM, ConnectionClass.WEBSOCKET} == ENDLESS
+
+
+@given(kind=KINDS, final=st.booleans(), since=st.floats(0.0, 29.0))
+def test_a_class_that_is_entered_late_waits_as_long(kind: ConnectionClass, final: bool, since: float) -> None:
+    """A deadline counts from when the connection came to be of its class, and still ends with the drain."""
+    wait = ends_at(kind, timeout=30.0, final=final)
+    assert ends_at(kind, timeout=30.0, final=final, since=since) == min(since + wait, 30.0)

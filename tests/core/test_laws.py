@@ -141,7 +141,8 @@ class World(RuleBasedStateMachine):
                 if before.pending is not None and self.rollout_state(before.pending.id) in CUT:
                     return True
                 heirs = [w for w in self.fleet.of(worker.generation) if w.slot == worker.slot]
-                return worker.worn != "" and any(heir.state is WorkerState.SERVING for heir in heirs)
+                served = event.serial == worker.serial or any(heir.state is WorkerState.SERVING for heir in heirs)
+                return worker.worn != "" and served
             case Spawned(serial) | BootFailed(serial) | ChannelLost(serial):
                 return serial == worker.serial
             case TimerFired(timer):

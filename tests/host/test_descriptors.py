@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,52 @@ def test_close_goes_on(no_leak: None) -> None:
     first, second = os.dup(0), os.dup(0)
     os.close(first)
     descriptors.close([first, second])
+
+
+def test_pipe(no_leak: None) -> None:
+    """A pipe's read end does not block, its write end does, and no child inherits either."""
+    read, write = descriptors.pipe()
+    with pytest.raises(BlockingIOError):
+        os.read(read, 1)
+    assert os.get_blocking(write)
+    assert [os.get_inheritable(fd) for fd in (read, write)] == [False, False]
+    descriptors.write_all(write, b"x")
+    assert os.read(read, 2) == b"x"
+    descriptors.close([read, write])
+
+
+def test_duplicate(no_leak: None) -> None:
+    """A copy is another descriptor of the same open file, past stderr, that no child inherits."""
+    copy = descriptors.duplicate(0)
+    assert copy > 2
+    assert os.path.samestat(os.fstat(copy), os.fstat(0))
+    assert not os.get_inheritable(copy)
+    os.close(copy)
+
+
+def test_put_in_place(no_leak: None) -> None:
+    """What is put in a descriptor's place is open there alone, and a child would inherit it."""
+    target = os.dup(0)
+    descriptors.put_in_place(os.open("/dev/zero", os.O_RDONLY), target)
+    assert os.readlink(f"/proc/self/fd/{target}") == "/dev/zero"
+    assert os.get_inheritable(target)
+    os.close(target)
+
+
+def test_write_all(no_leak: None) -> None:
+    """All of it is written, though the kernel takes it in pieces; without a reader it is an OSError."""
+    read, write = os.pipe()
+    data = os.urandom(1_000_000)
+    with ThreadPoolExecutor(1) as pool, os.fdopen(read, "rb", buffering=0) as reader:
+        received = pool.submit(reader.readall)
+        descriptors.write_all(write, data)
+        os.close(write)
+        assert received.result(20) == data
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError):
+        descriptors.write_all(write, b"x")
+    os.close(write)
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (0, 2), (0, 1, 2), ()])

@@ -107,6 +107,16 @@ def test_nobody_connects_before_mode_and_owner(path: str) -> None:
         file.remove()
 
 
+def test_replaced(path: str) -> None:
+    """Whoever may take the path whatever is there, as the one that holds the directory's lock, replaces the file."""
+    for _ in range(2):  # at first nothing is there
+        with bind_unix(path, 0o600, kind=socket.SOCK_SEQPACKET, replace=True)[0] as sock:
+            sock.listen()
+            assert sock.type == socket.SOCK_SEQPACKET
+            with pytest.raises(Unavailable, match="address already in use"):
+                bind_unix(path, 0o600)
+
+
 def test_stale_file_is_taken_over(path: str) -> None:
     """The file of a socket that nobody has any more is replaced."""
     leave_stale(path)
@@ -206,37 +216,43 @@ for line in sys.stdin:
 """
 
 
-def test_two_takers_of_one_stale_file(tmp_path: Path) -> None:
-    """Of two processes that take one stale path at the same time exactly one gets it, and is reached there."""
-    rounds = 40
-    with contextlib.ExitStack() as stack:
-        takers = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", TAKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-                )
+class Taker:
+    """A process that takes the paths that it is told."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self.process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", TAKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-            for _ in range(2)
-        ]
-        for taker in takers:
-            assert taker.stdout is not None
-            assert taker.stdout.readline() == "here\n"
-        wins = [0, 0]
-        for number in range(rounds):
+        )
+        assert self.heard() == "here"
+
+    def take(self, path: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+
+    def heard(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip()
+
+    def end(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(30)
+
+
+def test_two_takers_of_one_stale_file(tmp_path: Path) -> None:
+    """Of two processes that take one stale path at the same time exactly one gets it, and somebody listens there."""
+    with contextlib.ExitStack() as stack:
+        takers = [Taker(stack), Taker(stack)]
+        for number in range(40):
             path = str(tmp_path / f"{number}.sock")
             leave_stale(path)
             for taker in takers if number % 2 else reversed(takers):
-                assert taker.stdin is not None
-                taker.stdin.write(f"{path}\n")
-                taker.stdin.flush()
-            won = [taker.stdout is not None and taker.stdout.readline() == f"{path}\n" for taker in takers]
-            assert sorted(won) == [False, True]
-            wins = [count + one for count, one in zip(wins, won, strict=True)]
+                taker.take(path)
+            assert sorted(taker.heard() for taker in takers) == ["", path]
             client = reached(path)
             assert client is not None
             client.close()
-        assert sum(wins) == rounds
-        for taker in takers:
-            assert taker.stdin is not None
-            taker.stdin.close()
-            assert taker.wait(30) == 0
+        assert [taker.end() for taker in takers] == [0, 0]

@@ -52,7 +52,7 @@ def test_not_running_is_exit_3(tmp_path: Path, command: str) -> None:
     [
         (["--bind", "nonsense"], "bind 'nonsense': expected HOST:PORT"),
         (["--bind", "::1:80"], "an IPv6 address stands in brackets"),
-        (["--bind", "127.0.0.1:0", "--port", "1"], "--bind and --port say the same thing"),
+        (["--bind", "127.0.0.1:0", "--port", "1"], "--bind, --port each say where to listen"),
         (["--workers", "0"], "at least 1 worker"),
         (["--name", "a b"], "cannot be named 'a b'"),
         (["--health-path", "healthz"], "--health-path begins with /"),

@@ -91,15 +91,19 @@ def test_a_half_read_head_completes(service: Service) -> None:
     assert b"worker 1.1" in _read(client)
 
 
-def test_a_request_in_progress_finishes(service: Service) -> None:
-    """A slow request is answered in full, and its connection told to close."""
-    client = open_socket(service.address())
-    client.sendall(_get("/slow?ms=1500"))
-    eventually(lambda: any("in-progress" in w.classes for w in service.workers()), "it is under way")
-    assert service.reload().returncode == 0
-    answer = _read(client).lower()
-    assert b"slow hello from worker 1.1" in answer
-    assert b"connection: close" in answer
+def test_a_request_in_progress_finishes(tmp_path: Path) -> None:
+    """A request under way at the cut-over is answered in full, and its connection told to close."""
+    service = Service(tmp_path)
+    wait = '    if scope["path"] == "/wait":\n        await scope["state"]["stillup"].draining\n    body ='
+    service.write(APP.replace("    body =", wait))
+    with service:
+        client = open_socket(service.address())
+        client.sendall(_get("/wait"))
+        eventually(lambda: any("in-progress" in w.classes for w in service.workers()), "it is under way")
+        assert service.reload().returncode == 0
+        answer = _read(client).lower()
+        assert b"x-gen: 1" in answer
+        assert b"connection: close" in answer
 
 
 def test_an_upload_finishes(service: Service) -> None:

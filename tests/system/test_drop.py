@@ -33,6 +33,7 @@ def _service(
         environment=path,
     )
     service.write(GOOD)
+    service.tracebacks_expected = True  # the rejected one's
     return service
 
 

@@ -1,0 +1,223 @@
+"""Children of ours, from spawn to reap."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.host.processes import HANDLED, Process, signal_name, spawn
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 20.0
+
+
+@contextlib.contextmanager
+def child(*argv: str, environment: dict[str, str] | None = None) -> Iterator[tuple[Process, int, int]]:
+    """A child and the reading ends of its stdout and stderr; it is ended and reaped if it still is there."""
+    out, out_end = os.pipe()
+    err, err_end = os.pipe()
+    process = spawn(argv, environment or {}, out_end, err_end)
+    os.close(out_end)
+    os.close(err_end)
+    try:
+        yield process, out, err
+    finally:
+        if process.reap() is None:
+            process.signal(signal.SIGKILL)
+            ended(process)
+        process.close()
+        os.close(out)
+        os.close(err)
+
+
+def ended(process: Process) -> str | None:
+    """How it ended, as soon as its pidfd says that it has."""
+    poll = select.poll()
+    poll.register(process.pidfd, select.POLLIN)
+    assert poll.poll(DEADLINE * 1000), "it has not ended"
+    return process.reap()
+
+
+def read_all(fd: int) -> str:
+    with open(fd, closefd=False) as file:
+        return file.read()
+
+
+def field(pid: int, name: str) -> str:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    match = re.search(rf"^{name}:\s*(.*)$", text, re.MULTILINE)
+    assert match is not None
+    return match.group(1)
+
+
+def mask(pid: int, name: str) -> set[int]:
+    bits = int(field(pid, name), 16)
+    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Process]:
+    """A child that has said, by itself, that it runs."""
+    with child("/bin/sh", "-c", "echo here; exec /bin/sleep 60") as (process, out, _):
+        assert os.read(out, 64) == b"here\n"
+        yield process
+
+
+def is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # the one that listed the others
+        return False
+
+
+def test_what_a_child_starts_with() -> None:
+    """A child leads a process group of its own, has /dev/null as its stdin, and the HANDLED signals blocked."""
+    with running() as process:
+        assert os.getpgid(process.pid) == process.pid
+        assert os.readlink(f"/proc/{process.pid}/fd/0") == "/dev/null"
+        assert mask(process.pid, "SigBlk") == set(HANDLED)
+
+
+def test_ignored_signals_are_not_handed_on() -> None:
+    """A child ignores neither SIGPIPE and SIGXFSZ, as Python does, nor SIGCHLD, as we may have been started to."""
+    ignored = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD}
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert ignored <= mask(os.getpid(), "SigIgn")
+        with running() as process:
+            assert not ignored & mask(process.pid, "SigIgn")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_output_and_environment() -> None:
+    """A child's stdout and stderr are the two that it was given, and its environment is the given one alone."""
+    script = "echo out $0; echo err >&2; exec /usr/bin/env"
+    with child("/bin/sh", "-c", script, "name", environment={"ONLY": "this"}) as (process, out, err):
+        lines = read_all(out).splitlines()
+        assert lines[0] == "out name"
+        assert "ONLY=this" in lines
+        assert "HOME" not in {line.partition("=")[0] for line in lines}
+        assert read_all(err) == "err\n"
+        assert ended(process) == "exited 0"
+
+
+def test_no_other_descriptors() -> None:
+    """A child has its three standard descriptors, and none that we have opened."""
+    with Path("/dev/zero").open("rb"), running() as process:
+        # Whoever runs the tests may have started them with more.
+        inherited = {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and is_inheritable(fd)}
+        assert set(map(int, os.listdir(f"/proc/{process.pid}/fd"))) - inherited == {0, 1, 2}
+
+
+def test_inheritable_descriptors_are_closed() -> None:
+    """After close_on_exec_all a child has none of the descriptors that we were started with above stderr."""
+    script = (
+        "import os; from supervisor.host import processes; processes.close_on_exec_all(); "
+        "process = processes.spawn(['/bin/ls', '-l', '/proc/self/fd'], {}, 1, 2); os.waitpid(process.pid, 0)"
+    )
+    with Path("/dev/zero").open("rb") as zero:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            pass_fds=[zero.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    assert " 0 -> /dev/null" in done.stdout
+    assert "/dev/zero" not in done.stdout
+
+
+def test_descriptor_limit() -> None:
+    """After raise_descriptor_limit we and our children may have as many descriptors as the hard limit allows."""
+    script = (
+        "import os, resource; from supervisor.host import processes; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200)); processes.raise_descriptor_limit(); "
+        "process = processes.spawn(['/bin/sh', '-c', 'ulimit -n'], {}, 1, 2); os.waitpid(process.pid, 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "200\n"
+
+
+def test_alive() -> None:
+    """While the process lives reap says None, however often it is asked."""
+    with running() as process:
+        assert process.reap() is None
+        assert process.reap() is None
+
+
+@pytest.mark.parametrize(
+    ("script", "end"),
+    [
+        ("exit 0", "exited 0"),
+        ("exit 3", "exited 3"),
+        ("kill -SEGV $$", "killed by SIGSEGV"),
+        ("kill -KILL $$", "killed by SIGKILL"),
+        ("kill -40 $$", "killed by signal 40"),
+    ],
+)
+def test_how_it_ended(script: str, end: str) -> None:
+    """Reap tells a code from a signal, by its name where it has one, and takes the process out of the table."""
+    with child("/bin/sh", "-c", f"ulimit -c 0; {script}") as (process, _, _):
+        assert ended(process) == end
+        assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_reaped_by_somebody_else() -> None:
+    """Of a process that somebody else has reaped, such as a library in our own, reap says that it has ended."""
+    with child("/bin/true") as (process, _, _):
+        os.waitpid(process.pid, 0)
+        assert process.reap() == "ended; how is not known"
+
+
+def test_signal() -> None:
+    """A signal reaches the process, and a handled one waits until the child has unblocked it."""
+    script = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('here', flush=True); "
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]); signal.pause()"
+    )
+    with child(sys.executable, "-c", script) as (process, out, _):
+        process.signal(signal.SIGTERM)
+        assert read_all(out) == "here\n"
+        assert ended(process) == "exited 7"
+
+
+def test_signal_to_one_that_has_ended() -> None:
+    """A signal to a process that has ended, reaped or not, does nothing, and hits nobody else."""
+    with child("/bin/true") as (process, _, _):
+        poll = select.poll()
+        poll.register(process.pidfd, select.POLLIN)
+        assert poll.poll(DEADLINE * 1000)
+        process.signal(signal.SIGKILL)
+        assert process.reap() == "exited 0"
+        process.signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("program", ["/nowhere/at/all", "/etc/passwd", "/"])
+def test_what_cannot_be_started(program: str) -> None:
+    """A program that is not there or cannot be executed is an OSError at once, and no child is left of it."""
+    before = os.listdir("/proc/self/task")
+    children = Path(f"/proc/self/task/{before[0]}/children").read_text(encoding="ascii")
+    with pytest.raises(OSError, match=re.escape(program)):
+        spawn([program], {}, 1, 2)
+    assert Path(f"/proc/self/task/{before[0]}/children").read_text(encoding="ascii") == children
+
+
+def test_signal_names() -> None:
+    """A signal is told by its name, one without a name by its number."""
+    assert (signal_name(15), signal_name(9), signal_name(50)) == ("SIGTERM", "SIGKILL", "signal 50")

@@ -1,0 +1,384 @@
+"""The worker's side of the hand-off, against a supervisor at the other end of a real socket, well behaved or not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import PeerError
+from supervisor.host import descriptors
+from supervisor.host.sockets import describe
+from supervisor.wire import handoff
+from supervisor.wire.handoff import (
+    Accept,
+    Batch,
+    BootFailed,
+    FromSupervisor,
+    FromWorker,
+    Hello,
+    ListenerInfo,
+    Offer,
+    Refusal,
+    Taken,
+    Welcome,
+)
+from supervisor.worker import session as module
+from supervisor.worker.session import Session, take_over
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+NONCE = "the nonce"
+
+
+@dataclass
+class Supervisor:
+    """One end of the hand-off; it says what it is told to say, and keeps what it hears."""
+
+    sock: socket.socket
+    listeners: list[socket.socket]
+    heard: list[FromWorker] = field(default_factory=list)
+
+    def hear(self) -> FromWorker | None:
+        """The worker's next word, or None at its end."""
+        packet, fds = descriptors.receive(self.sock, handoff.MESSAGE_LIMIT, handoff.BATCH_LIMIT)
+        assert not fds
+        if not packet:
+            return None
+        self.heard.append(handoff.decode_from_worker(packet))
+        return self.heard[-1]
+
+    def say(self, message: FromSupervisor, *fds: int) -> None:
+        descriptors.send(self.sock, handoff.encode(message), fds)
+
+    @property
+    def infos(self) -> list[ListenerInfo]:
+        return [describe(f"name-{number}", sock) for number, sock in enumerate(self.listeners)]
+
+    def welcome(self, *, protocol: int = handoff.PROTOCOL, outputs: int = 2) -> None:
+        """Up to the worker's word that it has its outputs."""
+        self.hear()
+        message = Welcome(
+            protocol=protocol,
+            worker=1,
+            generation=3,
+            app="app:app",
+            directory="/srv",
+            app_dir="/srv",
+            options={},
+            drain_timeout=30.0,
+            boot_timeout=60.0,
+        )
+        with open(os.devnull, "wb") as null:
+            self.say(message, *[null.fileno()] * outputs)
+
+    def offer(self, infos: list[ListenerInfo] | None = None) -> None:
+        """Up to the worker's word that it knows what is to come."""
+        self.welcome()
+        self.hear()
+        self.say(Offer(self.infos if infos is None else infos))
+        self.hear()
+
+    def batch(self, *socks: socket.socket, count: int | None = None) -> None:
+        self.say(Batch(len(socks) if count is None else count), *[sock.fileno() for sock in socks])
+
+
+Script = Callable[[Supervisor], None]
+
+
+@contextlib.contextmanager
+def supervised(path: str, script: Script) -> Iterator[Supervisor]:
+    """A supervisor that has two listeners and plays the script for whoever connects; its end is waited for."""
+    failures: list[BaseException] = []
+    with contextlib.ExitStack() as stack:
+        door = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        door.bind(path)
+        door.listen()
+        door.settimeout(20)
+        listeners = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))),
+            stack.enter_context(socket.socket(socket.AF_UNIX)),
+        ]
+        listeners[1].bind("")
+        listeners[1].listen()
+        # Connected by the script's thread; there before it so that what it heard can be asked for.
+        supervisor = Supervisor(door, listeners)
+
+        def play() -> None:
+            try:
+                connection, _ = door.accept()
+                with connection:
+                    connection.settimeout(20)
+                    supervisor.sock = connection
+                    script(supervisor)
+            except BaseException as error:  # noqa: BLE001 - raised again where the test sees it
+                failures.append(error)
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        try:
+            yield supervisor
+        finally:
+            thread.join(30)
+    assert not failures, failures
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where the supervisor's door is."""
+    return str(tmp_path / "handoff.sock")
+
+
+def close(session: Session) -> None:
+    session.close()
+    descriptors.close([session.stdout, session.stderr])
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_take_over(path: str, batches: int) -> None:
+    """A worker that was handed everything, in one batch or several, holds outputs and working listeners by name."""
+
+    def script(supervisor: Supervisor) -> None:
+        supervisor.offer()
+        for number in range(batches):
+            share = supervisor.listeners[number::batches]
+            supervisor.batch(*share)
+            supervisor.hear()
+
+    with supervised(path, script) as supervisor:
+        session = take_over(path, NONCE)
+        assert (session.welcome.worker, session.welcome.generation, session.welcome.app) == (1, 3, "app:app")
+        for number, (name, listener) in enumerate(session.listeners):
+            assert describe(name, listener) == supervisor.infos[number]
+            with socket.socket(listener.family) as client:
+                client.connect(listener.getsockname())
+                listener.accept()[0].close()
+        for output in (session.stdout, session.stderr):
+            assert os.readlink(f"/proc/self/fd/{output}") == os.devnull
+            assert not os.get_inheritable(output)
+        close(session)
+    share = [Taken(2)] if batches == 1 else [Taken(1), Taken(1)]
+    assert supervisor.heard == [Hello(handoff.PROTOCOL, NONCE), Taken(0), Taken(0), *share]
+
+
+def test_no_listeners(path: str) -> None:
+    """A supervisor without listeners can hand over as well."""
+    with supervised(path, lambda supervisor: supervisor.offer([])):
+        session = take_over(path, NONCE)
+        assert session.listeners == []
+        close(session)
+
+
+def refuse(supervisor: Supervisor) -> None:
+    supervisor.hear()
+    supervisor.say(Refusal("no worker with that nonce is expected"))
+
+
+def refuse_late(supervisor: Supervisor) -> None:
+    supervisor.welcome()
+    supervisor.hear()
+    supervisor.say(Refusal("too late"))
+
+
+def hang_up_on_hello(supervisor: Supervisor) -> None:
+    supervisor.hear()
+
+
+def hang_up_on_welcome(supervisor: Supervisor) -> None:
+    supervisor.welcome()
+    supervisor.hear()
+
+
+def hang_up_on_offer(supervisor: Supervisor) -> None:
+    supervisor.offer()
+
+
+def hang_up_between_batches(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(supervisor.listeners[0])
+    supervisor.hear()
+
+
+def speak_another_protocol(supervisor: Supervisor) -> None:
+    supervisor.welcome(protocol=99)
+
+
+def give_one_output(supervisor: Supervisor) -> None:
+    supervisor.welcome(outputs=1)
+
+
+def give_three_outputs(supervisor: Supervisor) -> None:
+    supervisor.welcome(outputs=3)
+
+
+def skip_the_welcome(supervisor: Supervisor) -> None:
+    supervisor.hear()
+    supervisor.say(Offer([]), 0, 1)
+
+
+def talk_nonsense(supervisor: Supervisor) -> None:
+    supervisor.hear()
+    descriptors.send(supervisor.sock, b"nonsense", [0, 1])
+
+
+def talk_too_long(supervisor: Supervisor) -> None:
+    supervisor.hear()
+    descriptors.send(supervisor.sock, b"x" * (handoff.MESSAGE_LIMIT + 1), [0, 1])
+
+
+def give_too_many_descriptors(supervisor: Supervisor) -> None:
+    supervisor.hear()
+    descriptors.send(supervisor.sock, b"{}", [0] * (handoff.BATCH_LIMIT + 2))
+
+
+EARLY: list[tuple[Script, str]] = [
+    (refuse, "turned away by the supervisor: no worker with that nonce is expected"),
+    (hang_up_on_hello, "the supervisor hung up"),
+    (speak_another_protocol, "the supervisor speaks protocol 99, this worker 1"),
+    (give_one_output, "the supervisor"),
+    (give_three_outputs, "the supervisor"),
+    (skip_the_welcome, "expected Welcome of the supervisor, got Offer"),
+    (talk_nonsense, "not a message of the hand-off protocol"),
+    (talk_too_long, "the packet was cut short"),
+    (give_too_many_descriptors, "the descriptors were cut short"),
+]
+
+
+@pytest.mark.parametrize(("script", "message"), EARLY, ids=[script.__name__ for script, _ in EARLY])
+def test_misbehaviour_before_the_listeners(path: str, script: Script, message: str) -> None:
+    """A supervisor that breaks off or breaks the protocol at its welcome is a PeerError; the worker says no more."""
+
+    def whole(supervisor: Supervisor) -> None:
+        script(supervisor)
+        if not script.__name__.startswith("hang_up"):
+            assert supervisor.hear() is None
+
+    with supervised(path, whole) as supervisor, pytest.raises(PeerError, match=message):
+        take_over(path, NONCE)
+    assert supervisor.heard == [Hello(handoff.PROTOCOL, NONCE)]
+
+
+def announce_more_than_come(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(*supervisor.listeners, count=3)
+
+
+def announce_fewer_than_come(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(*supervisor.listeners, count=1)
+
+
+def announce_none(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch()
+
+
+def give_more_than_offered(supervisor: Supervisor) -> None:
+    supervisor.offer(supervisor.infos[:1])
+    supervisor.batch(*supervisor.listeners)
+
+
+def give_the_wrong_order(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(*reversed(supervisor.listeners))
+
+
+def give_a_wrong_last(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(supervisor.listeners[0], supervisor.listeners[0])
+
+
+def give_one_that_does_not_listen(supervisor: Supervisor) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        supervisor.offer([describe("bound", bound), *supervisor.infos])
+        supervisor.batch(bound, *supervisor.listeners)
+
+
+def give_no_socket(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    with open(os.devnull, "rb") as null:
+        supervisor.say(Batch(2), null.fileno(), supervisor.listeners[1].fileno())
+
+
+def say_accept_too_soon(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.say(Accept(), 0)
+
+
+LATE: list[tuple[Script, str]] = [
+    (refuse_late, "turned away by the supervisor: too late"),
+    (announce_more_than_come, "3 listeners were announced, 2 came"),
+    (announce_fewer_than_come, "1 listeners were announced, 2 came"),
+    (announce_none, "0 listeners were announced, 0 came"),
+    (give_more_than_offered, "2 listeners were announced, 2 came"),
+    (give_the_wrong_order, "listener 'name-0': what came is not the listening socket 127.0.0.1"),
+    (give_a_wrong_last, "listener 'name-1': what came is not the listening socket unix:@"),
+    (give_one_that_does_not_listen, "listener 'bound': what came is not the listening socket"),
+    (give_no_socket, "listener 'name-0': what came is no socket"),
+    (say_accept_too_soon, "expected Batch of the supervisor, got Accept"),
+]
+
+
+@pytest.mark.parametrize(("script", "message"), LATE, ids=[script.__name__ for script, _ in LATE])
+def test_misbehaviour_at_the_listeners(path: str, script: Script, message: str) -> None:
+    """A supervisor that hands over something else than it should is a PeerError, and is told why before the end."""
+
+    def whole(supervisor: Supervisor) -> None:
+        script(supervisor)
+        assert isinstance(supervisor.hear(), BootFailed)
+        assert supervisor.hear() is None
+
+    with supervised(path, whole) as supervisor, pytest.raises(PeerError, match=message) as caught:
+        take_over(path, NONCE)
+    assert supervisor.heard[-1] == BootFailed("listeners", str(caught.value))
+
+
+@pytest.mark.parametrize("script", [hang_up_on_welcome, hang_up_on_offer, hang_up_between_batches])
+def test_hang_up_at_the_listeners(path: str, script: Script) -> None:
+    """A supervisor that hangs up when the worker waits for listeners is a PeerError."""
+    with supervised(path, script), pytest.raises(PeerError, match="the supervisor hung up"):
+        take_over(path, NONCE)
+
+
+def test_nobody_there(path: str) -> None:
+    """Without a supervisor the worker gets the kernel's own word for it."""
+    with pytest.raises(FileNotFoundError):
+        take_over(path, NONCE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_somebody_elses_door(path: str) -> None:
+    """A door on which another user listens is not believed: not even the nonce is said to him."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind(path)
+        os.seteuid(1)
+        try:
+            door.listen()
+        finally:
+            os.seteuid(0)
+        with pytest.raises(PeerError, match=f"{path} is somebody else's"):
+            take_over(path, NONCE)
+        door.settimeout(20)
+        connection, _ = door.accept()
+        with connection:
+            assert connection.recv(64) == b""
+
+
+def test_says_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that says nothing is given up after the deadline of a step."""
+    monkeypatch.setattr(module, "HELLO_DEADLINE", 0.1)
+
+    def script(supervisor: Supervisor) -> None:
+        supervisor.welcome()
+        supervisor.hear()
+        assert supervisor.hear() is None
+
+    with supervised(path, script), pytest.raises(TimeoutError):
+        take_over(path, NONCE)
