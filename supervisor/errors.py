@@ -5,8 +5,9 @@
     │   ├── NotPermitted   the kernel says the caller is somebody without that right
     │   ├── UsageError     a flag, a key or an address that means nothing
     │   └── Unavailable    an address, a file or a directory that somebody else holds
-    ├── PeerError          the other end's: gone, cut short, or outside the protocol
-    └── Bug                ours
+    └── PeerError          the other end's: gone, cut short, or outside the protocol
+
+What is ours to blame has no class here: it is whatever Python raises, and is logged with its traceback.
 
 A message names the thing and the way out of it; it is shown to operators as it is.
 """
@@ -52,7 +53,3 @@ class Unavailable(Refused):
 
 class PeerError(StillupError):
     """The other end is gone, was cut short or broke the protocol."""
-
-
-class Bug(StillupError):
-    """An invariant of our own does not hold."""

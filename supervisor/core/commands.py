@@ -67,13 +67,6 @@ class SetTimer:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
-    """A rollout has its one outcome: it was cut over, or aborted."""
-
-    rollout: int
-
-
-@dataclass(frozen=True, slots=True)
 class CloseListeners:
     """End the custody of every listener."""
 
@@ -93,4 +86,4 @@ class Exit:
     code: int
 
 
-Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | Settle | CloseListeners | Announce | Exit
+Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | CloseListeners | Announce | Exit

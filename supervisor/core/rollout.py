@@ -19,7 +19,6 @@ from supervisor.core.commands import (
     Exit,
     Hurry,
     Kill,
-    Settle,
     Terminate,
 )
 from supervisor.core.events import (
@@ -96,7 +95,7 @@ class _Turn(Turn):
                 self.timer(timer)
             case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
                 self.boot(event)
-            case Reported() | ChannelLost() | Exited():
+            case _:
                 self.life(event)
 
     # Requests
@@ -182,7 +181,7 @@ class _Turn(Turn):
                 self.fail(worker, stage, message)
             case BecameReady(_, probe):
                 self.ready(self.move(worker, Step.READY), probe)
-            case BeganServing():
+            case _:
                 self.serving(self.move(worker, Step.SERVE))
 
     def ready(self, worker: Worker, probe: str) -> None:
@@ -223,9 +222,9 @@ class _Turn(Turn):
                     self.refill(worker.generation)
             case ChannelLost(_, message):
                 self.channel_lost(worker, message)
-            case Exited(_, how, output):
-                failure = worker.failure or Failure("exit", how)
-                self.gone(worker, replace(failure, worker=worker.name, pid=worker.pid, output=output))
+            case _:
+                failure = worker.failure or Failure("exit", event.how)
+                self.gone(worker, replace(failure, worker=worker.name, pid=worker.pid, output=event.output))
 
     def channel_lost(self, worker: Worker, message: str) -> None:
         if worker.state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING):
@@ -321,7 +320,6 @@ class _Turn(Turn):
         self.fleet = replace(self.fleet, state=after(SERVICE, self.fleet.state, Step.SERVE))
         rollout = replace(rollout, state=after(ROLLOUT, rollout.state, Step.CUT_OVER), cut=self.now)
         self.fleet = self.fleet.with_rollout(rollout)
-        self.commands.append(Settle(rollout.id))
         self.announce("rollout.cut-over", rollout=rollout.id, generation=generation.id, previous=rollout.previous)
         self.finish_rollouts()
 
@@ -329,7 +327,6 @@ class _Turn(Turn):
         state = after(ROLLOUT, rollout.state, Step.ABORT)
         rollout = replace(rollout, state=state, ended=self.now, reason=reason, failure=failure)
         self.fleet = self.fleet.with_rollout(rollout)
-        self.commands.append(Settle(rollout.id))
         self.announce(
             "rollout.aborted",
             rollout=rollout.id,

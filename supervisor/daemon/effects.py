@@ -20,7 +20,6 @@ from supervisor.core.commands import (
     Hurry,
     Kill,
     SetTimer,
-    Settle,
     Spawn,
     Terminate,
 )
@@ -97,8 +96,8 @@ class LiveEffects:
                 self._holder.close()
             case Announce(kind, data):
                 self._feed.announce(kind, data)
-            case Settle() | Exit():
-                pass  # whoever waits for these watches the fleet
+            case Exit():
+                pass  # the engine's own, and its last
 
     def close(self) -> None:
         """Let go of everything; no worker is left by now."""

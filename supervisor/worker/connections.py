@@ -28,7 +28,9 @@ LAST_WORDS = 1.0
 def count(site: Site) -> dict[str, int]:
     """Open connections by class; requests whose answer is out and whose task still runs count as ``background``."""
     classes = Counter(str(kind) for kind in (classify(c) for c in site.state.connections) if kind is not None)
-    background = len(site.state.tasks) - sum(classes[kind] for kind in _WITH_TASK)
+    # A task that has ended leaves the set a turn of the loop later.
+    running = sum(not task.done() for task in site.state.tasks)
+    background = running - sum(classes[kind] for kind in _WITH_TASK)
     if background > 0:
         classes["background"] = background
     return dict(classes)

@@ -45,7 +45,7 @@ def test_every_class_has_a_rule() -> None:
 
 def test_the_classes_keep_their_words() -> None:
     """The words by which workers report and operators read the classes are part of the control API."""
-    words = "unread idle half-read in-progress answered stream websocket other"
+    words = "unread idle half-read in-progress answered stream upgrading websocket other"
     assert [str(kind) for kind in ConnectionClass] == words.split()
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from supervisor.core.commands import Accept, BeginDrain, Exit, Kill, SetTimer, Settle, Spawn, Terminate
+from supervisor.core.commands import Accept, Announce, BeginDrain, Exit, Kill, SetTimer, Spawn, Terminate
 from supervisor.core.events import (
     BecameReady,
     BeganServing,
@@ -90,7 +90,8 @@ class World(RuleBasedStateMachine):
                 case SetTimer(timer, at):
                     assert at >= self.now
                     self.timers.append((at, timer))
-                case Settle(rollout):
+                case Announce("rollout.cut-over" | "rollout.aborted", data):
+                    rollout = int(str(data["rollout"]))
                     self.settled[rollout] += 1
                     self.check_outcome(rollout)
                 case Accept(serial):
@@ -281,7 +282,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def draining_generations_are_bounded(self) -> None:
         if self.fleet.state in (ServiceState.STARTING, ServiceState.SERVING):
-            assert self.fleet.draining <= self.fleet.policy.max_draining, "law 11"
+            assert self.fleet.count(GenerationState.DRAINING) <= self.fleet.policy.max_draining, "law 11"
 
     @invariant()
     def every_wait_has_a_timer(self) -> None:

@@ -74,14 +74,15 @@ def test_the_ways_of_a_worker() -> None:
 
 
 def test_the_ways_of_a_generation() -> None:
-    """A generation serves only after all were ready and all accepted; after that it can only drain."""
+    """A generation serves only after all were ready and all accepted, then drains; one that took nothing is ended."""
     assert ways(GENERATION, GenerationState) == listed("""
         booting -ready-> admitting
-        booting -abort-> draining
+        booting -abort-> stopping
         admitting -cut-over-> serving
         admitting -abort-> draining
         serving -drain-> draining
         draining -end-> gone
+        stopping -end-> gone
     """)
 
 

@@ -69,14 +69,14 @@ def test_who_serves_and_how_many_drain() -> None:
     """The one generation that serves is found among others, and the draining ones are counted."""
     fleet = Fleet()
     assert fleet.serving is None
-    assert fleet.draining == 0
+    assert fleet.count(GenerationState.DRAINING) == 0
     for number, state in enumerate(
         (GenerationState.DRAINING, GenerationState.DRAINING, GenerationState.SERVING, GenerationState.BOOTING), 1
     ):
         fleet = fleet.with_generation(generation(number, state))
     assert fleet.serving is not None
     assert fleet.serving.id == 3
-    assert fleet.draining == 2
+    assert fleet.count(GenerationState.DRAINING) == 2
 
 
 @given(states=st.lists(st.sampled_from(RolloutState), max_size=3 * HISTORY))

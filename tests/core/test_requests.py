@@ -17,7 +17,6 @@ from supervisor.core.commands import (
     Hurry,
     Kill,
     SetTimer,
-    Settle,
     Spawn,
     Terminate,
 )
@@ -126,7 +125,7 @@ def test_a_later_request_supersedes_the_one_under_way() -> None:
     story.reload()
     story.now = 61.0
     story.reload(OLD)
-    assert story.orders == [Settle(2), Terminate(2), Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert story.orders == [Terminate(2), Spawn(3, 3, 1, OLD, 60.0, 30.0)]
     assert story.news["rollout.aborted"] == {
         "rollout": 2,
         "generation": 2,
@@ -145,7 +144,7 @@ def test_who_was_told_to_accept_drains_when_superseded() -> None:
     story.ready(3, 4)
     story.serve(3)
     story.reload(OLD)
-    assert story.orders[:3] == [Settle(2), BeginDrain(3, 30.0, final=False), BeginDrain(4, 30.0, final=False)]
+    assert story.orders[:2] == [BeginDrain(3, 30.0, final=False), BeginDrain(4, 30.0, final=False)]
     story.serve(4)
     assert (story.orders, story.news) == ([], {})
     assert story.states()[2] is GenerationState.DRAINING
@@ -165,7 +164,7 @@ def test_a_reload_waits_while_too_many_generations_drain() -> None:
     story = at_the_limit()
     story.reload(OLD)
     assert story.orders == [Hurry(1)]
-    assert story.news == {"rollout.waiting": {"rollout": 3, "draining": 1}}
+    assert story.news == {"rollout.waiting": {"rollout": 3}}
     assert (story.rollout(3).state, story.rollout(3).generation) == (RolloutState.WAITING, None)
 
 
@@ -186,7 +185,7 @@ def test_a_reload_that_waits_can_be_superseded() -> None:
     story = at_the_limit()
     story.reload(OLD)
     story.reload(NEW)
-    assert story.orders == [Settle(3), Hurry(1)]
+    assert story.orders == [Hurry(1)]
     assert story.news["rollout.aborted"]["generation"] is None
     story.exit(1)
     assert story.orders == [Spawn(3, 3, 1, NEW, 60.0, 30.0)]
@@ -295,19 +294,49 @@ def test_a_stop_drains_for_good() -> None:
 
 
 def test_a_stop_asked_again_hurries_and_a_third_time_kills() -> None:
-    """The second request sends SIGTERM to whoever drains, the third SIGKILL, and the fourth finds nothing to add."""
+    """Insisted on, a stop ends at once whoever drains; a third time it kills, and the fourth finds nothing to add."""
     story = serving(size=1)
     story.tell(StopAsked("SIGTERM"))
-    story.tell(StopAsked("SIGINT"))
-    assert story.orders == [Terminate(1)]
+    story.tell(StopAsked("SIGINT", insist=True))
+    assert story.orders == [BeginDrain(1, 0.0, final=True), Terminate(1)]
     assert story.news == {"service.hurried": {"why": "SIGINT"}}
     assert story.timers[Timer(TimerKind.TERM, 1)] == 65.0
-    story.tell(StopAsked("SIGINT"))
+    story.tell(StopAsked("SIGINT", insist=True))
     assert story.orders == [Kill(1)]
-    story.tell(StopAsked("SIGINT"))
+    story.tell(StopAsked("SIGINT", insist=True))
     assert story.orders == []
     story.exit(1)
     assert story.orders == [Exit(0)]
+
+
+def test_a_stop_asked_by_two_is_one_stop() -> None:
+    """A second request that does not insist cuts nobody short."""
+    story = serving(size=1)
+    story.tell(StopAsked("SIGTERM"))
+    story.tell(StopAsked("somebody else"))
+    assert (story.orders, story.news) == ([], {})
+
+
+def test_what_never_served_does_not_count_as_draining() -> None:
+    """While one generation drains, a reload that supersedes another begins at once and hurries nobody."""
+    story = serving(size=1, policy=Policy(max_draining=2))
+    story.reload()
+    story.ready(2)
+    story.serve(2)
+    story.reload()
+    story.reload(OLD)
+    assert story.orders == [Terminate(3), Spawn(4, 4, 1, OLD, 60.0, 30.0)]
+
+
+def test_too_many_that_never_served_are_waited_for_in_peace() -> None:
+    """Reloads that supersede each other faster than their workers can leave wait for those, and hurry no client."""
+    story = serving(size=1, policy=Policy(max_draining=1))
+    story.reload()
+    story.reload(OLD)
+    assert story.orders == [Terminate(2)]
+    assert "rollout.waiting" in story.news
+    story.exit(2)
+    assert story.orders == [Spawn(3, 3, 1, OLD, 60.0, 30.0)]
 
 
 def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:
@@ -326,7 +355,7 @@ def test_a_stop_calls_off_the_rollout_under_way() -> None:
     story = serving(size=1)
     story.reload()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [Settle(2), Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True)]
+    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True)]
     rollout = story.rollout(2)
     assert (rollout.state, rollout.reason, rollout.failure) == (RolloutState.ABORTED, "stopping", None)
 
@@ -355,7 +384,7 @@ def test_a_stop_of_the_first_boot_is_no_failure() -> None:
     """A service that is stopped before it served leaves with 0."""
     story = begin(size=1)
     story.tell(StopAsked("SIGINT"))
-    assert story.orders == [Settle(1), Terminate(1), CloseListeners()]
+    assert story.orders == [Terminate(1), CloseListeners()]
     story.exit(1)
     assert story.orders == [Exit(0)]
 

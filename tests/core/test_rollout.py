@@ -15,7 +15,6 @@ from supervisor.core.commands import (
     Command,
     Exit,
     SetTimer,
-    Settle,
     Spawn,
     Terminate,
 )
@@ -153,7 +152,7 @@ def test_the_service_serves_when_all_workers_do() -> None:
     assert (story.orders, story.state()) == ([], ServiceState.STARTING)
     story.now = 4.0
     story.serve(2)
-    assert story.orders == [Settle(1)]
+    assert story.orders == []
     assert list(story.news) == ["rollout.cut-over", "rollout.done"]
     assert story.news["rollout.cut-over"] == {"rollout": 1, "generation": 1, "previous": None}
     assert story.news["rollout.done"] == {"rollout": 1, "generation": 1}
@@ -168,7 +167,7 @@ def test_a_first_generation_that_fails_ends_the_supervisor() -> None:
     story = begin()
     story.ready(2)
     story.tell(Spawned(1, 101), HelloSaid(1), BootFailed(1, "import", "no module"), Exited(1, "exited 1", "Traceback"))
-    assert story.orders == [Terminate(1), Settle(1), Terminate(2), CloseListeners()]
+    assert story.orders == [Terminate(1), Terminate(2), CloseListeners()]
     assert story.news["service.stopping"] == {"why": "generation 1 could not start"}
     assert story.state() is ServiceState.STOPPING
     story.exit(2)
@@ -181,14 +180,14 @@ def test_a_first_generation_that_fails_alone_ends_the_supervisor_at_once() -> No
     """With one worker, its end is the generation's and the supervisor's."""
     story = begin(size=1)
     story.tell(SpawnFailed(1, "no memory"))
-    assert story.orders == [Settle(1), CloseListeners(), Exit(1)]
+    assert story.orders == [CloseListeners(), Exit(1)]
 
 
 def test_a_supervisor_that_keeps_trying_waits_for_the_next_reload() -> None:
     """With hot reload a first generation that fails leaves the supervisor starting, and the next one may serve."""
     story = begin(size=1, policy=Policy(keep_trying=True))
     story.tell(Spawned(1, 101), Exited(1, "exited 1"))
-    assert story.orders == [Settle(1)]
+    assert story.orders == []
     assert (story.state(), story.states()) == (ServiceState.STARTING, {})
     story.reload()
     assert story.rollout(2).previous is None
@@ -230,7 +229,7 @@ def test_the_cut_over_drains_the_old() -> None:
     story.ready(3, 4)
     story.now = 65.0
     story.serve(3, 4)
-    assert story.orders == [BeginDrain(1, 20.0, final=False), BeginDrain(2, 20.0, final=False), Settle(2)]
+    assert story.orders == [BeginDrain(1, 20.0, final=False), BeginDrain(2, 20.0, final=False)]
     assert story.timers[Timer(TimerKind.DRAIN, 1)] == story.timers[Timer(TimerKind.DRAIN, 2)] == 89.0
     assert story.states() == {1: GenerationState.DRAINING, 2: GenerationState.SERVING}
     assert story.fleet.generations[1].drained_from == 65.0
@@ -280,11 +279,11 @@ def test_a_failure_to_import_keeps_the_old() -> None:
     story.now = 62.0
     story.tell(Spawned(3, 103), HelloSaid(3), BootFailed(3, "import", "no module named app"))
     assert (story.orders, story.news) == ([Terminate(3)], {})
-    assert story.timers[Timer(TimerKind.TERM, 3)] == 67.0
+    assert story.timers[Timer(TimerKind.TERM, 3)] == 72.0
     assert story.rollout(2).state is RolloutState.BOOTING
     story.now = 63.0
     story.tell(Exited(3, "exited 1", "Traceback"))
-    assert story.orders == [Settle(2), Terminate(4)]
+    assert story.orders == [Terminate(4)]
     assert story.news == {
         "rollout.aborted": {
             "rollout": 2,
@@ -297,7 +296,7 @@ def test_a_failure_to_import_keeps_the_old() -> None:
     rollout = story.rollout(2)
     assert (rollout.state, rollout.ended, rollout.reason) == (RolloutState.ABORTED, 63.0, "import")
     assert rollout.failure == Failure("import", "no module named app", "2.1", 103, "Traceback")
-    assert story.states() == {1: GenerationState.SERVING, 2: GenerationState.DRAINING}
+    assert story.states() == {1: GenerationState.SERVING, 2: GenerationState.STOPPING}
     story.exit(4)
     assert story.states() == {1: GenerationState.SERVING}
     assert story.state() is ServiceState.SERVING
@@ -352,7 +351,7 @@ def test_a_worker_that_does_not_accept_in_time_is_ended() -> None:
     story.fire(TimerKind.ADMIT, 4)
     assert story.orders == [Terminate(4)]
     story.exit(4)
-    assert story.orders == [Settle(2), BeginDrain(3, 30.0, final=False)]
+    assert story.orders == [BeginDrain(3, 30.0, final=False)]
     failure = story.rollout(2).failure
     assert failure == Failure("accept", "did not begin to accept within 2.5 s", "2.2", 104)
     assert story.states() == {1: GenerationState.SERVING, 2: GenerationState.DRAINING}

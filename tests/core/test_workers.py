@@ -264,7 +264,7 @@ def test_a_channel_that_is_lost_on_the_way_out_changes_nothing() -> None:
     for after in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
         story.tell(ChannelLost(1, "closed"))
         assert (story.orders, story.news, story.states()) == ([], {}, {1: after})
-        story.tell(StopAsked("test"))
+        story.tell(StopAsked("test", insist=True))
 
 
 # It does not leave
@@ -295,12 +295,20 @@ def test_a_replacement_that_does_not_accept_in_time_is_replaced() -> None:
     assert story.news["worker.died"]["why"] == "1.1 (pid 102) did not begin to accept within 2 s"
 
 
+def test_a_worker_that_dies_while_it_drains_is_told() -> None:
+    """An old worker that crashes with what it still held is on the feed; one that leaves in order is not."""
+    for how, told in (("killed by SIGSEGV", True), ("exited 0", False)):
+        story = Story()
+        story.tell(StopAsked("test"), Exited(1, how))
+        assert ("worker.lost" in story.news) is told
+
+
 @pytest.mark.parametrize("hurry", [1, 2])
 def test_an_order_to_leave_is_given_again_when_the_process_exists(hurry: int) -> None:
     """A worker that was told to leave before its process existed could not hear it, and is told when it exists."""
     story = Story()
     story.die(1, age=60.0)
-    story.tell(*[StopAsked("test")] * hurry)
+    story.tell(*[StopAsked("test", insist=True)] * hurry)
     order = Terminate(2) if hurry == 1 else Kill(2)
     assert order in story.orders
     story.tell(Spawned(2, 102))
@@ -336,7 +344,7 @@ def test_a_timer_that_comes_late_is_refused(kind: TimerKind) -> None:
         ([], TimerKind.DRAIN),
         ([], TimerKind.TERM),
         ([StopAsked("test")], TimerKind.BOOT),
-        ([StopAsked("test"), StopAsked("test")], TimerKind.TERM),
+        ([StopAsked("test"), StopAsked("test", insist=True)], TimerKind.TERM),
     ],
 )
 def test_each_timer_has_its_state(said: list[Event], late: TimerKind) -> None:
