@@ -111,15 +111,35 @@ def make_config(app: Any, options: Mapping[str, Any]) -> Config:
     return Config(app, **options)
 
 
+def end(protocol: Any, kind: ConnectionClass) -> None:
+    """Close a connection in the way of its class; what was written still arrives."""
+    if kind is ConnectionClass.WEBSOCKET:
+        protocol.shutdown()  # close frame 1012; the transport lingers for the peer's
+    elif (transport := _transport(protocol)) is not None:
+        transport.close()
+
+
+def abort(protocol: Any) -> None:
+    """Close a connection now."""
+    if (transport := _transport(protocol)) is not None:
+        transport.abort()
+
+
+def _transport(protocol: Any) -> asyncio.Transport | None:
+    """A protocol's transport; a protocol that we don't know may keep it elsewhere."""
+    transport: asyncio.Transport | None = getattr(protocol, "transport", None)
+    return transport
+
+
 def never_asked(protocol: Any) -> bool:
     """Whether no whole request head has come on this connection yet."""
     return protocol.cycle is None
 
 
 def classify(protocol: Any) -> ConnectionClass | None:
-    """What a connection is doing; None when it is closing already."""
-    transport = protocol.transport
-    if transport is None or transport.is_closing():
+    """What a connection is doing; None when it is not made yet, or closing already."""
+    transport = _transport(protocol)
+    if hasattr(protocol, "transport") and (transport is None or transport.is_closing()):
         return None
     if _is(protocol, "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"):
         return _between(protocol, half_read=_httptools_half_read(protocol), body_arrives=False)

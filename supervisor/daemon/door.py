@@ -8,6 +8,7 @@ import socket
 import weakref
 from typing import Any, Final
 
+from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site, make_config, never_asked
 from supervisor.host import peer
@@ -59,7 +60,7 @@ class ControlDoor:
     def _end_if_silent(self, weak: weakref.ref[Any]) -> None:
         connection = weak()
         if connection in self._site.state.connections and never_asked(connection):
-            connection.transport.close()
+            borrowed.abort(connection)
 
     async def close(self) -> None:
         """Take no more callers, let answers that are under way go out, then hang up on everybody.
@@ -76,5 +77,5 @@ class ControlDoor:
             except TimeoutError:
                 break
         for connection in list(self._site.state.connections):
-            connection.transport.abort()
+            borrowed.abort(connection)
         await asyncio.sleep(0)  # a turn for the transports to close their sockets

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from typing import Any
 
+from supervisor.asgi import borrowed
 from supervisor.asgi.borrowed import Site, classify
 from supervisor.core.drain import ConnectionClass, ends_at
 
@@ -121,10 +122,7 @@ class Drain:
 
     def _end(self, connection: Any, kind: ConnectionClass) -> None:
         self._ended.add(connection)
-        if kind is ConnectionClass.WEBSOCKET:
-            connection.shutdown()  # close frame 1012; the transport lingers for the peer's
-        else:
-            connection.transport.close()
+        borrowed.end(connection, kind)
 
     async def _cut(self) -> None:
         """The drain's own time is over: end what is left, and say what that was."""
@@ -145,7 +143,7 @@ class Drain:
             self._changed.clear()
             await _wait(self._changed, deadline - self._loop.time())
         for connection in list(state.connections):
-            connection.transport.abort()
+            borrowed.abort(connection)
 
     def _age(self) -> float:
         return self._loop.time() - self._began

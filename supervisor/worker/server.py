@@ -142,11 +142,13 @@ class Server:
                         raise PeerError(f"'{type(message).__name__}' out of turn")
         except PeerError as error:
             logger.error("the supervisor broke the hand-off protocol: %s", error)  # noqa: TRY400 - no bug of ours
+        except Exception:
+            logger.exception("the conversation with the supervisor failed")
         if not self._booting.done():
             self._booting.cancel()
             return
         if self._drain is None:
-            logger.warning("the supervisor is gone; finishing what is here, then leaving")
+            logger.warning("without a supervisor: finishing what is here, then leaving")
         self._begin_drain(self._session.welcome.drain_timeout, final=True)
 
     async def _accept(self) -> None:

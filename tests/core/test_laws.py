@@ -177,9 +177,9 @@ class World(RuleBasedStateMachine):
             assert self.fleet.state in (ServiceState.STOPPING, ServiceState.STOPPED)
 
     @precondition(lambda self: self.fleet.last_rollout > 2)
-    @rule()
-    def stop(self) -> None:
-        self.submit(StopAsked("test"))
+    @rule(insist=st.booleans())
+    def stop(self, insist: bool) -> None:
+        self.submit(StopAsked("test", insist))
 
     @rule(size=st.integers(0, 4))
     def scale(self, size: int) -> None:
@@ -282,7 +282,8 @@ class World(RuleBasedStateMachine):
     @invariant()
     def draining_generations_are_bounded(self) -> None:
         if self.fleet.state in (ServiceState.STARTING, ServiceState.SERVING):
-            assert self.fleet.count(GenerationState.DRAINING) <= self.fleet.policy.max_draining, "law 11"
+            for state in (GenerationState.DRAINING, GenerationState.STOPPING):
+                assert self.fleet.count(state) <= self.fleet.policy.max_draining, "law 11"
 
     @invariant()
     def every_wait_has_a_timer(self) -> None:

@@ -2,119 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import pytest
 
 from supervisor.core.commands import (
     Accept,
-    Announce,
     BeginDrain,
     CloseListeners,
-    Command,
     Exit,
     Hurry,
     Kill,
-    SetTimer,
     Spawn,
     Terminate,
 )
 from supervisor.core.events import (
-    BecameReady,
-    BeganServing,
-    Event,
-    Exited,
-    HelloSaid,
-    ReloadAsked,
     ScaleAsked,
-    Spawned,
     SpawnFailed,
     StopAsked,
     Timer,
-    TimerFired,
     TimerKind,
 )
-from supervisor.core.model import Fleet, GenerationState, Policy, Release, Rollout, RolloutState, ServiceState
-from supervisor.core.rollout import step
+from supervisor.core.model import GenerationState, Policy, RolloutState, ServiceState
 from supervisor.errors import Refused
-
-OLD = Release(app="app:app", python="/usr/bin/python3", directory="/srv/old", label="srv/old")
-NEW = replace(OLD, directory="/srv/new", label="srv/new")
-
-
-class Story:
-    """A supervisor without a world: it is told what happens, and what it then wants done is kept."""
-
-    def __init__(self, size: int, policy: Policy) -> None:
-        self.fleet = Fleet(policy=policy, size=size)
-        self.now = 0.0
-        self.orders: list[Command] = []
-        """All but timers and announcements, since the last ``tell``."""
-        self.news: dict[str, Mapping[str, object]] = {}
-        """The announcements since the last ``tell``."""
-        self.timers: dict[Timer, float] = {}
-
-    def tell(self, *events: Event) -> None:
-        self.orders, self.news = [], {}
-        for event in events:
-            decision = step(self.fleet, event, self.now)
-            self.fleet = decision.fleet
-            for command in decision.commands:
-                match command:
-                    case SetTimer(timer, at):
-                        self.timers[timer] = at
-                    case Announce(kind, data):
-                        self.news[kind] = data
-                    case _:
-                        self.orders.append(command)
-
-    def reload(self, release: Release = NEW) -> None:
-        self.tell(ReloadAsked(release, "test"))
-
-    def ready(self, *serials: int) -> None:
-        self.tell(*(e for n in serials for e in (Spawned(n, 100 + n), HelloSaid(n), BecameReady(n, "GET / 200"))))
-
-    def serve(self, *serials: int) -> None:
-        self.tell(*(BeganServing(serial) for serial in serials))
-
-    def exit(self, *serials: int) -> None:
-        self.tell(*(Exited(serial, "exited 0") for serial in serials))
-
-    def fire(self, kind: TimerKind, of: int, slot: int = 0) -> None:
-        """Let a timer that was set come, at its time."""
-        timer = Timer(kind, of, slot)
-        self.now = self.timers[timer]
-        self.tell(TimerFired(timer))
-
-    def rollout(self, number: int) -> Rollout:
-        rollout = self.fleet.rollout(number)
-        assert rollout is not None
-        return rollout
-
-    def state(self) -> ServiceState:
-        return self.fleet.state
-
-    def states(self) -> dict[int, GenerationState]:
-        return {number: generation.state for number, generation in self.fleet.generations.items()}
-
-
-def begin(size: int = 2, policy: Policy | None = None) -> Story:
-    """A supervisor that has just been asked for its first generation."""
-    story = Story(size, policy or Policy())
-    story.reload(OLD)
-    return story
-
-
-def serving(size: int = 2, policy: Policy | None = None) -> Story:
-    """A supervisor whose generation 1 serves, with workers 1 to ``size``; a minute has passed."""
-    story = begin(size, policy)
-    workers = range(1, size + 1)
-    story.ready(*workers)
-    story.serve(*workers)
-    story.now = 60.0
-    return story
-
+from tests.core.telling import NEW, OLD, Story, begin, serving, spawn
 
 # One reload after another
 
@@ -125,7 +34,7 @@ def test_a_later_request_supersedes_the_one_under_way() -> None:
     story.reload()
     story.now = 61.0
     story.reload(OLD)
-    assert story.orders == [Terminate(2), Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert story.orders == [Terminate(2), spawn(3, 3, 1)]
     assert story.news["rollout.aborted"] == {
         "rollout": 2,
         "generation": 2,
@@ -147,7 +56,7 @@ def test_who_was_told_to_accept_drains_when_superseded() -> None:
     assert story.orders[:2] == [BeginDrain(3, 30.0, final=False), BeginDrain(4, 30.0, final=False)]
     story.serve(4)
     assert (story.orders, story.news) == ([], {})
-    assert story.states()[2] is GenerationState.DRAINING
+    assert story.generations()[2] is GenerationState.DRAINING
 
 
 def at_the_limit() -> Story:
@@ -174,7 +83,7 @@ def test_a_reload_that_waits_goes_on_when_there_is_room() -> None:
     story.reload(OLD)
     story.now = 80.0
     story.exit(1)
-    assert story.orders == [Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(3, 3, 1)]
     assert list(story.news) == ["generation.gone", "rollout.done", "rollout.begun"]
     rollout = story.rollout(3)
     assert (rollout.state, rollout.asked, rollout.begun, rollout.previous) == (RolloutState.BOOTING, 60.0, 80.0, 2)
@@ -188,7 +97,7 @@ def test_a_reload_that_waits_can_be_superseded() -> None:
     assert story.orders == [Hurry(1)]
     assert story.news["rollout.aborted"]["generation"] is None
     story.exit(1)
-    assert story.orders == [Spawn(3, 3, 1, NEW, 60.0, 30.0)]
+    assert story.orders == [spawn(3, 3, 1, NEW)]
 
 
 def test_a_reload_below_the_limit_hurries_nobody() -> None:
@@ -198,7 +107,7 @@ def test_a_reload_below_the_limit_hurries_nobody() -> None:
     story.ready(2)
     story.serve(2)
     story.reload(OLD)
-    assert story.orders == [Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(3, 3, 1)]
 
 
 # More and fewer workers
@@ -208,7 +117,7 @@ def test_more_workers_are_started_at_once() -> None:
     """Scaled up, the generation that serves gets its new slots filled, and the next generation has as many."""
     story = serving(size=1)
     story.tell(ScaleAsked(3))
-    assert story.orders == [Spawn(2, 1, 2, OLD, 60.0, 30.0), Spawn(3, 1, 3, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(2, 1, 2), spawn(3, 1, 3)]
     assert story.news == {"service.scaled": {"generation": 1, "workers": 3}}
     story.ready(2)
     assert story.orders == [Accept(2)]
@@ -222,7 +131,7 @@ def test_fewer_workers_drain_from_the_last_slot() -> None:
     """Scaled down, the workers beyond the wanted number drain or, if they serve nobody yet, are ended."""
     story = serving(size=3)
     story.exit(3)
-    assert story.orders == [Spawn(4, 1, 3, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(4, 1, 3)]
     story.tell(ScaleAsked(1))
     assert story.orders == [BeginDrain(2, 30.0, final=False), Terminate(4)]
     story.exit(2, 4)
@@ -241,16 +150,19 @@ def test_a_slot_that_waits_is_dropped_with_its_number() -> None:
     with pytest.raises(Refused, match=r"no vacancy 1\.2"):
         story.fire(TimerKind.RESPAWN, 1, slot=2)
     story.tell(ScaleAsked(2))
-    assert story.orders == [Spawn(4, 1, 2, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(4, 1, 2)]
 
 
 def test_a_slot_that_waits_goes_on_waiting_when_others_are_added() -> None:
-    """Scaled up, only the slots that are new are filled; a back-off is not cut short."""
+    """Scaled up or down, a slot that stays goes on waiting: only new ones are filled, no back-off is cut short."""
     story = serving(size=1)
     story.exit(1)
     story.tell(SpawnFailed(2, "no memory"))
     story.tell(ScaleAsked(2))
-    assert story.orders == [Spawn(3, 1, 2, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(3, 1, 2)]
+    assert story.fleet.generations[1].vacancies == {1: 2}
+    story.tell(ScaleAsked(1))
+    assert story.orders == [Terminate(3)]
     assert story.fleet.generations[1].vacancies == {1: 2}
 
 
@@ -272,6 +184,17 @@ def test_a_rollout_is_not_scaled(first: bool) -> None:
         story.tell(ScaleAsked(3))
     assert caught.value.code == "rollout-in-progress"
     assert story.fleet.size == 2
+
+
+def test_what_does_not_serve_is_not_scaled() -> None:
+    """Without a generation that serves there is nothing to scale, whether none could start or all must leave."""
+    never = begin(size=1, policy=Policy(keep_trying=True))
+    never.tell(SpawnFailed(1, "no memory"))
+    leaving = serving(size=1)
+    leaving.tell(StopAsked("test"))
+    for story in (never, leaving):
+        with pytest.raises(Refused, match="only while one generation serves"):
+            story.tell(ScaleAsked(3))
 
 
 # The end
@@ -325,7 +248,7 @@ def test_what_never_served_does_not_count_as_draining() -> None:
     story.serve(2)
     story.reload()
     story.reload(OLD)
-    assert story.orders == [Terminate(3), Spawn(4, 4, 1, OLD, 60.0, 30.0)]
+    assert story.orders == [Terminate(3), spawn(4, 4, 1)]
 
 
 def test_too_many_that_never_served_are_waited_for_in_peace() -> None:
@@ -336,7 +259,7 @@ def test_too_many_that_never_served_are_waited_for_in_peace() -> None:
     assert story.orders == [Terminate(2)]
     assert "rollout.waiting" in story.news
     story.exit(2)
-    assert story.orders == [Spawn(3, 3, 1, OLD, 60.0, 30.0)]
+    assert story.orders == [spawn(3, 3, 1)]
 
 
 def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:
@@ -367,7 +290,7 @@ def test_a_stop_during_the_cut_over_makes_the_drain_final() -> None:
     story.ready(2)
     story.tell(StopAsked("SIGTERM"))
     assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(2, 30.0, final=True)
-    assert story.states() == {1: GenerationState.DRAINING, 2: GenerationState.DRAINING}
+    assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.DRAINING}
 
 
 def test_a_stop_calls_off_the_reload_that_waits() -> None:

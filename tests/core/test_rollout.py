@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import pytest
 
 from supervisor.core.commands import (
     Accept,
-    Announce,
     BeginDrain,
     CloseListeners,
-    Command,
     Exit,
-    SetTimer,
     Spawn,
     Terminate,
 )
 from supervisor.core.events import (
     BecameReady,
-    BeganServing,
     BootFailed,
     ChannelLost,
     Event,
     Exited,
     HelloSaid,
-    ReloadAsked,
     Reported,
     Spawned,
     SpawnFailed,
@@ -34,86 +26,9 @@ from supervisor.core.events import (
     TimerFired,
     TimerKind,
 )
-from supervisor.core.model import Failure, Fleet, GenerationState, Policy, Release, Rollout, RolloutState, ServiceState
-from supervisor.core.rollout import step
+from supervisor.core.model import Failure, GenerationState, Policy, Rollout, RolloutState, ServiceState
 from supervisor.errors import Refused
-
-OLD = Release(app="app:app", python="/usr/bin/python3", directory="/srv/old", label="srv/old")
-NEW = replace(OLD, directory="/srv/new", label="srv/new")
-
-
-class Story:
-    """A supervisor without a world: it is told what happens, and what it then wants done is kept."""
-
-    def __init__(self, size: int, policy: Policy) -> None:
-        self.fleet = Fleet(policy=policy, size=size)
-        self.now = 0.0
-        self.orders: list[Command] = []
-        """All but timers and announcements, since the last ``tell``."""
-        self.news: dict[str, Mapping[str, object]] = {}
-        """The announcements since the last ``tell``."""
-        self.timers: dict[Timer, float] = {}
-
-    def tell(self, *events: Event) -> None:
-        self.orders, self.news = [], {}
-        for event in events:
-            decision = step(self.fleet, event, self.now)
-            self.fleet = decision.fleet
-            for command in decision.commands:
-                match command:
-                    case SetTimer(timer, at):
-                        self.timers[timer] = at
-                    case Announce(kind, data):
-                        self.news[kind] = data
-                    case _:
-                        self.orders.append(command)
-
-    def reload(self, release: Release = NEW) -> None:
-        self.tell(ReloadAsked(release, "test"))
-
-    def ready(self, *serials: int) -> None:
-        self.tell(*(e for n in serials for e in (Spawned(n, 100 + n), HelloSaid(n), BecameReady(n, "GET / 200"))))
-
-    def serve(self, *serials: int) -> None:
-        self.tell(*(BeganServing(serial) for serial in serials))
-
-    def exit(self, *serials: int) -> None:
-        self.tell(*(Exited(serial, "exited 0") for serial in serials))
-
-    def fire(self, kind: TimerKind, serial: int) -> None:
-        """Let a timer that was set come, at its time."""
-        timer = Timer(kind, serial)
-        self.now = self.timers[timer]
-        self.tell(TimerFired(timer))
-
-    def rollout(self, number: int) -> Rollout:
-        rollout = self.fleet.rollout(number)
-        assert rollout is not None
-        return rollout
-
-    def state(self) -> ServiceState:
-        return self.fleet.state
-
-    def states(self) -> dict[int, GenerationState]:
-        return {number: generation.state for number, generation in self.fleet.generations.items()}
-
-
-def begin(size: int = 2, policy: Policy | None = None) -> Story:
-    """A supervisor that has just been asked for its first generation."""
-    story = Story(size, policy or Policy())
-    story.reload(OLD)
-    return story
-
-
-def serving(size: int = 2, policy: Policy | None = None) -> Story:
-    """A supervisor whose generation 1 serves, with workers 1 to ``size``; a minute has passed."""
-    story = begin(size, policy)
-    workers = range(1, size + 1)
-    story.ready(*workers)
-    story.serve(*workers)
-    story.now = 60.0
-    return story
-
+from tests.core.telling import NEW, OLD, begin, serving, spawn
 
 # The first generation
 
@@ -139,7 +54,7 @@ def test_nobody_accepts_before_all_are_ready() -> None:
     story.ready(1)
     assert story.orders == [Accept(1), Accept(2)]
     assert story.timers[Timer(TimerKind.ADMIT, 1)] == story.timers[Timer(TimerKind.ADMIT, 2)] == 13.0
-    assert story.states() == {1: GenerationState.ADMITTING}
+    assert story.generations() == {1: GenerationState.ADMITTING}
     rollout = story.rollout(1)
     assert (rollout.state, rollout.ready, rollout.probe) == (RolloutState.CUTTING_OVER, 3.0, "GET / 200")
 
@@ -157,7 +72,7 @@ def test_the_service_serves_when_all_workers_do() -> None:
     assert story.news["rollout.cut-over"] == {"rollout": 1, "generation": 1, "previous": None}
     assert story.news["rollout.done"] == {"rollout": 1, "generation": 1}
     assert story.state() is ServiceState.SERVING
-    assert story.states() == {1: GenerationState.SERVING}
+    assert story.generations() == {1: GenerationState.SERVING}
     rollout = story.rollout(1)
     assert (rollout.state, rollout.cut, rollout.ended) == (RolloutState.DONE, 4.0, 4.0)
 
@@ -188,7 +103,7 @@ def test_a_supervisor_that_keeps_trying_waits_for_the_next_reload() -> None:
     story = begin(size=1, policy=Policy(keep_trying=True))
     story.tell(Spawned(1, 101), Exited(1, "exited 1"))
     assert story.orders == []
-    assert (story.state(), story.states()) == (ServiceState.STARTING, {})
+    assert (story.state(), story.generations()) == (ServiceState.STARTING, {})
     story.reload()
     assert story.rollout(2).previous is None
     story.ready(2)
@@ -202,7 +117,7 @@ def test_a_first_generation_that_is_superseded_ends_nothing() -> None:
     story.reload()
     story.exit(1)
     assert story.state() is ServiceState.STARTING
-    assert story.states() == {2: GenerationState.BOOTING}
+    assert story.generations() == {2: GenerationState.BOOTING}
 
 
 # A reload
@@ -212,14 +127,14 @@ def test_a_reload_boots_beside_what_serves() -> None:
     """Until every new worker serves, the old generation is told nothing."""
     story = serving()
     story.reload()
-    assert story.orders == [Spawn(3, 2, 1, NEW, 60.0, 30.0), Spawn(4, 2, 2, NEW, 60.0, 30.0)]
+    assert story.orders == [spawn(3, 2, 1, NEW), spawn(4, 2, 2, NEW)]
     rollout = story.rollout(2)
     assert (rollout.previous, rollout.previous_release, rollout.asked, rollout.begun) == (1, "srv/old", 60.0, 60.0)
     story.ready(3, 4)
     assert story.orders == [Accept(3), Accept(4)]
     story.serve(4)
     assert story.orders == []
-    assert story.states() == {1: GenerationState.SERVING, 2: GenerationState.ADMITTING}
+    assert story.generations() == {1: GenerationState.SERVING, 2: GenerationState.ADMITTING}
 
 
 def test_the_cut_over_drains_the_old() -> None:
@@ -231,7 +146,7 @@ def test_the_cut_over_drains_the_old() -> None:
     story.serve(3, 4)
     assert story.orders == [BeginDrain(1, 20.0, final=False), BeginDrain(2, 20.0, final=False)]
     assert story.timers[Timer(TimerKind.DRAIN, 1)] == story.timers[Timer(TimerKind.DRAIN, 2)] == 89.0
-    assert story.states() == {1: GenerationState.DRAINING, 2: GenerationState.SERVING}
+    assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.SERVING}
     assert story.fleet.generations[1].drained_from == 65.0
     assert story.news["rollout.cut-over"]["previous"] == 1
     assert story.rollout(2).state is RolloutState.DRAINING
@@ -248,9 +163,24 @@ def test_a_reload_is_done_when_the_old_has_left() -> None:
     story.now = 70.0
     story.exit(1)
     assert story.news == {"generation.gone": {"generation": 1}, "rollout.done": {"rollout": 2, "generation": 2}}
-    assert story.states() == {2: GenerationState.SERVING}
+    assert story.generations() == {2: GenerationState.SERVING}
     rollout = story.rollout(2)
     assert (rollout.state, rollout.cut, rollout.ended) == (RolloutState.DONE, 60.0, 70.0)
+
+
+def test_an_old_generation_is_not_filled_again() -> None:
+    """A slot that waited for its next start when its generation was replaced stays empty."""
+    story = serving(size=2)
+    story.exit(1)
+    story.tell(SpawnFailed(3, "no memory"))
+    story.reload()
+    story.ready(4, 5)
+    story.serve(4, 5)
+    assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.SERVING}
+    with pytest.raises(Refused, match=r"no vacancy 1\.1"):
+        story.fire(TimerKind.RESPAWN, 1, slot=1)
+    story.exit(2)
+    assert story.orders == []
 
 
 def test_an_old_generation_without_workers_leaves_at_the_cut_over() -> None:
@@ -263,7 +193,7 @@ def test_an_old_generation_without_workers_leaves_at_the_cut_over() -> None:
     story.ready(2)
     story.serve(2)
     assert list(story.news) == ["generation.gone", "rollout.cut-over", "rollout.done"]
-    assert story.states() == {2: GenerationState.SERVING}
+    assert story.generations() == {2: GenerationState.SERVING}
     with pytest.raises(Refused, match=r"no vacancy 1\.1"):
         story.tell(TimerFired(respawn))
 
@@ -296,9 +226,9 @@ def test_a_failure_to_import_keeps_the_old() -> None:
     rollout = story.rollout(2)
     assert (rollout.state, rollout.ended, rollout.reason) == (RolloutState.ABORTED, 63.0, "import")
     assert rollout.failure == Failure("import", "no module named app", "2.1", 103, "Traceback")
-    assert story.states() == {1: GenerationState.SERVING, 2: GenerationState.STOPPING}
+    assert story.generations() == {1: GenerationState.SERVING, 2: GenerationState.STOPPING}
     story.exit(4)
-    assert story.states() == {1: GenerationState.SERVING}
+    assert story.generations() == {1: GenerationState.SERVING}
     assert story.state() is ServiceState.SERVING
 
 
@@ -327,7 +257,7 @@ def test_a_worker_that_is_lost_on_its_way_ends_the_rollout(ends: list[Event], fa
     story.reload()
     story.tell(Spawned(2, 102), *ends)
     assert (story.rollout(2).reason, story.rollout(2).failure) == (failure.stage, failure)
-    assert story.states() == {1: GenerationState.SERVING}
+    assert story.generations() == {1: GenerationState.SERVING}
 
 
 @pytest.mark.parametrize(("said", "stage"), [([], "hello"), ([HelloSaid(2)], "boot")])
@@ -354,7 +284,7 @@ def test_a_worker_that_does_not_accept_in_time_is_ended() -> None:
     assert story.orders == [BeginDrain(3, 30.0, final=False)]
     failure = story.rollout(2).failure
     assert failure == Failure("accept", "did not begin to accept within 2.5 s", "2.2", 104)
-    assert story.states() == {1: GenerationState.SERVING, 2: GenerationState.DRAINING}
+    assert story.generations() == {1: GenerationState.SERVING, 2: GenerationState.DRAINING}
 
 
 def test_a_worker_that_wears_out_during_the_cut_over_is_replaced_after_it() -> None:
@@ -367,4 +297,4 @@ def test_a_worker_that_wears_out_during_the_cut_over_is_replaced_after_it() -> N
     assert story.orders == []
     story.serve(4)
     story.tell(Reported(3, worn="old"))
-    assert story.orders == [Spawn(5, 2, 1, NEW, 60.0, 30.0)]
+    assert story.orders == [spawn(5, 2, 1, NEW)]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import pytest
 
-from supervisor.core.commands import Accept, Announce, BeginDrain, Command, Exit, Kill, SetTimer, Spawn, Terminate
+from supervisor.core.commands import Accept, BeginDrain, Exit, Kill, Spawn, Terminate
 from supervisor.core.events import (
     BecameReady,
     BeganServing,
@@ -25,79 +22,18 @@ from supervisor.core.events import (
     TimerFired,
     TimerKind,
 )
-from supervisor.core.model import Failure, Fleet, Policy, Release, WorkerState
-from supervisor.core.rollout import step
+from supervisor.core.model import Failure, Policy, WorkerState
 from supervisor.errors import Refused
-
-RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app", label="srv/app")
-BROKEN = replace(RELEASE, directory="/srv/broken")
-
-
-class Story:
-    """A supervisor without a world: it is told what happens, and what it then wants done is kept."""
-
-    def __init__(self, size: int = 1, policy: Policy | None = None) -> None:
-        """Begin where generation 1 serves with workers 1 to ``size``; a minute has passed."""
-        self.fleet = Fleet(policy=policy or Policy(), size=size)
-        self.now = 0.0
-        self.orders: list[Command] = []
-        """All but timers and announcements, since the last ``tell``."""
-        self.news: dict[str, Mapping[str, object]] = {}
-        """The announcements since the last ``tell``."""
-        self.timers: dict[Timer, float] = {}
-        self.tell(ReloadAsked(RELEASE, "test"))
-        self.boot(*range(1, size + 1))
-        self.serve(*range(1, size + 1))
-        self.now = 60.0
-
-    def tell(self, *events: Event) -> None:
-        self.orders, self.news = [], {}
-        for event in events:
-            decision = step(self.fleet, event, self.now)
-            self.fleet = decision.fleet
-            for command in decision.commands:
-                match command:
-                    case SetTimer(timer, at):
-                        self.timers[timer] = at
-                    case Announce(kind, data):
-                        self.news[kind] = data
-                    case _:
-                        self.orders.append(command)
-
-    def boot(self, *serials: int) -> None:
-        self.tell(*(e for n in serials for e in (Spawned(n, 100 + n), HelloSaid(n), BecameReady(n))))
-
-    def serve(self, *serials: int) -> None:
-        self.tell(*(BeganServing(serial) for serial in serials))
-
-    def die(self, serial: int, *, age: float) -> None:
-        """Let a worker's process end when it is that old."""
-        self.now = self.fleet.workers[serial].spawned + age
-        self.tell(Exited(serial, "killed by SIGSEGV", "core dumped"))
-
-    def fire(self, kind: TimerKind, of: int, slot: int = 0) -> None:
-        """Let a timer that was set come, at its time."""
-        timer = Timer(kind, of, slot)
-        self.now = self.timers[timer]
-        self.tell(TimerFired(timer))
-
-    def states(self) -> dict[int, WorkerState]:
-        return {serial: worker.state for serial, worker in self.fleet.workers.items()}
-
-
-def spawn(serial: int, slot: int = 1) -> Spawn:
-    """The order to fill a slot of generation 1."""
-    return Spawn(serial, 1, slot, RELEASE, 60.0, 30.0)
-
+from tests.core.telling import NEW, OLD, serving, spawn
 
 # It dies
 
 
 def test_a_worker_that_dies_is_replaced_at_once() -> None:
     """The slot of a worker that dies is filled in the same breath, and its last words are told."""
-    story = Story(size=2)
+    story = serving(2)
     story.die(2, age=90.0)
-    assert story.orders == [spawn(3, slot=2)]
+    assert story.orders == [spawn(3, 1, 2)]
     why = "1.2 (pid 102) killed by SIGSEGV"
     assert story.news == {"worker.died": {"worker": "1.2", "pid": 102, "why": why, "output": "core dumped"}}
     assert story.timers[Timer(TimerKind.BOOT, 3)] == 150.0
@@ -105,25 +41,25 @@ def test_a_worker_that_dies_is_replaced_at_once() -> None:
 
 def test_a_replacement_serves_without_waiting_for_anybody() -> None:
     """In a generation that serves, a READY worker is told to accept at once, whatever its fellows do."""
-    story = Story(size=3)
+    story = serving(3)
     story.tell(Exited(1, "exited 1"), Exited(2, "exited 1"))
-    story.boot(4)
+    story.ready(4)
     assert story.orders == [Accept(4)]
     story.serve(4)
     assert story.news == {"worker.serving": {"worker": "1.1", "pid": 104}}
-    assert story.states() == {3: WorkerState.SERVING, 4: WorkerState.SERVING, 5: WorkerState.SPAWNED}
+    assert story.workers() == {3: WorkerState.SERVING, 4: WorkerState.SERVING, 5: WorkerState.SPAWNED}
 
 
 def test_a_slot_that_dies_young_again_and_again_waits_longer_each_time() -> None:
     """The first young death costs no wait; each one after it costs more, and the row is remembered across the wait."""
-    story = Story()
+    story = serving(1)
     story.die(1, age=90.0)
     story.die(2, age=1.0)
     assert story.orders == []
     assert story.news["worker.waits"] == {"worker": "1.1", "deaths": 2, "seconds": 1.5}
     assert story.timers[Timer(TimerKind.RESPAWN, 1, 1)] == 92.5
     story.fire(TimerKind.RESPAWN, 1, slot=1)
-    assert story.orders == [spawn(3)]
+    assert story.orders == [spawn(3, 1, 1)]
     assert story.fleet.generations[1].vacancies == {}
     story.die(3, age=9.0)
     assert story.news["worker.waits"] == {"worker": "1.1", "deaths": 3, "seconds": 2.25}
@@ -131,21 +67,21 @@ def test_a_slot_that_dies_young_again_and_again_waits_longer_each_time() -> None
 
 def test_a_worker_that_lived_a_while_ends_the_row() -> None:
     """After a worker that was not young, the slot is filled at once again."""
-    story = Story()
+    story = serving(1)
     story.die(1, age=1.0)
     story.die(2, age=10.0)
-    assert story.orders == [spawn(3)]
+    assert story.orders == [spawn(3, 1, 1)]
     story.die(3, age=1.0)
     assert story.news["worker.waits"]["deaths"] == 2
 
 
 def test_each_slot_waits_for_itself() -> None:
     """A slot that waits for its next start leaves the others as they are, and theirs leave it waiting."""
-    story = Story(size=2)
+    story = serving(2)
     story.die(1, age=60.0)
     story.die(3, age=1.0)
     story.die(2, age=62.0)
-    assert story.orders == [spawn(4, slot=2)]
+    assert story.orders == [spawn(4, 1, 2)]
     assert story.fleet.generations[1].vacancies == {1: 2}
     story.die(4, age=1.0)
     assert story.fleet.generations[1].vacancies == {1: 2, 2: 2}
@@ -153,19 +89,19 @@ def test_each_slot_waits_for_itself() -> None:
 
 def test_a_slot_is_filled_from_the_release_that_serves() -> None:
     """A failed reload leaves no trace: who dies after it is replaced from the release that serves."""
-    story = Story()
-    story.tell(ReloadAsked(BROKEN, "test"), SpawnFailed(2, "no such file"))
+    story = serving(1)
+    story.tell(ReloadAsked(NEW, "test"), SpawnFailed(2, "no such file"))
     story.die(1, age=90.0)
-    assert story.orders == [spawn(3)]
+    assert story.orders == [spawn(3, 1, 1)]
 
 
 def test_a_death_during_a_rollout_is_made_good() -> None:
     """While a new generation boots, the old one's slots are still filled; at the cut-over the replacement is ended."""
-    story = Story()
-    story.tell(ReloadAsked(RELEASE, "test"))
+    story = serving(1)
+    story.tell(ReloadAsked(OLD, "test"))
     story.die(1, age=70.0)
-    assert story.orders == [spawn(3)]
-    story.boot(2)
+    assert story.orders == [spawn(3, 1, 1)]
+    story.ready(2)
     story.serve(2)
     assert Terminate(3) in story.orders
 
@@ -175,22 +111,22 @@ def test_a_death_during_a_rollout_is_made_good() -> None:
 
 def test_a_worn_worker_is_replaced_before_it_leaves() -> None:
     """A worker that asks to be replaced serves on until another serves in its slot, and only then drains."""
-    story = Story(size=2)
+    story = serving(2)
     story.tell(Reported(1, {"idle": 3}, 1000, worn="1000 requests"))
-    assert story.orders == [spawn(3)]
+    assert story.orders == [spawn(3, 1, 1)]
     assert story.news == {"worker.worn": {"worker": "1.1", "why": "1000 requests"}}
-    story.boot(3)
+    story.ready(3)
     assert story.orders == [Accept(3)]
     story.serve(3)
     assert story.orders == [BeginDrain(1, 30.0, final=False)]
-    assert story.states() == {1: WorkerState.DRAINING, 2: WorkerState.SERVING, 3: WorkerState.SERVING}
+    assert story.workers() == {1: WorkerState.DRAINING, 2: WorkerState.SERVING, 3: WorkerState.SERVING}
     story.tell(Exited(1, "exited 0"))
     assert (story.orders, story.news) == ([], {})
 
 
 def test_a_worn_worker_is_replaced_once() -> None:
     """A worker repeats with every report that it is worn; one replacement and one announcement are enough."""
-    story = Story()
+    story = serving(1)
     story.tell(Reported(1, worn="old"))
     story.tell(Reported(1, worn="old"))
     assert (story.orders, story.news) == ([], {})
@@ -198,37 +134,37 @@ def test_a_worn_worker_is_replaced_once() -> None:
 
 def test_a_worn_worker_stays_worn() -> None:
     """A report that no longer says so does not undo that a worker is worn."""
-    story = Story()
+    story = serving(1)
     story.tell(Reported(1, worn="old"), Reported(1))
     assert story.fleet.workers[1].worn == "old"
 
 
 def test_a_replacement_that_dies_is_replaced_in_its_turn() -> None:
     """A worn worker goes on serving until somebody does take its place."""
-    story = Story()
+    story = serving(1)
     story.tell(Reported(1, worn="old"), Exited(2, "exited 1"))
-    assert story.orders == [spawn(2), spawn(3)]
-    story.boot(3)
+    assert story.orders == [spawn(2, 1, 1), spawn(3, 1, 1)]
+    story.ready(3)
     story.serve(3)
     assert story.orders == [BeginDrain(1, 30.0, final=False)]
 
 
 def test_a_replacement_relieves_nobody_but_its_own_slot() -> None:
     """Of two worn workers, each leaves for its own replacement."""
-    story = Story(size=2)
+    story = serving(2)
     story.tell(Reported(1, worn="old"), Reported(2, worn="old"))
-    story.boot(4)
+    story.ready(4)
     story.serve(4)
     assert story.orders == [BeginDrain(2, 30.0, final=False)]
 
 
 def test_a_report_is_kept_as_the_workers_figures() -> None:
     """What a worker last said of its connections and requests is what is known of it."""
-    story = Story()
+    story = serving(1)
     story.tell(Reported(1, {"idle": 1}, 5), Reported(1, {"stream": 2, "idle": 1}, 9))
     worker = story.fleet.workers[1]
     assert (worker.connections, worker.requests, worker.worn) == ({"stream": 2, "idle": 1}, 9, "")
-    assert story.orders == []
+    assert (story.orders, story.news) == ([], {})
 
 
 # It loses its channel
@@ -236,9 +172,9 @@ def test_a_report_is_kept_as_the_workers_figures() -> None:
 
 def test_a_worker_that_cannot_be_told_anything_drains_by_signal() -> None:
     """A serving worker whose channel is lost is sent SIGTERM, which means drain to it, and is replaced at once."""
-    story = Story(policy=Policy(drain_timeout=20.0, grace=4.0))
+    story = serving(1, policy=Policy(drain_timeout=20.0, grace=4.0))
     story.tell(ChannelLost(1, "broke the protocol"))
-    assert story.orders == [Terminate(1), Spawn(2, 1, 1, RELEASE, 60.0, 20.0)]
+    assert story.orders == [Terminate(1), Spawn(2, 1, 1, OLD, 60.0, 20.0)]
     assert story.timers[Timer(TimerKind.DRAIN, 1)] == 84.0
     assert story.fleet.workers[1].state is WorkerState.DRAINING
     assert story.fleet.workers[1].failure == Failure("channel", "broke the protocol")
@@ -246,9 +182,9 @@ def test_a_worker_that_cannot_be_told_anything_drains_by_signal() -> None:
 
 def test_a_lost_channel_counts_as_a_death() -> None:
     """A young worker that loses its channel makes its slot wait like one that dies; its end is told as a death."""
-    story = Story()
+    story = serving(1)
     story.die(1, age=60.0)
-    story.boot(2)
+    story.ready(2)
     story.serve(2)
     story.tell(ChannelLost(2, "broke the protocol"))
     assert story.news["worker.waits"]["deaths"] == 2
@@ -259,11 +195,11 @@ def test_a_lost_channel_counts_as_a_death() -> None:
 
 def test_a_channel_that_is_lost_on_the_way_out_changes_nothing() -> None:
     """A worker that drains, or that was sent a signal, may close its channel as it likes."""
-    story = Story()
+    story = serving(1)
     story.tell(StopAsked("test"))
     for after in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
         story.tell(ChannelLost(1, "closed"))
-        assert (story.orders, story.news, story.states()) == ([], {}, {1: after})
+        assert (story.orders, story.news, story.workers()) == ([], {}, {1: after})
         story.tell(StopAsked("test", insist=True))
 
 
@@ -272,33 +208,50 @@ def test_a_channel_that_is_lost_on_the_way_out_changes_nothing() -> None:
 
 def test_a_worker_that_does_not_end_its_drain_is_sent_away() -> None:
     """Past its drain's deadline a worker gets SIGTERM and what it still held is told; past that one's, SIGKILL."""
-    story = Story(policy=Policy(drain_timeout=20.0, grace=4.0))
+    story = serving(1, policy=Policy(drain_timeout=20.0, grace=4.0))
     story.tell(Reported(1, {"in-progress": 2}), StopAsked("test"))
     story.fire(TimerKind.DRAIN, 1)
     assert (story.now, story.orders) == (84.0, [Terminate(1)])
     assert story.news == {"worker.overdue": {"worker": "1.1", "connections": {"in-progress": 2}}}
     story.fire(TimerKind.TERM, 1)
     assert (story.now, story.orders) == (88.0, [Kill(1)])
+    assert story.news == {"worker.killed": {"worker": "1.1", "connections": {"in-progress": 2}}}
     story.tell(Exited(1, "killed by SIGKILL"))
     assert story.orders == [Exit(0)]
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ([], 4.0),
+        ([Spawned(3, 103), HelloSaid(3)], 9.0),
+        ([Spawned(3, 103), HelloSaid(3), BecameReady(3)], 9.0),
+    ],
+)
+def test_an_app_that_may_have_started_has_time_to_shut_down(said: list[Event], seconds: float) -> None:
+    """A worker that boots is given longer to leave than one that was not heard of, since its app may have started."""
+    story = serving(2, Policy(grace=4.0, shutdown_timeout=9.0))
+    story.reload()
+    story.tell(*said, StopAsked("test"))
+    assert story.timers[Timer(TimerKind.TERM, 3)] == 60.0 + seconds
+
+
 def test_a_replacement_that_does_not_accept_in_time_is_replaced() -> None:
     """In a generation that serves, too, a worker has a deadline to accept; its exit has its slot filled."""
-    story = Story(policy=Policy(admit_timeout=2.0))
+    story = serving(1, policy=Policy(admit_timeout=2.0))
     story.die(1, age=60.0)
-    story.boot(2)
+    story.ready(2)
     story.fire(TimerKind.ADMIT, 2)
     assert (story.now, story.orders) == (62.0, [Terminate(2)])
     story.die(2, age=11.0)
-    assert story.orders == [spawn(3)]
+    assert story.orders == [spawn(3, 1, 1)]
     assert story.news["worker.died"]["why"] == "1.1 (pid 102) did not begin to accept within 2 s"
 
 
 def test_a_worker_that_dies_while_it_drains_is_told() -> None:
     """An old worker that crashes with what it still held is on the feed; one that leaves in order is not."""
     for how, told in (("killed by SIGSEGV", True), ("exited 0", False)):
-        story = Story()
+        story = serving(1)
         story.tell(StopAsked("test"), Exited(1, how))
         assert ("worker.lost" in story.news) is told
 
@@ -306,7 +259,7 @@ def test_a_worker_that_dies_while_it_drains_is_told() -> None:
 @pytest.mark.parametrize("hurry", [1, 2])
 def test_an_order_to_leave_is_given_again_when_the_process_exists(hurry: int) -> None:
     """A worker that was told to leave before its process existed could not hear it, and is told when it exists."""
-    story = Story()
+    story = serving(1)
     story.die(1, age=60.0)
     story.tell(*[StopAsked("test", insist=True)] * hurry)
     order = Terminate(2) if hurry == 1 else Kill(2)
@@ -317,7 +270,7 @@ def test_an_order_to_leave_is_given_again_when_the_process_exists(hurry: int) ->
 
 def test_a_worker_that_never_came_to_be_is_not_missed() -> None:
     """A worker that was on its way out already and could not be started after all has left."""
-    story = Story()
+    story = serving(1)
     story.die(1, age=60.0)
     story.tell(StopAsked("test"), SpawnFailed(2, "no memory"))
     assert story.orders[-1] == Exit(0)
@@ -329,7 +282,7 @@ def test_a_worker_that_never_came_to_be_is_not_missed() -> None:
 @pytest.mark.parametrize("kind", [kind for kind in TimerKind if kind is not TimerKind.RESPAWN])
 def test_a_timer_that_comes_late_is_refused(kind: TimerKind) -> None:
     """No timer is ever cancelled, so one whose time has passed finds its worker elsewhere and does nothing."""
-    story = Story()
+    story = serving(1)
     with pytest.raises(Refused, match=rf"'{kind}' came late for 1\.1") as caught:
         story.tell(TimerFired(Timer(kind, 1)))
     assert caught.value.code == "out-of-order"
@@ -349,7 +302,7 @@ def test_a_timer_that_comes_late_is_refused(kind: TimerKind) -> None:
 )
 def test_each_timer_has_its_state(said: list[Event], late: TimerKind) -> None:
     """A deadline holds only for the step that it was set for."""
-    story = Story()
+    story = serving(1)
     story.die(1, age=60.0)
     story.tell(*said)
     with pytest.raises(Refused, match=f"'{late}' came late"):
@@ -374,7 +327,7 @@ def test_each_timer_has_its_state(said: list[Event], late: TimerKind) -> None:
 def test_a_worker_that_is_not_known_is_refused(event: Event) -> None:
     """Word of a worker that has left, or never was, has no place."""
     with pytest.raises(Refused, match="no worker with serial 9") as caught:
-        Story().tell(event)
+        serving(1).tell(event)
     assert caught.value.code == "out-of-order"
 
 
@@ -382,16 +335,21 @@ def test_a_worker_that_is_not_known_is_refused(event: Event) -> None:
 def test_a_slot_that_does_not_wait_is_not_filled(generation: int, slot: int) -> None:
     """The time to fill a slot may come when it is filled, or is there no more, or its generation is not."""
     with pytest.raises(Refused, match=rf"no vacancy {generation}\.{slot}") as caught:
-        Story().tell(TimerFired(Timer(TimerKind.RESPAWN, generation, slot)))
+        serving(1).tell(TimerFired(Timer(TimerKind.RESPAWN, generation, slot)))
     assert caught.value.code == "out-of-order"
 
 
-@pytest.mark.parametrize(
-    "event",
-    [Spawned(1, 7), HelloSaid(1), BecameReady(1), BeganServing(1)],
-)
+def test_a_process_exists_once() -> None:
+    """A worker that has a process is not given another one."""
+    story = serving(1)
+    with pytest.raises(Refused, match=r"worker 1\.1 was spawned already"):
+        story.tell(Spawned(1, 7))
+    assert story.fleet.workers[1].pid == 101
+
+
+@pytest.mark.parametrize("event", [HelloSaid(1), BecameReady(1), BeganServing(1)])
 def test_a_word_out_of_turn_is_refused(event: Event) -> None:
     """What a worker said already it cannot say again."""
     with pytest.raises(Refused) as caught:
-        Story().tell(event)
+        serving(1).tell(event)
     assert caught.value.code == "out-of-order"
