@@ -21,7 +21,7 @@ from supervisor.errors import StillupError, UsageError
 from supervisor.wire.control import RolloutView
 
 DENIED = {"not-permitted": 4, "superseded": 5}
-POLL = 0.05
+POLL = 0.1
 """Seconds between two looks at a rollout."""
 
 

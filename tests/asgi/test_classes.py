@@ -164,12 +164,23 @@ async def test_closing(http: str) -> None:
     """A connection that is closed on this side has no class, though its client has not closed yet."""
     async with serving(http=http) as served:
         client = await served.connect()
-        await client.ask("/", "Connection: close")
-        await client.answer()
+        await served.becomes(ConnectionClass.UNREAD)
+        for connection in served.site.state.connections:
+            connection.transport.close()
         assert await client.rest() == b""
         assert served.kinds == [None]
         client.close()
         await until(lambda: not served.site.state.connections)
+
+
+async def test_closed_after_a_whole_request(http: str) -> None:
+    """After an answer to a request that was read to its end nothing is waited for: the connection closes at once."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/", "Connection: close")
+        await client.answer()
+        await until(lambda: not served.site.state.connections)
+        client.close()
 
 
 async def test_not_connected_yet(http: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +19,12 @@ from tests.asgi.running import until
 from tests.asgi.serving import Client
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linger for longer than a test waits: what ends then has ended for another reason."""
+    monkeypatch.setattr(lingering, "LINGER", 1000.0)
 
 
 class Recorder(asyncio.Protocol):
@@ -237,6 +245,19 @@ async def test_client_closes_first() -> None:
         assert server.transport.is_closing()
         server.transport.close()
         assert server.lost == [None]
+
+
+async def test_nothing_is_kept() -> None:
+    """After its end nothing holds a connection's protocol, such as a timer that still runs."""
+    async with connection() as (client, server):
+        server.transport.close()
+        client.close()
+        await server.gone.wait()
+    ended = weakref.ref(server)
+    del server
+    await asyncio.sleep(0)
+    gc.collect()
+    assert ended() is None
 
 
 async def test_entry_steps_aside() -> None:

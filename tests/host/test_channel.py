@@ -73,6 +73,20 @@ async def test_receive_waits() -> None:
         assert await waiting == (b"at last", [])
 
 
+async def test_nobody_listens_between() -> None:
+    """When nobody waits the loop does not watch the socket, so that a packet that lies there makes it not spin."""
+    loop = asyncio.get_running_loop()
+    async with channels(buffer=1) as (here, there):
+        full = await fill(here)
+        receiving, sending = asyncio.create_task(there.receive()), asyncio.create_task(here.send(b"more"))
+        await receiving
+        for _ in range(full):
+            await there.receive()
+        await sending
+        assert not loop.remove_reader(there._sock)
+        assert not loop.remove_writer(here._sock)
+
+
 async def test_back_pressure() -> None:
     """A sender waits while its peer does not read, goes on when it does, and nothing is lost or changes places."""
     async with channels(buffer=1) as (here, there):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.host import descriptors
 from supervisor.host.processes import HANDLED, Process, signal_name, spawn
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -74,6 +75,17 @@ def running() -> Iterator[Process]:
         yield process
 
 
+@contextlib.contextmanager
+def standard_input(path: str) -> Iterator[None]:
+    """Have something else as our own stdin."""
+    kept = os.dup(0)
+    descriptors.put_in_place(os.open(path, os.O_RDONLY), 0)
+    try:
+        yield
+    finally:
+        descriptors.put_in_place(kept, 0)
+
+
 def is_inheritable(fd: int) -> bool:
     try:
         return os.get_inheritable(fd)
@@ -83,7 +95,7 @@ def is_inheritable(fd: int) -> bool:
 
 def test_what_a_child_starts_with() -> None:
     """A child leads a process group of its own, has /dev/null as its stdin, and the HANDLED signals blocked."""
-    with running() as process:
+    with standard_input("/dev/zero"), running() as process:
         assert os.getpgid(process.pid) == process.pid
         assert os.readlink(f"/proc/{process.pid}/fd/0") == "/dev/null"
         assert mask(process.pid, "SigBlk") == set(HANDLED)

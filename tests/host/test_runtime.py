@@ -26,6 +26,21 @@ sys.stdin.read()
 """
 
 
+TAKE = """
+import os, sys
+from supervisor.errors import Unavailable
+from supervisor.host.runtime import claim
+for number in range(500):
+    try:
+        held = claim(sys.argv[1])
+    except (Unavailable, FileNotFoundError):  # the directory itself comes and goes
+        continue
+    os.close(os.open(sys.argv[1] + ".held", os.O_CREAT | os.O_EXCL))
+    os.unlink(sys.argv[1] + ".held")
+    held.close()
+"""
+
+
 def lock_text(path: str) -> str:
     return Path(path, "lock").read_text(encoding="ascii")
 
@@ -156,13 +171,19 @@ def test_lock_that_is_a_symlink(tmp_path: Path) -> None:
     assert target.read_text() == "precious"
 
 
-def test_lock_file_that_went_meanwhile(tmp_path: Path) -> None:
-    """A new claim does not settle for a lock file that its holder has removed: there is never more than one holder."""
+def test_stale_lock(tmp_path: Path) -> None:
+    """A lock file that nobody holds is taken over, and says nothing but who has it now."""
+    path = tmp_path / "app"
+    path.mkdir(mode=0o700)
+    (path / "lock").write_text("12345678901234567890\n")
+    directory = claim(str(path))
+    assert lock_text(str(path)) == f"{os.getpid()}\n"
+    directory.close()
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    """Of several processes that claim a directory and give it up, over and over, never two have it together."""
     path = str(tmp_path / "app")
-    first = claim(path)
-    os.unlink(f"{path}/lock")
-    second = claim(path)
-    assert lock_text(path) == f"{os.getpid()}\n"
-    assert not os.path.samestat(os.fstat(first.lock), os.fstat(second.lock))
-    second.close()
-    os.close(first.lock)
+    takers = [subprocess.Popen([sys.executable, "-c", TAKE, path], cwd=ROOT) for _ in range(3)]
+    assert [taker.wait(60) for taker in takers] == [0, 0, 0]
+    assert not os.path.exists(path)

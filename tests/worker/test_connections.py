@@ -261,8 +261,9 @@ async def test_closing_is_waited_for(http: str) -> None:
     """A connection that is closing already is in no class, and the drain is over when it has closed."""
     async with working(http=http) as worker:
         client = await worker.served.connect()
-        await client.ask("/", "Connection: close")
-        await client.answer()
+        await worker.served.becomes(ConnectionClass.UNREAD)
+        for connection in worker.served.site.state.connections:
+            connection.transport.close()
         await worker.served.becomes(None)
         assert count(worker.served.site) == {}
         _, task = worker.drain(final=True)
