@@ -51,7 +51,7 @@ def _leave(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-@click.command()
+@click.command(short_help="Show what runs.")
 @click.option("--json", "as_json", is_flag=True, help="The whole status as JSON.")
 @_addressed
 def status(client: Client, *, as_json: bool) -> None:
@@ -63,7 +63,7 @@ def status(client: Client, *, as_json: bool) -> None:
         show.status(seen)
 
 
-@click.command()
+@click.command(short_help="Put a new generation into service.")
 @click.option("--wait", type=click.Choice(["cut-over", "drained", "none"]), default="cut-over", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The rollout as JSON, when it is settled.")
 @_addressed
@@ -99,7 +99,7 @@ def _follow(client: Client, rollout: RolloutView, board: show.Rollout, *, draine
         rollout = client.rollout(rollout.id)
 
 
-@click.command()
+@click.command(short_help="Stop the service.")
 @_addressed
 def stop(client: Client) -> None:
     """Stop the service: finish what is under way, then end. Returns when the supervisor has ended."""

@@ -43,7 +43,9 @@ def _config_flag(args: list[str]) -> str | None:
     return os.environ.get("STILLUP_CONFIG")
 
 
-@click.command(cls=_Command, params=config.parameters())
+@click.command(
+    cls=_Command, params=config.parameters(), short_help="Serve an app, and reload it without losing a request."
+)
 @click.pass_context
 def run(context: click.Context, /, **given: Any) -> None:
     """Serve APP (MODULE:ATTRIBUTE), and reload it without losing a request.
@@ -62,7 +64,9 @@ def run(context: click.Context, /, **given: Any) -> None:
         sys.exit(1)
 
 
-@click.command(cls=_Command, params=config.parameters())
+@click.command(
+    cls=_Command, params=config.parameters(), short_help="Say whether 'run' with the same words could start."
+)
 @click.pass_context
 def check(context: click.Context, /, **given: Any) -> None:
     """Say whether 'stillup run' with the same words could start: options, files, users, and whether APP loads."""

@@ -196,7 +196,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         health_host=given["health_host"],
         log_level=given["log_level"] or "info",
         options=_worker_options(given),
-        reload=_reload_options(given) if given["reload"] else None,
+        reload=_reload_options(given, directory) if given["reload"] else None,
     )
 
 
@@ -236,9 +236,13 @@ def _worker_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _reload_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("reload_dirs", "reload_includes", "reload_excludes")
-    return {**{name: list(given[name]) or None for name in names}, "reload_delay": given["reload_delay"]}
+def _reload_options(given: Mapping[str, Any], directory: str) -> dict[str, Any]:
+    return {
+        "reload_dirs": list(given["reload_dirs"]) or [directory],
+        "reload_includes": list(given["reload_includes"]) or None,
+        "reload_excludes": list(given["reload_excludes"]) or None,
+        "reload_delay": given["reload_delay"],
+    }
 
 
 def _web_concurrency() -> int:

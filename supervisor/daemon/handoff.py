@@ -28,7 +28,7 @@ M = TypeVar("M", Hello, Taken)
 HELLO_DEADLINE: Final = 10.0
 """Seconds that whoever connects may take for each step until it is known as a worker with its listeners."""
 MOST_STRANGERS: Final = 64
-"""Connections that may be open before their hello."""
+"""Connections that may be open before their hello; one more, and the one that has been silent longest goes."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class HandoffDoor:
         self._expected: dict[str, Expected] = {}
         self._channels: dict[int, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strangers = 0
+        self._strangers: dict[Channel, None] = {}
         self._loop.add_reader(sock, self._accept)
 
     def expect(self, spawn: Spawn, process: asyncio.Future[Process], welcome: Callable[[], Welcome]) -> str:
@@ -107,10 +107,13 @@ class HandoffDoor:
             self._loop.remove_reader(self._sock)
             self._loop.call_later(0.5, self._resume)
             return
-        if self._strangers >= MOST_STRANGERS:
-            connection.close()
-            return
-        task = self._loop.create_task(self._receive(connection))
+        if len(self._strangers) >= MOST_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.close()
+        channel = Channel(connection, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
+        self._strangers[channel] = None
+        task = self._loop.create_task(self._receive(connection, channel))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -118,10 +121,8 @@ class HandoffDoor:
         if self._sock.fileno() >= 0:
             self._loop.add_reader(self._sock, self._accept)
 
-    async def _receive(self, connection: socket.socket) -> None:
+    async def _receive(self, connection: socket.socket, channel: Channel) -> None:
         """One connection, from its first packet to its last."""
-        channel = Channel(connection, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
-        self._strangers += 1
         try:
             serial = await self._admit(connection, channel)
         except (PeerError, Refused, TimeoutError, OSError) as error:
@@ -130,7 +131,7 @@ class HandoffDoor:
             _turn_away(channel, why)
             return
         finally:
-            self._strangers -= 1
+            self._strangers.pop(channel, None)
         try:
             await self._hand_over(serial, channel)
             await self._listen(serial, channel)

@@ -77,13 +77,17 @@ async def test_nobody_listens_between() -> None:
     """When nobody waits the loop does not watch the socket, so that a packet that lies there makes it not spin."""
     loop = asyncio.get_running_loop()
     async with channels(buffer=1) as (here, there):
-        full = await fill(here)
-        receiving, sending = asyncio.create_task(there.receive()), asyncio.create_task(here.send(b"more"))
+        receiving = asyncio.create_task(there.receive())
+        await asyncio.sleep(0)
+        here.send_now(b"first")
         await receiving
+        assert not loop.remove_reader(there._sock)
+        full = await fill(here)
+        sending = asyncio.create_task(here.send(b"more"))
+        await asyncio.sleep(0)
         for _ in range(full):
             await there.receive()
         await sending
-        assert not loop.remove_reader(there._sock)
         assert not loop.remove_writer(here._sock)
 
 

@@ -121,10 +121,10 @@ def test_a_worker_that_breaks_the_protocol_is_rejected(service: Service, packet:
 
 
 def test_the_silent_are_many_and_harmless(service: Service) -> None:
-    """Sixty connections that never say hello don't keep a reload from succeeding, and leave no descriptor."""
+    """A hundred connections that never say hello don't keep a reload from succeeding, and leave no descriptor."""
     with service:
         before = len(descriptors(service.process.pid))
-        silent = [_knock(service) for _ in range(60)]
+        silent = [_knock(service) for _ in range(100)]
         assert service.reload().returncode == 0
         for sock in silent:
             sock.close()

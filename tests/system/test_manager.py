@@ -1,0 +1,68 @@
+"""What a service manager hears, and what is left when the supervisor is killed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+
+from tests.system.harness import APP, Service, eventually, open_socket
+
+
+def test_the_manager_hears_ready_when_it_serves_and_stopping_when_it_stops(tmp_path: Path) -> None:
+    """READY comes when the first generation serves, STATUS follows each reload, STOPPING ends it; no worker sees it."""
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        service = Service(tmp_path, environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "1"})
+        service.tracebacks_expected = True
+        service.write()
+
+        def hear(word: str) -> str:
+            while True:
+                said.append(manager.recv(4096).decode())
+                if word in said[-1]:
+                    return said[-1]
+
+        with service:
+            hear("READY=1")
+            assert "STATUS=gen 1 serves" in said[-1]
+            assert not any("READY" in word for word in said[:-1])
+            for worker in service.workers():
+                environment = Path(f"/proc/{worker.pid}/environ").read_bytes()
+                assert b"NOTIFY_SOCKET" not in environment
+                assert b"LISTEN_FDS" not in environment
+            assert service.reload().returncode == 0
+            hear("STATUS=gen 2 serves")
+            service.write("import nosuch\n")
+            assert service.reload().returncode == 1
+            assert "gen 3 rejected (import); the one before serves" in hear("rejected")
+            service.process.terminate()
+            hear("STOPPING=1")
+            service.process.wait(15)
+
+
+def test_without_a_supervisor_workers_finish_and_leave(tmp_path: Path) -> None:
+    """When the supervisor is killed its workers answer what they hold and leave; the next one starts in its place."""
+    service = Service(tmp_path, workers=2)
+    wait = '    if scope["path"] == "/wait":\n        await scope["state"]["stillup"].draining\n    body ='
+    service.write(APP.replace("    body =", wait))
+    with service:
+        client = open_socket(service.address())
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: any(w.connections for w in service.workers()), "the request is under way")
+        workers = service.family()
+        service.signal(signal.SIGKILL)
+        service.process.wait()
+        with client:
+            answer = b""
+            while data := client.recv(4096):
+                answer += data
+        assert answer.startswith(b"HTTP/1.1 200")
+        gone, alive = psutil.wait_procs(workers, timeout=15)
+        assert (len(gone), alive) == (2, [])
+        service.start()
+        assert service.get()
