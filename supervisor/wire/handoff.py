@@ -52,7 +52,7 @@ class Taken(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields
 
 
 class BootFailed(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The worker cannot serve, and leaves. ``stage``: listeners, import, lifespan, probe."""
+    """The worker cannot serve, and leaves. ``stage``: listeners, options, import, lifespan or probe."""
 
     stage: str
     message: str

@@ -1,4 +1,4 @@
-"""``python -m tests.asgi.exhaustion LOOP``: accepts with no descriptor left; a process of its own, for its limit."""
+"""``python -m tests.asgi.exhaustion serve|stop LOOP``: an acceptor without descriptors, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import resource
 import socket
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from supervisor.asgi import acceptor
 from tests.asgi.running import LOOPS, run, until
@@ -27,17 +28,25 @@ class Errors(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-async def main(errors: Errors) -> None:
+@contextmanager
+def exhausted(clients: int) -> Iterator[tuple[socket.socket, list[socket.socket], int]]:
+    """A listener, clients in its backlog, and the last descriptor there is: only who closes it can accept."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        where = listener.getsockname()
+        socks = [stack.enter_context(socket.create_connection(where, timeout=10)) for _ in range(clients)]
+        spare = os.dup(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        yield listener, socks, spare
+
+
+async def serve(errors: Errors) -> None:
     """Take three clients, for none of whom there is a descriptor at first and for one at a time then."""
     loop = asyncio.get_running_loop()
     taken: list[float] = []
-    with ExitStack() as stack:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)
-        clients = [stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10)) for _ in range(3)]
+    with exhausted(3) as (listener, clients, spare):
         serving = acceptor.Acceptor(listener, lambda _: taken.append(loop.time()))
-        spare = os.dup(0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         serving.start()
         await until(lambda: errors.messages)
         failed = loop.time()
@@ -48,11 +57,26 @@ async def main(errors: Errors) -> None:
             assert await loop.sock_recv(client, 1) == b""  # accepted, and turned away
         await serving.stop()
     assert taken[0] - failed > PAUSE / 2, "no pause"
-    sys.stdout.write(f"{len(taken)} taken\n{errors.messages[0]}\n")
+    sys.stdout.write(f"{len(taken)} taken\n")
+
+
+async def stop(errors: Errors) -> None:
+    """Stop with a client in the backlog for whom there is no descriptor, and see that nothing goes on after it."""
+    loop = asyncio.get_running_loop()
+    with exhausted(1) as (listener, _, _):
+        serving = acceptor.Acceptor(listener, lambda _: None)
+        await serving.stop(empty=True)
+        assert listener.fileno() == -1
+        later = asyncio.Event()
+        loop.call_later(2 * PAUSE, later.set)
+        await later.wait()
+    assert len(errors.messages) == 1
+    sys.stdout.write("stopped\n")
 
 
 if __name__ == "__main__":
     acceptor.PAUSE = PAUSE  # type: ignore[misc]
     heard = Errors()
     logging.getLogger("uvicorn.error").addHandler(heard)
-    run(main(heard), LOOPS[sys.argv[1]])
+    run({"serve": serve, "stop": stop}[sys.argv[1]](heard), LOOPS[sys.argv[2]])
+    sys.stdout.write(f"{heard.messages[0]}\n")

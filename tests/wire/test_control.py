@@ -16,12 +16,14 @@ from supervisor.core.events import (
     HelloSaid,
     ReloadAsked,
     Reported,
+    ScaleAsked,
     Spawned,
     StopAsked,
 )
 from supervisor.core.model import Fleet, Policy, Release
 from supervisor.core.rollout import step
 from supervisor.wire.control import (
+    PROBLEM,
     PROBLEM_TYPE,
     FailureView,
     GenerationView,
@@ -127,6 +129,12 @@ def test_a_rollout_that_boots() -> None:
     assert show(booting(), 2, 11.5) == BOOTING
 
 
+def test_nothing_drains_before_the_cut_over() -> None:
+    """What the old generation holds while it still serves is nothing that a rollout waits for."""
+    fleet = after(booting(), (11.0, Reported(1, {"in-progress": 2}, 5)))
+    assert show(fleet, 2, 11.5) == BOOTING
+
+
 def test_a_rollout_that_cuts_over() -> None:
     """Once all are READY the boot's time stands still; workers that were told to accept still count as ready."""
     assert show(cutting_over(), 2, 12.75) == msgspec.structs.replace(
@@ -177,6 +185,13 @@ def test_a_rollout_that_was_aborted() -> None:
     )
 
 
+def test_a_rollout_wants_what_its_own_generation_has() -> None:
+    """While an aborted generation leaves, the number of workers that the service wants by now is not its own."""
+    fleet = after(aborted(), (13.0, ScaleAsked(3)))
+    assert show(fleet, 2, 14.0).workers_wanted == 2
+    assert show(fleet, 1, 14.0).workers_wanted == 3
+
+
 def test_a_rollout_that_was_superseded() -> None:
     """One that gave way to a later request has a reason and no failure."""
     fleet = after(booting(), (11.5, ReloadAsked(OLD, "again")))
@@ -203,7 +218,7 @@ def test_a_first_rollout_has_nobody_before_it() -> None:
 
 def test_a_service_that_serves() -> None:
     """The status names the service, where it listens, and every worker with what it does."""
-    fleet = after(serving(), (3.0, Reported(1, {"idle": 2, "stream": 1, "background": 3}, 7)))
+    fleet = after(serving(), (3.0, Reported(1, {"idle": 2, "stream": 1, "background": 4}, 7)))
     assert look(fleet, 10.0) == Status(
         name="shop",
         version="1.0",
@@ -216,7 +231,7 @@ def test_a_service_that_serves() -> None:
                 state="serving",
                 release="srv/old",
                 workers=[
-                    WorkerView("1.1", 101, "serving", 3, 7, {"idle": 2, "stream": 1, "background": 3}, 10.0),
+                    WorkerView("1.1", 101, "serving", 3, 7, {"idle": 2, "stream": 1, "background": 4}, 10.0),
                     WorkerView("1.2", 102, "serving", 0, 0, {}, 10.0),
                 ],
             )
@@ -229,6 +244,10 @@ def test_generations_are_shown_in_their_order() -> None:
     """The old generation comes before the new one, and tells for how long it has drained."""
     shown = look(draining(), 20.0).generations
     assert [(g.id, g.state, g.draining_for) for g in shown] == [(1, "draining", 7.0), (2, "serving", None)]
+    assert [[(w.id, w.age) for w in g.workers] for g in shown] == [
+        [("1.1", 20.0), ("1.2", 20.0)],
+        [("2.1", 10.0), ("2.2", 10.0)],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +272,11 @@ def test_a_status_crosses_the_socket() -> None:
     for fleet in (Fleet(), booting(), draining(), aborted()):
         shown = look(fleet, 20.0)
         assert msgspec.json.decode(msgspec.json.encode(shown), type=Status) == shown
+
+
+def test_a_problem_says_what_it_is() -> None:
+    """A problem has the media type of RFC 9457, by which a client knows it from an answer."""
+    assert PROBLEM == "application/problem+json"
 
 
 def test_a_problem_leaves_out_what_it_does_not_have() -> None:

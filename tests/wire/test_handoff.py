@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor.errors import PeerError
 from supervisor.wire.handoff import (
+    BATCH_LIMIT,
     MESSAGE_LIMIT,
     PROTOCOL,
     SPOKEN,
@@ -162,6 +163,12 @@ def test_a_packet_has_a_limit() -> None:
     assert len(encode(Refusal("x" * room))) == MESSAGE_LIMIT
     with pytest.raises(PeerError, match=f"a Refusal of {MESSAGE_LIMIT + 1} bytes is over the limit of {MESSAGE_LIMIT}"):
         encode(Refusal("x" * (room + 1)))
+
+
+def test_a_packet_fits_the_kernels_limits() -> None:
+    """A packet fits a socket buffer of the default size, and its descriptors one control message."""
+    assert MESSAGE_LIMIT < 212_992
+    assert BATCH_LIMIT <= 253
 
 
 def test_our_own_version_is_spoken() -> None:

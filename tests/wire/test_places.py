@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import UsageError
-from supervisor.wire.places import bases, check_name, default_name, runtime_directory
+from supervisor.wire.places import CONTROL, HANDOFF, LOCK, bases, check_name, default_name, runtime_directory
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", fullmatch=True)
 
@@ -75,6 +75,11 @@ def test_the_service_manager_has_the_first_word() -> None:
     """A directory that systemd made is used as it is; of several, the first."""
     assert runtime_directory("shop", 0, {"RUNTIME_DIRECTORY": "/run/a:/run/b"}) == "/run/a"
     assert runtime_directory("shop", 0, {"RUNTIME_DIRECTORY": ""}) == "/run/stillup/shop"
+
+
+def test_the_names_in_a_place_stay() -> None:
+    """Clients and workers of another version look for the sockets and the lock under these names."""
+    assert (CONTROL, HANDOFF, LOCK) == ("control.sock", "handoff.sock", "lock")
 
 
 def test_a_place_is_never_made_of_a_bad_name() -> None:
