@@ -8,7 +8,7 @@
 3. ``ServerState``: ``connections`` and ``tasks`` are sets that protocols fill and empty; ``default_headers`` is read
    when an answer begins, by reference, so that one list, changed in place, reaches requests that are under way too.
 4. The protocols' constructor, and of HttpToolsProtocol and H11Protocol ``transport``, ``cycle`` (``scope``,
-   ``response_complete``, ``more_body``), ``scope`` and ``conn``; of WebSocket protocols ``shutdown()``, which sends
+   ``response_complete``), ``scope`` and ``conn``; of WebSocket protocols ``shutdown()``, which sends
    1012, and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
 5. ``ProxyHeadersMiddleware.trusted_hosts``.
 6. ``FileFilter`` and the ``reload_*`` attributes of Config, for hot reload.
@@ -85,7 +85,7 @@ class Site:
         made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
             config=config, server_state=self.state, app_state=app_state
         )
-        return Entry(made, all_read)
+        return Entry(made)
 
     def refresh_headers(self) -> None:
         """Put the current date into the default headers; to be called once a second."""
@@ -109,19 +109,6 @@ class Site:
 def make_config(app: Any, options: Mapping[str, Any]) -> Config:
     """Uvicorn's configuration of one app; ``options`` by the names of Config's own arguments."""
     return Config(app, **options)
-
-
-def all_read(protocol: Any) -> bool:
-    """Whether the one request of this connection was answered, and read to its last byte."""
-    cycle = getattr(protocol, "cycle", None)
-    if cycle is None or not cycle.response_complete:
-        return False
-    if _is(protocol, "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"):
-        return not cycle.more_body and not _httptools_half_read(protocol)
-    if _is(protocol, "uvicorn.protocols.http.h11_impl:H11Protocol"):
-        done = protocol.conn.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
-        return done and not protocol.conn.trailing_data[0]
-    return False
 
 
 def end(protocol: Any, kind: ConnectionClass) -> None:

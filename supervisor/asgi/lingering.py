@@ -2,12 +2,12 @@
 
 close() with unread input makes the kernel send a reset, which may destroy an answer that is still on its way (RFC 9112
 section 9.6). So: shut down writing, read and drop what still comes until the client closes, and only then close.
+Always: that the request was read to its end does not help, since the client's next one may be on its way already.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final, cast
 
 LINGER: Final = 5.0
@@ -19,26 +19,21 @@ CAP: Final = 16 * 1024 * 1024
 class Entry(asyncio.Protocol):
     """Stands in for a protocol until the connection is made, then gives it a lingering transport and steps aside."""
 
-    def __init__(self, protocol: asyncio.Protocol, all_read: Callable[[Any], bool] = lambda _: False) -> None:
-        """``all_read`` tells of a protocol that closes whether its client has sent all that it is going to."""
+    def __init__(self, protocol: asyncio.Protocol) -> None:
         self.protocol = protocol
-        self._all_read = all_read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         inner = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
         inner.set_protocol(self.protocol)
-        self.protocol.connection_made(LingeringTransport(inner, self.protocol, self._all_read))
+        self.protocol.connection_made(LingeringTransport(inner, self.protocol))
 
 
 class LingeringTransport(asyncio.Transport):
     """The transport that a protocol sees. Bytes don't pass through it: only close() is different."""
 
-    def __init__(
-        self, inner: asyncio.Transport, protocol: asyncio.BaseProtocol, all_read: Callable[[Any], bool]
-    ) -> None:
+    def __init__(self, inner: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
         super().__init__()
         self._inner = inner
-        self._all_read = all_read
         self._protocol = protocol
         self._closing = False
         for name in _AS_THEY_ARE:
@@ -60,8 +55,7 @@ class LingeringTransport(asyncio.Transport):
         self._closing = True
         # A protocol may still write after its close(); asyncio drops that, but not after the write_eof() below.
         self.write = self.writelines = _drop  # type: ignore[assignment,method-assign]
-        # TLS says goodbye in its own way. After a whole request nothing is expected that could cause a reset.
-        if not self._inner.can_write_eof() or self._all_read(self._protocol):
+        if not self._inner.can_write_eof():  # TLS says goodbye in its own way
             self._inner.close()
             return
         self._inner.set_protocol(_Discard(self._inner, self._protocol))

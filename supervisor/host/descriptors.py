@@ -43,9 +43,10 @@ def receive(sock: socket.socket, limit: int, most: int) -> tuple[bytes, list[int
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.extend(memoryview(data[: len(data) - len(data) % _INT]).cast("i"))
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    # The kernel's room for descriptors is rounded up (cmsg(3)), so one too many may get through.
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > most:
         close(fds)
-        what = "descriptors were" if flags & socket.MSG_CTRUNC else "packet was"
+        what = "packet was" if flags & socket.MSG_TRUNC else "descriptors were"
         raise PeerError(f"the {what} cut short by the kernel")
     return packet, fds
 

@@ -25,10 +25,10 @@ def principal(sock: socket.socket) -> Principal:
 
 
 def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
-    """Whether the peer is the very process that ``pidfd`` stands for, and alive.
+    """Whether the peer is the very process that ``pidfd`` stands for.
 
     ``pidfd`` must be of a process that is not reaped, so that its number cannot be another's. Where the kernel gives a
-    pidfd of the peer, that one must show the same number, which the kernel turns to -1 at the process's end.
+    pidfd of the peer, that one must show the same number, which the kernel turns to -1 when the process is reaped.
     """
     if principal(sock).pid != pid or _pid_of(pidfd) != pid:
         return False

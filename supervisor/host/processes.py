@@ -63,7 +63,7 @@ def signal_name(number: int) -> str:
 def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int) -> Process:
     """Start a child in a process group of its own, with the HANDLED signals blocked and /dev/null as its stdin.
 
-    Blocks until the new program runs; not for an event loop's thread.
+    Blocks until the new program is found and its exec begins; not for an event loop's thread.
 
     Raises:
         OSError: it could not be started.

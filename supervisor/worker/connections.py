@@ -134,7 +134,8 @@ class Drain:
             )
         for connection in list(state.connections):
             kind = classify(connection)
-            if kind is not None:
+            # Where a request is under way its task is cancelled, and uvicorn answers 500 if there is no answer yet.
+            if kind is not None and kind not in (ConnectionClass.IN_PROGRESS, ConnectionClass.STREAM):
                 self._end(connection, kind)
         for task in list(state.tasks):
             task.cancel("drain deadline")

@@ -34,23 +34,33 @@ async def probe(app: Any, path: str, host: str, state: Mapping[str, Any], second
     Raises:
         UnhealthyError: it was not healthy in time; the message has the last answer and the number of tries.
     """
-    last, tries, pause = "no answer", 0, FIRST_PAUSE
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                tries += 1
-                try:
-                    status = await _get(app, path, host, state)
-                except Exception as error:  # noqa: BLE001 - whatever the app raises is its answer
-                    last = f"raised {type(error).__name__}: {error}"
-                else:
-                    if status in HEALTHY:
-                        return f"{path} {status}"
-                    last = f"answered {status}" if status else "did not answer"
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-    except TimeoutError:
-        raise UnhealthyError(f"{path} {last} ({tries} tries in {seconds:.1f} s)") from None
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    last, tries, pause = "did not answer", 0, FIRST_PAUSE
+    while (left := end - loop.time()) > 0:
+        tries += 1
+        answer = loop.create_task(_get(app, path, host, state))
+        try:
+            # An app that shrugs off its cancellation is left to itself: it must not outlast the deadline.
+            done, _ = await asyncio.wait({answer}, timeout=left)
+        finally:
+            answer.cancel()
+        if not done:
+            break
+        if (error := _raised(answer)) is not None:
+            last = f"raised {type(error).__name__}: {error}"
+        elif (status := answer.result()) in HEALTHY:
+            return f"{path} {status}"
+        else:
+            last = f"answered {status}" if status else "did not answer"
+        await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
+        pause = min(pause * 2, LONGEST_PAUSE)
+    raise UnhealthyError(f"{path} {last} ({tries} tries in {seconds:.1f} s)")
+
+
+def _raised(answer: asyncio.Task[int]) -> BaseException | None:
+    """What the app raised instead of an answer; an app may also cancel itself."""
+    return asyncio.CancelledError("by the app itself") if answer.cancelled() else answer.exception()
 
 
 async def _get(app: Any, path: str, host: str, state: Mapping[str, Any]) -> int:

@@ -85,8 +85,10 @@ def take_over(path: str, nonce: str) -> Session:
         descriptors.send(sock, handoff.encode(Hello(handoff.PROTOCOL, nonce)))
         welcome, output = _expect(sock, Welcome)
         undo.callback(descriptors.close, output)
-        if welcome.protocol != handoff.PROTOCOL or len(output) != 2:  # noqa: PLR2004 - stdout and stderr
+        if welcome.protocol != handoff.PROTOCOL:
             raise PeerError(f"the supervisor speaks protocol {welcome.protocol}, this worker {handoff.PROTOCOL}")
+        if len(output) != 2:  # noqa: PLR2004 - stdout and stderr
+            raise PeerError(f"expected a stdout and a stderr with the welcome, got {len(output)} descriptors")
         try:
             listeners = _take_listeners(sock, undo)
         except PeerError as error:

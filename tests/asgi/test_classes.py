@@ -173,45 +173,6 @@ async def test_closing(http: str) -> None:
         await until(lambda: not served.site.state.connections)
 
 
-async def test_closed_after_a_whole_request(http: str) -> None:
-    """After an answer to a request that was read to its end nothing is waited for: the connection closes at once."""
-    async with serving(http=http) as served:
-        client = await served.connect()
-        await client.ask("/", "Connection: close")
-        await client.answer()
-        await until(lambda: not served.site.state.connections)
-        client.close()
-
-
-async def test_closed_before_its_body_came(http: str) -> None:
-    """After an answer to a request whose body still comes the connection lingers, and takes the rest of it."""
-    async with serving(http=http) as served:
-        client = await served.connect()
-        await client.ask("/", UPLOAD, "Connection: close", method="POST")
-        await client.send(b"half")
-        await client.answer()
-        assert await client.rest() == b""
-        assert served.kinds == [None]
-        await client.send(b"half")
-        client.close()
-        await until(lambda: not served.site.state.connections)
-
-
-async def test_closed_before_the_next_request_came(http: str) -> None:
-    """After a last answer behind which half a head has come already the connection lingers."""
-    async with serving(http=http) as served:
-        client = await served.connect()
-        await client.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo")
-        await served.waits()
-        served.site.announce_close()
-        served.app.go.set()
-        assert (await client.answer()).says_close
-        assert await client.rest() == b""
-        assert served.kinds == [None]
-        client.close()
-        await until(lambda: not served.site.state.connections)
-
-
 async def test_not_connected_yet(http: str) -> None:
     """A protocol that has no transport yet has no class."""
     async with serving(http=http) as served:

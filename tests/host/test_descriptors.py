@@ -187,3 +187,11 @@ def test_standard_descriptors(closed: tuple[int, ...]) -> None:
             [sys.executable, "-c", code], cwd=ROOT, stdin=zero, stdout=zero, stderr=zero, timeout=30, check=False
         )
     assert done.returncode == 0
+
+
+def test_one_too_many_is_cut_short(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The kernel rounds up the room for descriptors; one more than was asked for is refused all the same."""
+    here, there = pair
+    descriptors.send(here, b"x", [0, 0])
+    with pytest.raises(PeerError, match="descriptors were cut short"):
+        descriptors.receive(there, 64, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -9,6 +11,12 @@ import psutil
 from tests.system.harness import Service, descriptors, eventually
 
 RELOADS = 200
+
+
+def _looks(pid: int) -> Iterator[int]:
+    for _ in range(20):
+        yield len(descriptors(pid))
+        time.sleep(0.01)
 
 
 def test_two_hundred_reloads_are_flat(tmp_path: Path) -> None:
@@ -28,9 +36,9 @@ def test_two_hundred_reloads_are_flat(tmp_path: Path) -> None:
             assert service.generations() == [number + 1]
 
         def measure() -> dict[str, int]:
-            seen = descriptors(supervisor.pid)
+            # The least of many looks: a connection of ours to the control socket may still be about to close.
             return {
-                "descriptors": len(seen),
+                "descriptors": min(_looks(supervisor.pid)),
                 "threads": supervisor.num_threads(),
                 "children": len(supervisor.children(recursive=True)),
                 "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in supervisor.children()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from itertools import pairwise
 from typing import Any
@@ -89,9 +90,35 @@ async def test_never_answering() -> None:
             told.append("cancelled")
             raise
 
-    with pytest.raises(UnhealthyError, match=r"/healthz no answer \(1 tries in 0\.1 s\)"):
+    with pytest.raises(UnhealthyError, match=r"/healthz did not answer \(1 tries in 0\.1 s\)"):
         await asked(app, seconds=0.1)
+    await asyncio.sleep(0)
     assert told == ["cancelled"]
+
+
+async def test_shrugging_off_the_cancellation() -> None:
+    """An app that does not let itself be cancelled does not outlast the deadline."""
+    free = asyncio.Event()
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await free.wait()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(UnhealthyError, match="did not answer"):
+            await asked(app, seconds=0.1)
+    free.set()
+
+
+async def test_cancelling_itself() -> None:
+    """An app that raises CancelledError has given an answer, and not a good one; it is no order to stop asking."""
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(UnhealthyError, match="raised CancelledError"):
+        await asked(app, seconds=0.1)
 
 
 async def test_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
