@@ -72,7 +72,8 @@ class Service:
         self.log_file = folder / "log"
         self.client = Client(str(self.runtime))
         self._wait = wait
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        # Without bytecode files: two versions of a source, written in one second and of one size, are one to them.
+        self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
         self.argv = [STILLUP, "run", app, "--workers", str(workers), "--runtime-dir", str(self.runtime), *options]
         for bind in binds:
             self.argv += ["--bind", bind]

@@ -156,17 +156,20 @@ def test_what_does_not_end_is_ended_at_the_deadline(tmp_path: Path) -> None:
     assert "drain ended 1 in-progress after 1.5 s" in service.log()
 
 
+BLOCK = """    if scope["path"] == "/block":
+        open("blocked", "w").close()
+        time.sleep(600)
+"""
+
+
 def test_a_worker_that_cannot_be_reached_is_killed(tmp_path: Path) -> None:
     """An old worker whose event loop is blocked past its drain is sent TERM, then KILL, and the rollout ends."""
     service = Service(tmp_path, "main:app", "--drain-timeout", "0.5")
-    service.write(
-        "import time\n"
-        + APP.replace('    body = f"', '    if scope["path"] == "/block":\n        time.sleep(600)\n    body = f"')
-    )
+    service.write("import time\n" + APP.replace('    body = f"', BLOCK + '    body = f"'))
     with service:
         client = open_socket(service.address())
         client.sendall(_get("/block"))
-        time.sleep(0.2)  # a blocked worker reports nothing that could be waited for
+        eventually((tmp_path / "blocked").exists, "its loop is blocked")
         service.write()
         assert service.reload().returncode == 0
         eventually(lambda: _gone(service), "the old generation is gone", deadline=20)
