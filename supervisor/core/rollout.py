@@ -206,7 +206,7 @@ class _Turn(Turn):
             return
         self.announce("worker.serving", worker=worker.name, pid=worker.pid)
         for other in tuple(self.fleet.of(generation.id)):
-            if other.slot == worker.slot and other.worn:
+            if other is not worker and other.slot == worker.slot and other.worn:
                 self.leave(other)
 
     # A worker's life and end

@@ -59,7 +59,8 @@ class Turn:
 
     def leave(self, worker: Worker, *, final: bool = False) -> None:
         """Send a worker on its way: by a drain if it may hold connections, else by SIGTERM."""
-        if worker.state in (WorkerState.ACCEPTING, WorkerState.SERVING, WorkerState.DRAINING):
+        again = worker.state is WorkerState.DRAINING and final and worker.failure is None
+        if again or worker.state in (WorkerState.ACCEPTING, WorkerState.SERVING):
             policy = self.fleet.policy
             self.move(worker, Step.DRAIN)
             self.commands.append(BeginDrain(worker.serial, policy.drain_timeout, final))
@@ -91,7 +92,9 @@ class Turn:
             return
         for slot in range(1, generation.size + 1):
             inside = [w for w in self.fleet.of(number) if w.slot == slot]
-            if slot in generation.vacancies or any(not w.state.retiring and not w.worn for w in inside):
+            # One that failed keeps its slot until its exit, which counts the death.
+            failed = any(w.failure and w.state in (WorkerState.STOPPING, WorkerState.KILLED) for w in inside)
+            if failed or slot in generation.vacancies or any(not w.state.retiring and not w.worn for w in inside):
                 continue
             deaths = 0
             if died is not None and died.slot == slot and not (died.state.retiring and died.failure is None):

@@ -181,5 +181,5 @@ def decode_from_supervisor(packet: bytes) -> FromSupervisor:
 def _decode(decoder: msgspec.json.Decoder[T], packet: bytes) -> T:
     try:
         return decoder.decode(packet)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"not a message of the hand-off protocol: {error}") from error

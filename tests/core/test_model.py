@@ -79,9 +79,10 @@ def test_who_serves_and_how_many_drain() -> None:
     assert fleet.count(GenerationState.DRAINING) == 2
 
 
-@given(states=st.lists(st.sampled_from(RolloutState), max_size=3 * HISTORY))
+@given(states=st.lists(st.sampled_from(RolloutState), min_size=2 * HISTORY, max_size=4 * HISTORY))
 def test_history_forgets_the_oldest_ended_rollouts(states: list[RolloutState]) -> None:
     """The last ``HISTORY`` ended rollouts stay known, in order, and one that has not ended always does."""
+    assert HISTORY == 32
     fleet = Fleet()
     for number, state in enumerate(states, 1):
         fleet = fleet.with_rollout(rollout(number, state))

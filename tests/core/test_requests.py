@@ -21,7 +21,7 @@ from supervisor.core.events import (
     Timer,
     TimerKind,
 )
-from supervisor.core.model import GenerationState, Policy, RolloutState, ServiceState
+from supervisor.core.model import GenerationState, Policy, RolloutState, ServiceState, WorkerState
 from supervisor.errors import Refused
 from tests.core.telling import NEW, OLD, Story, begin, serving, spawn
 
@@ -253,13 +253,18 @@ def test_what_never_served_does_not_count_as_draining() -> None:
 
 def test_too_many_that_never_served_are_waited_for_in_peace() -> None:
     """Reloads that supersede each other faster than their workers can leave wait for those, and hurry no client."""
-    story = serving(size=1, policy=Policy(max_draining=1))
+    story = serving(size=1, policy=Policy(max_draining=2))
+    story.reload()
+    story.ready(2)
+    story.serve(2)
+    story.reload()
     story.reload()
     story.reload(OLD)
-    assert story.orders == [Terminate(2)]
-    assert "rollout.waiting" in story.news
-    story.exit(2)
-    assert story.orders == [spawn(3, 3, 1)]
+    assert story.orders == [Terminate(4)]
+    assert story.workers()[1] is WorkerState.DRAINING
+    assert story.news["rollout.waiting"] == {"rollout": 5}
+    story.exit(3)
+    assert story.orders == [spawn(5, 5, 1)]
 
 
 def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:

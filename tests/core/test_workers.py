@@ -248,12 +248,22 @@ def test_a_replacement_that_does_not_accept_in_time_is_replaced() -> None:
     assert story.news["worker.died"]["why"] == "1.1 (pid 102) did not begin to accept within 2 s"
 
 
-def test_a_worker_that_dies_while_it_drains_is_told() -> None:
+@pytest.mark.parametrize(("how", "told"), [("killed by SIGSEGV", True), ("exited 0", False)])
+def test_a_worker_that_dies_while_it_drains_is_told(how: str, told: bool) -> None:
     """An old worker that crashes with what it still held is on the feed; one that leaves in order is not."""
-    for how, told in (("killed by SIGSEGV", True), ("exited 0", False)):
-        story = serving(1)
-        story.tell(StopAsked("test"), Exited(1, how))
-        assert ("worker.lost" in story.news) is told
+    story = serving(1)
+    story.tell(StopAsked("test"), Exited(1, how))
+    lost = {"worker": "1.1", "why": f"1.1 (pid 101) {how}"}
+    assert story.news.get("worker.lost") == (lost if told else None)
+
+
+def test_a_worker_that_was_sent_away_may_leave_as_it_likes() -> None:
+    """A worker that served nobody and is ended has lost nothing, however it exits."""
+    story = serving(1)
+    story.reload()
+    story.reload()
+    story.tell(Exited(2, "killed by SIGTERM"))
+    assert list(story.news) == ["generation.gone"]
 
 
 @pytest.mark.parametrize("hurry", [1, 2])

@@ -78,6 +78,7 @@ def test_any_text_is_a_bind_or_a_usage_error(text: str) -> None:
         ("localhost:65535", TcpAddress("localhost", 65535)),
         ("unix:/run/app.sock", UnixAddress("/run/app.sock", 0o666, None, None)),
         ("unix:/run/app.sock,mode=660", UnixAddress("/run/app.sock", 0o660)),
+        ("unix:/run/app.sock,user=660,group=660", UnixAddress("/run/app.sock", 0o666, "660", "660")),
         ("unix:/run/a=b.sock", UnixAddress("/run/a=b.sock")),
         ("unix:@app", AbstractAddress("app")),
         ("fd:3", InheritedAddress(3)),
@@ -87,6 +88,14 @@ def test_any_text_is_a_bind_or_a_usage_error(text: str) -> None:
 def test_what_a_bind_looks_like(text: str, address: Address) -> None:
     """Each form that the documentation names is read as it says."""
     assert parse_bind(text).address == address
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:8000", "localhost:80", "[::1]:0", "unix:/run/app.sock", "unix:@app", "fd:3"]
+)
+def test_an_address_is_written_as_the_field_writes_it(text: str) -> None:
+    """Only an IPv6 address stands in brackets, and a listener without a name is called what its operator wrote."""
+    assert parse_bind(text).name == str(parse_bind(text).address) == text
 
 
 def test_a_socket_file_is_open_to_all_unless_it_says_otherwise() -> None:
@@ -111,6 +120,7 @@ def test_a_socket_file_is_open_to_all_unless_it_says_otherwise() -> None:
         ("fd:three", "the number of an open descriptor"),
         ("fd:-1", "the number of an open descriptor"),
         ("fd:\N{ARABIC-INDIC DIGIT ONE}", "the number of an open descriptor"),
+        ("::1]:8000", "stands in brackets"),
         ("::1:8000", r"in brackets: \[::1\]:8000"),
         ("[::1:8000", "stands in brackets"),
         ("127.0.0.1:80,mode=0660", "are for unix:/path only"),
