@@ -1,4 +1,4 @@
-"""An accept loop of our own, in small batches.
+"""One notion of where connections come from: a source is read in small batches, each connection gets its protocol.
 
 ``loop.create_server`` is not used: it calls listen() again on the shared socket, takes up to ``backlog`` connections in
 one turn of the loop (so that one worker hoards), and closing it loses the accepts that are under way.
@@ -7,103 +7,122 @@ one turn of the loop (so that one worker hoards), and closing it loses the accep
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Final
 
+from supervisor.errors import PeerError
+from supervisor.host.sources import Arrival, EndOfSource, Source
+
 logger = logging.getLogger("uvicorn.error")  # where users look for word from their server
 
-BATCH: Final = 4
-"""Connections taken in one turn of the loop; the rest is for the other workers, or for the next turn."""
-GONE: Final = frozenset(
-    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
-)
-"""What accept(2) says of a connection that has failed already, to be passed over like EAGAIN."""
 PAUSE: Final = 0.5
 """Seconds without accepting when the machine has no descriptor or memory left; the clients wait in the backlog."""
+BUSY: Final = 0.05
+"""Seconds that a full worker leaves a source to the others before it looks again."""
 HANDSHAKE: Final = 5.0
 """Seconds that a TLS handshake may take once its listener is closed."""
 
 
 class Acceptor:
-    """Accepts from one listener and connects each connection to a protocol. Owns the socket's copy that it is given."""
+    """Takes connections from one source and connects each to a protocol. Owns the source."""
 
     def __init__(
         self,
-        sock: socket.socket,
-        protocol: Callable[[socket.socket], asyncio.Protocol | None],
+        source: Source,
+        protocol: Callable[[Arrival], asyncio.Protocol | None],
         *,
         tls: ssl.SSLContext | None = None,
+        ready: Callable[[], bool] = lambda: True,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serve ``sock`` with what ``protocol`` makes of a connection; None turns the connection away."""
-        self._sock = sock
+        """Serve what comes with what ``protocol`` makes of it; None turns a connection away.
+
+        While ``ready`` says no, nothing is taken: others that read from the same source may have it. ``ended`` is
+        called when the source says that nothing more will ever come; ``at_end`` says so from then on.
+        """
+        self._source = source
         self._protocol = protocol
         self._tls = tls
+        self._is_ready = ready
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._ended = ended
+        self.at_end = False
 
     def start(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._sock, self._ready)
+        self._loop.add_reader(self._source.fileno(), self._ready)
 
     async def stop(self, *, empty: bool = False) -> None:
-        """Stop accepting, close this copy of the socket, and wait until every accepted connection has its protocol.
+        """Stop taking, close the source, and wait until every connection that was taken has its protocol.
 
-        With ``empty``, what waits in the backlog is taken first: for the last copy of a listener, whose close would
-        reset them. A TLS handshake is waited for HANDSHAKE seconds at most.
+        With ``empty``, what waits is taken first: for the last copy of a listener, whose close would reset them. A TLS
+        handshake is waited for HANDSHAKE seconds at most. Idempotent.
         """
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._sock)
-        try:
-            while empty and self._accept():  # noqa: ASYNC110 - the backlog itself says when it is empty
-                # A turn for those just accepted, so that taking a long backlog stops nobody else.
-                await asyncio.sleep(0)
-        except OSError as error:
-            logger.error("cannot empty the backlog: %s", error)  # noqa: TRY400 - no bug
-        # At once: whoever connects between the last accept and the close is reset.
-        self._sock.close()
+        if not self._stopped:
+            self._stopped = True
+            self._rest()
+            try:
+                while empty and self._take():  # noqa: ASYNC110 - the source itself says when it is empty
+                    # A turn for those just taken, so that taking a long backlog stops nobody else.
+                    await asyncio.sleep(0)
+            except OSError as error:
+                logger.error("cannot empty the backlog: %s", error)  # noqa: TRY400 - no bug
+            # At once: whoever connects between the last accept and the close is reset.
+            self._source.close()
+            self.at_end = True
         if self._connecting:
             _, late = await asyncio.wait(self._connecting, timeout=HANDSHAKE)
             for task in late:
                 task.cancel()
 
+    def _rest(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._loop.remove_reader(self._source.fileno())
+
     def _ready(self) -> None:
+        if not self._is_ready():
+            self._pause_for(BUSY)
+            return
         try:
-            self._accept()
+            self._take()
+        except EndOfSource:
+            self._rest()
+            self.at_end = True
+            self._ended()
+        except PeerError as error:
+            logger.error("connections lost: %s", error)  # noqa: TRY400 - another worker's fault
         except OSError as error:
             # Whatever it is, it must neither end the service nor make the loop spin.
             logger.error("cannot accept: %s; trying again in %s s", error.strerror, PAUSE)  # noqa: TRY400 - no bug
-            self._loop.remove_reader(self._sock)
-            self._pause = self._loop.call_later(PAUSE, self.start)
+            self._pause_for(PAUSE)
 
-    def _accept(self) -> bool:
-        """Take up to BATCH connections; False when there was nothing more to take.
+    def _pause_for(self, seconds: float) -> None:
+        self._rest()
+        self._pause = self._loop.call_later(seconds, self.start)
+
+    def _take(self) -> bool:
+        """Take what one turn may take; False when there was nothing.
 
         Raises:
-            OSError: nothing can be accepted now, such as for want of a descriptor.
+            EndOfSource, PeerError, OSError: as the source.
         """
-        for _ in range(BATCH):
-            try:
-                connection, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError):
-                return False
-            except OSError as error:
-                if error.errno in GONE:
-                    continue
-                raise
-            connection.setblocking(False)
-            task = self._loop.create_task(self._connect(connection))
+        arrivals = self._source.take()
+        for arrival in arrivals:
+            task = self._loop.create_task(self._connect(arrival))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
-        return True
+        return bool(arrivals)
 
-    async def _connect(self, connection: socket.socket) -> None:
-        protocol = self._protocol(connection)
+    async def _connect(self, arrival: Arrival) -> None:
+        connection = arrival.socket
+        protocol = self._protocol(arrival)
         if protocol is None:
             connection.close()
             return

@@ -8,8 +8,11 @@
 3. ``ServerState``: ``connections`` and ``tasks`` are sets that protocols fill and empty; ``default_headers`` is read
    when an answer begins, by reference, so that one list, changed in place, reaches requests that are under way too.
 4. The protocols' constructor, and of HttpToolsProtocol and H11Protocol ``transport``, ``cycle`` (``scope``,
-   ``response_complete``), ``scope`` and ``conn``; of WebSocket protocols ``shutdown()``, which sends
-   1012, and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
+   ``response_complete``), ``scope`` (new with each request's first byte or head), ``conn``, ``server_state``,
+   ``config`` and ``limit_concurrency``; that they call their own ``on_response_complete()`` and, of httptools,
+   ``on_message_complete()``; the keep-alive timer, ``timeout_keep_alive_task``, which rings
+   ``timeout_keep_alive_handler()`` and is cancelled by the next data. Of WebSocket protocols ``shutdown()``, which
+   sends 1012, and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
 5. ``ProxyHeadersMiddleware.trusted_hosts``.
 6. ``FileFilter`` and the ``reload_*`` attributes of Config, for hot reload.
 """
@@ -18,12 +21,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.config import Config
@@ -31,7 +36,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
 from supervisor.asgi.lingering import Entry
+from supervisor.core.crossing import MOST_READ, Standing, class_of
 from supervisor.core.drain import ConnectionClass
+from supervisor.host.sources import Arrival
+from supervisor.wire.adoption import ConnectionInfo
 
 _CLOSE = (b"connection", b"close")
 _STREAMS = "stillup.streams"
@@ -54,15 +62,24 @@ class Watched(set[Any]):
         self._left()
 
 
+class State(ServerState):
+    """What the connections of one site share."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self.connections = Watched(changed)
+        self.tasks = Watched(changed)
+        self.look: Callable[[Any], None] | None = None
+        """Called with a connection after whatever may have changed what it is doing; set while somebody wants that."""
+
+
 class Site:
     """An ASGI app with what uvicorn's protocols need to serve it. Call ``load`` before anything else."""
 
     def __init__(self, config: Config, *, changed: Callable[[], None] = lambda: None) -> None:
         """Serve what ``config`` says; ``changed`` is called whenever a connection or a request's task has ended."""
         self.config = config
-        self.state = ServerState()
-        self.state.connections = Watched(changed)
-        self.state.tasks = Watched(changed)
+        self.state = State(changed)
         self._dated: int | None = None
 
     def load(self) -> None:
@@ -77,15 +94,29 @@ class Site:
         self._by_proxy = _trusting_its_peer(self.config, app)
         self.config.loaded_app = _noting_streams(app)
         self.lifespan = self.config.lifespan_class(self.config)
+        self._class: Any = followed(cast("Any", self.config.http_protocol_class))
         self.refresh_headers()
 
-    def protocol(self, app_state: dict[str, Any], *, unix: bool = False) -> Entry:
-        """A protocol for one new connection; with ``unix`` the peer is the local proxy, trusted with X-Forwarded-*."""
-        config = self._by_proxy if unix else self.config
-        made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
-            config=config, server_state=self.state, app_state=app_state
-        )
-        return Entry(made)
+    @property
+    def can_move(self) -> bool:
+        """Whether connections of this site may move to another worker: plaintext HTTP/1.1, of a class that we know."""
+        return issubclass(self._class, Followed) and self.config.ssl is None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection would leave all of them below ``limit_concurrency``."""
+        limit = self.config.limit_concurrency
+        return limit is None or len(self.state.connections) + 1 < limit
+
+    def protocol(self, app_state: dict[str, Any], arrival: Arrival) -> Entry:
+        """A protocol for a connection that has come; the peer on a Unix socket is trusted with X-Forwarded-*."""
+        # The peer there is the local proxy.
+        config = self._by_proxy if arrival.socket.family == socket.AF_UNIX else self.config
+        made: Any = self._class(config=config, server_state=self.state, app_state=app_state)
+        made.listener = arrival.listener
+        if arrival.info is None:
+            return Entry(made)
+        return Entry(made, partial(_take_up, made, arrival.info))
 
     def refresh_headers(self) -> None:
         """Put the current date into the default headers; to be called once a second."""
@@ -136,39 +167,182 @@ def never_asked(protocol: Any) -> bool:
     return protocol.cycle is None
 
 
+# The crossing
+
+
+class Followed:
+    """Mixed into those protocols of uvicorn's whose connections may move: how many requests, and when to look."""
+
+    requests = 0
+    """Answered on this connection, here and at earlier workers."""
+    listener = ""
+    """Name of the listener that the connection came in by."""
+    _exempt = False
+    """Whether the next request is answered whatever the limit is: a client is not turned away for having moved."""
+
+    def data_received(self: Any, data: bytes) -> None:
+        super().data_received(data)  # type: ignore[misc]
+        if self.server_state.look is not None:
+            self.server_state.look(self)
+
+    def on_response_complete(self: Any) -> None:
+        self.requests += 1
+        super().on_response_complete()  # type: ignore[misc]
+        if self._exempt:
+            self._exempt = False
+            self.limit_concurrency = self.config.limit_concurrency
+        if self.server_state.look is not None:
+            self.server_state.look(self)
+
+    def resume_writing(self: Any) -> None:
+        super().resume_writing()  # type: ignore[misc]
+        if self.server_state.look is not None:
+            self.server_state.look(self)
+
+
+@cache
+def followed(protocol: Any) -> Any:
+    """The class whose connections can be moved, of one of uvicorn's protocols; the same class if there is none."""
+    if _is_class(protocol, *_HTTPTOOLS):
+        return type("FollowedHttpTools", (_FollowedHttpTools, protocol), {})
+    if _is_class(protocol, *_H11):
+        return type("FollowedH11", (_FollowedH11, protocol), {})
+    return protocol
+
+
+class _FollowedHttpTools(Followed):
+    """Keeps what was read since the last boundary between two requests, as its parser does not say what it consumed."""
+
+    _ended: Any = None
+    """The scope of the newest message that has come to its end."""
+    _head = b""
+    """All bytes since that end, while they are the beginning of a head; empty where the end was not a read's end too,
+    for then it is not known which of the read's bytes came after it."""
+
+    def data_received(self: Any, data: bytes) -> None:
+        if self.scope is self._ended:
+            self._head = data
+        elif self._head:
+            in_head = self.cycle is None or self.cycle.scope is not self.scope
+            self._head = self._head + data if in_head and len(self._head) <= MOST_READ else b""
+        super().data_received(data)
+
+    def on_message_complete(self: Any) -> None:
+        self._ended = self.scope
+        self._head = b""
+        super().on_message_complete()  # type: ignore[misc]
+
+    def standing(self: Any) -> Standing:
+        cycle, scope = self.cycle, self.scope
+        answering = cycle is not None and not cycle.response_complete
+        in_head = scope is not self._ended and (cycle is None or cycle.scope is not scope)
+        return Standing(
+            asked=cycle is not None or self.requests > 0,
+            answering=answering,
+            endless=answering and _STREAMS in cycle.scope,
+            arriving=not answering and scope is not self._ended and not in_head,
+            head=(self._head or None) if in_head else b"",
+            unsent=self.transport.get_write_buffer_size(),
+        )
+
+
+class _FollowedH11(Followed):
+    def standing(self: Any) -> Standing:
+        cycle, conn = self.cycle, self.conn
+        answering = cycle is not None and not cycle.response_complete
+        between = conn.our_state is h11.IDLE and conn.their_state is h11.IDLE
+        return Standing(
+            asked=cycle is not None or self.requests > 0,
+            answering=answering,
+            endless=answering and _STREAMS in cycle.scope,
+            arriving=not answering and conn.their_state is h11.SEND_BODY,
+            head=bytes(conn.trailing_data[0]) if between else None,
+            unsent=self.transport.get_write_buffer_size(),
+        )
+
+
+def standing(protocol: Any) -> Standing | None:
+    """What a connection that may move some time is doing; None of any other, and of one that ends or has not begun."""
+    if not isinstance(protocol, Followed) or _ends(protocol):
+        return None
+    found: Standing = protocol.standing()  # type: ignore[attr-defined]
+    return found
+
+
+def hold(protocol: Any) -> None:
+    """Read nothing more from a connection: what its client sends waits in the kernel."""
+    transport = protocol.transport
+    if transport.is_reading():
+        transport.pause_reading()
+
+
+def release(protocol: Any) -> None:
+    """Read again from a connection that was held."""
+    if not _ends(protocol) and not protocol.transport.is_reading():
+        protocol.transport.resume_reading()
+
+
+def descriptor(protocol: Any) -> int:
+    """A connection's descriptor; the transport still owns it."""
+    return int(protocol.transport.get_extra_info("socket").fileno())
+
+
+def describe(protocol: Any, head: bytes, now: float) -> ConnectionInfo:
+    """What the worker that adopts a connection has to know of it; ``head`` is what was read of its next request."""
+    timer = protocol.timeout_keep_alive_task
+    since = timer.when() - protocol.timeout_keep_alive if timer is not None else None
+    return ConnectionInfo(protocol.listener, now, protocol.requests, since, head)
+
+
+def let_go(protocol: Any) -> None:
+    """Close this process's copy of a connection that somebody else has too. Its client sees nothing of it."""
+    protocol.transport.abort()  # close(2) without shutdown(2): nothing is written any more, so nothing is cut
+
+
+def hear_when_sent(protocol: Any) -> None:
+    """Have ``resume_writing`` called, and so ``look``, once all that was written has left."""
+    protocol.transport.set_write_buffer_limits(high=0)
+
+
+def _take_up(protocol: Any, info: ConnectionInfo) -> None:
+    """Go on with a connection where another worker left it."""
+    protocol.requests = info.requests
+    protocol.limit_concurrency = None
+    protocol._exempt = True  # noqa: SLF001 - ours, as all of Followed
+    if info.read:
+        protocol.data_received(info.read)
+    elif info.idle_since is not None:
+        loop = asyncio.get_running_loop()
+        idle = time.monotonic() - info.idle_since
+        left = max(protocol.timeout_keep_alive - idle, LEAST_KEEP_ALIVE)
+        protocol.timeout_keep_alive_task = loop.call_later(left, protocol.timeout_keep_alive_handler)
+    if protocol.server_state.look is not None:  # during a drain, which has to know of this one too
+        protocol.server_state.look(protocol)
+
+
+LEAST_KEEP_ALIVE: Final = 0.2
+"""Seconds that a connection which was moved is kept at least: its next request may have come on the way."""
+
+
+def _ends(protocol: Any) -> bool:
+    """Whether a connection is not made yet, or closing already."""
+    transport = _transport(protocol)
+    return hasattr(protocol, "transport") and (transport is None or transport.is_closing())
+
+
 def classify(protocol: Any) -> ConnectionClass | None:
     """What a connection is doing; None when it is not made yet, or closing already."""
-    transport = _transport(protocol)
-    if hasattr(protocol, "transport") and (transport is None or transport.is_closing()):
+    if _ends(protocol):
         return None
-    if _is(protocol, "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"):
-        return _between(protocol, half_read=_httptools_half_read(protocol), body_arrives=False)
-    if _is(protocol, "uvicorn.protocols.http.h11_impl:H11Protocol"):
-        buffered = bool(protocol.conn.trailing_data[0])
-        body_arrives = protocol.cycle is not None and protocol.conn.their_state is h11.SEND_BODY
-        return _between(protocol, half_read=buffered, body_arrives=body_arrives)
-    if _is(protocol, *_WEBSOCKETS):
+    if (found := standing(protocol)) is not None:
+        return class_of(found)
+    if _is_class(type(protocol), *_WEBSOCKETS):
         return ConnectionClass.WEBSOCKET if _is_open(protocol) else ConnectionClass.UPGRADING
     return ConnectionClass.OTHER
 
 
-def _between(protocol: Any, *, half_read: bool, body_arrives: bool) -> ConnectionClass:
-    cycle = protocol.cycle
-    if cycle is not None and not cycle.response_complete:
-        return ConnectionClass.STREAM if _STREAMS in cycle.scope else ConnectionClass.IN_PROGRESS
-    if body_arrives:
-        return ConnectionClass.ANSWERED
-    if half_read:
-        return ConnectionClass.HALF_READ
-    return ConnectionClass.UNREAD if cycle is None else ConnectionClass.IDLE
-
-
-def _httptools_half_read(protocol: Any) -> bool:
-    """The parser makes a new scope at a request's first byte, and a cycle of it when the head is complete."""
-    begun = protocol.cycle.scope if protocol.cycle is not None else None
-    return protocol.scope is not begun
-
-
+_HTTPTOOLS = ("uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",)
+_H11 = ("uvicorn.protocols.http.h11_impl:H11Protocol",)
 _WEBSOCKETS = (
     "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol",
     "uvicorn.protocols.websockets.websockets_impl:WebSocketProtocol",
@@ -183,12 +357,12 @@ def _is_open(websocket: Any) -> bool:
     return bool(websocket.handshake_completed_event.is_set())
 
 
-def _is(protocol: Any, *names: str) -> bool:
-    """Whether it is of one of these classes; a module that nobody has imported has no instances."""
+def _is_class(protocol: type, *names: str) -> bool:
+    """Whether it is one of these classes, or made of one; a module that nobody has imported has no classes."""
     for name in names:
         module, _, attribute = name.partition(":")
         known = sys.modules.get(module)
-        if known is not None and isinstance(protocol, getattr(known, attribute)):
+        if known is not None and issubclass(protocol, getattr(known, attribute)):
             return True
     return False
 

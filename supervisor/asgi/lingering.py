@@ -8,6 +8,7 @@ Always: that the request was read to its end does not help, since the client's n
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 LINGER: Final = 5.0
@@ -19,13 +20,17 @@ CAP: Final = 16 * 1024 * 1024
 class Entry(asyncio.Protocol):
     """Stands in for a protocol until the connection is made, then gives it a lingering transport and steps aside."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol, begin: Callable[[], None] | None = None) -> None:
+        """Stand in for ``protocol``; ``begin`` is called once it has its connection, before anything is read."""
         self.protocol = protocol
+        self._begin = begin
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         inner = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
         inner.set_protocol(self.protocol)
         self.protocol.connection_made(LingeringTransport(inner, self.protocol))
+        if self._begin is not None:
+            self._begin()
 
 
 class LingeringTransport(asyncio.Transport):

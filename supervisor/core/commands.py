@@ -35,6 +35,8 @@ class BeginDrain:
     serial: int
     timeout: float
     final: bool
+    packet: int = 1
+    """Connections that it may give away at a time."""
 
 
 @dataclass(frozen=True, slots=True)

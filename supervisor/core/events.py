@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from supervisor.core.crossing import Crossed
 from supervisor.core.model import Release
 
 
@@ -111,6 +112,10 @@ class Reported:
     connections: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
     worn: str = ""
+    oldest: Mapping[str, float] = field(default_factory=dict)
+    """While it drains: for each class, the seconds that its oldest connection has been of it."""
+    crossed: Crossed = field(default_factory=Crossed)
+    """Of its whole life."""
 
 
 @dataclass(frozen=True, slots=True)

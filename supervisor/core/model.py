@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from supervisor.core.crossing import Crossed
+
 
 class ServiceState(StrEnum):
     """What the service as a whole does."""
@@ -159,6 +161,9 @@ class Worker:
     connections: Mapping[str, int] = field(default_factory=dict)
     """Open connections by class, as last reported."""
     requests: int = 0
+    oldest: Mapping[str, float] = field(default_factory=dict)
+    """While it drains: since when the oldest connection of each class has been of it."""
+    crossed: Crossed = field(default_factory=Crossed)
 
     @property
     def name(self) -> str:
@@ -179,6 +184,8 @@ class Generation:
     """Slots that wait for their respawn timer, with the deaths in a row that made them wait."""
     drained_from: float | None = None
     """When it began to drain."""
+    crossed: Crossed = field(default_factory=Crossed)
+    """Of those of its workers that are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,8 @@ class Rollout:
     ready: float | None = None
     cut: float | None = None
     ended: float | None = None
+    crossed: Crossed = field(default_factory=Crossed)
+    """Of the previous generation, once that is gone."""
     reason: str = ""
     """Of an aborted one: ``superseded``, ``stopping`` or the failure's stage."""
     failure: Failure | None = None
@@ -219,6 +228,8 @@ class Fleet:
     workers: Mapping[int, Worker] = field(default_factory=dict)
     rollouts: tuple[Rollout, ...] = ()
     """Oldest first; ended ones are kept up to ``HISTORY``."""
+    crossed: Crossed = field(default_factory=Crossed)
+    """Of all workers that are gone."""
     last_generation: int = 0
     last_worker: int = 0
     last_rollout: int = 0
@@ -231,6 +242,12 @@ class Fleet:
     def rollout(self, number: int) -> Rollout | None:
         """The rollout of that number, unless it is unknown or forgotten."""
         return next((rollout for rollout in self.rollouts if rollout.id == number), None)
+
+    def crossed_of(self, generation: int) -> Crossed:
+        """The crossing's figures of a generation: of its workers that are gone, and of those that are left."""
+        known = self.generations.get(generation)
+        before = known.crossed if known is not None else Crossed()
+        return sum((worker.crossed for worker in self.of(generation)), before)
 
     @property
     def serving(self) -> Generation | None:

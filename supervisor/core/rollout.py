@@ -214,10 +214,12 @@ class _Turn(Turn):
     def life(self, event: Reported | ChannelLost | Exited) -> None:
         worker = self.worker(event.serial)
         match event:
-            case Reported(_, connections, requests, worn):
+            case Reported(_, connections, requests, worn, oldest, crossed):
                 if worn and not worker.worn:
                     self.announce("worker.worn", worker=worker.name, why=worn)
-                self.put(replace(worker, connections=connections, requests=requests, worn=worn or worker.worn))
+                since = {kind: self.now - age for kind, age in oldest.items()}
+                figures = replace(worker, connections=connections, requests=requests, oldest=since, crossed=crossed)
+                self.put(replace(figures, worn=worn or worker.worn))
                 if worn:
                     self.refill(worker.generation)
             case ChannelLost(_, message):
@@ -240,6 +242,8 @@ class _Turn(Turn):
         after(WORKER, worker.state, Step.EXIT)
         self.fleet = self.fleet.without_worker(worker.serial)
         generation = self.fleet.generations[worker.generation]
+        generation = replace(generation, crossed=generation.crossed + worker.crossed)
+        self.fleet = replace(self.fleet, crossed=self.fleet.crossed + worker.crossed).with_generation(generation)
         match generation.state:
             case GenerationState.BOOTING | GenerationState.ADMITTING:
                 self.abort(self.pending_of(generation), reason=failure.stage, failure=failure)
@@ -358,7 +362,11 @@ class _Turn(Turn):
         if any(True for _ in self.fleet.of(generation.id)):
             return
         self.move_generation(generation, Step.END)
-        self.announce("generation.gone", generation=generation.id)
+        crossed = generation.crossed
+        for rollout in self.fleet.rollouts:
+            if rollout.previous == generation.id and rollout.state is RolloutState.DRAINING:
+                self.fleet = self.fleet.with_rollout(replace(rollout, crossed=crossed))
+        self.announce("generation.gone", generation=generation.id, moved=crossed.given, closed=crossed.closed)
         self.finish_rollouts()
         self.start_waiting()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from supervisor.core import respawn
 from supervisor.core.commands import Accept, Announce, BeginDrain, Command, Kill, SetTimer, Spawn, Terminate
+from supervisor.core.crossing import packet_limit
 from supervisor.core.events import Timer, TimerKind
 from supervisor.core.lifecycle import GENERATION, WORKER, Step, after
 from supervisor.core.model import Failure, Fleet, Generation, GenerationState, Worker, WorkerState
@@ -57,13 +58,17 @@ class Turn:
         self.commands.append(Accept(worker.serial))
         self.timer_in(self.fleet.policy.admit_timeout, TimerKind.ADMIT, worker.serial)
 
+    def takers(self) -> int:
+        """How many workers take connections now."""
+        return sum(worker.state is WorkerState.SERVING for worker in self.fleet.workers.values())
+
     def leave(self, worker: Worker, *, final: bool = False) -> None:
         """Send a worker on its way: by a drain if it may hold connections, else by SIGTERM."""
         again = worker.state is WorkerState.DRAINING and final and worker.failure is None
         if again or worker.state in (WorkerState.ACCEPTING, WorkerState.SERVING):
             policy = self.fleet.policy
             self.move(worker, Step.DRAIN)
-            self.commands.append(BeginDrain(worker.serial, policy.drain_timeout, final))
+            self.commands.append(BeginDrain(worker.serial, policy.drain_timeout, final, packet_limit(self.takers())))
             self.timer_in(policy.drain_timeout + policy.grace, TimerKind.DRAIN, worker.serial)
         elif not worker.state.retiring:
             self.terminate(worker)

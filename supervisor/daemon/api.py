@@ -22,10 +22,10 @@ from supervisor.core.access import Principal, admit
 from supervisor.core.events import ReloadAsked, StopAsked
 from supervisor.core.model import Fleet, Release, Rollout, RolloutState, ServiceState
 from supervisor.daemon.engine import Engine
+from supervisor.daemon.holder import Holder
 from supervisor.errors import Refused
 from supervisor.wire import control
 from supervisor.wire.control import PROBLEM, PROBLEM_TYPE, Problem, RolloutView
-from supervisor.wire.handoff import ListenerInfo
 
 _STATUS = {
     "not-permitted": 403,
@@ -52,13 +52,13 @@ class Api:
         resolve: Callable[[], Awaitable[Release]],
         *,
         name: str,
-        listeners: tuple[ListenerInfo, ...],
+        holder: Holder,
     ) -> None:
         """Drive ``engine``; ``resolve`` looks at the disk for what a reload is to run."""
         self._engine = engine
         self._resolve = resolve
         self._name = name
-        self._listeners = listeners
+        self._holder = holder
         routes = [
             Route("/v1/status", self._status),
             Route("/v1/reload", self._reload, methods=["POST"]),
@@ -88,7 +88,9 @@ class Api:
                 name=self._name,
                 version=__version__,
                 pid=os.getpid(),
-                listeners=self._listeners,
+                listeners=self._holder.infos,
+                waiting=self._holder.waiting,
+                capacity=self._holder.capacity,
                 now=now,
             )
         )

@@ -12,6 +12,7 @@ from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site, make_config, never_asked
 from supervisor.host import peer
+from supervisor.host.sources import Arrival, Backlog
 
 logger = logging.getLogger("stillup")
 
@@ -44,15 +45,16 @@ class ControlDoor:
         self._site = Site(config, changed=self._changed.set)
         self._site.load()
         self._loop = asyncio.get_running_loop()
-        self._acceptor = Acceptor(sock, self._protocol)
+        self._acceptor = Acceptor(Backlog("control", sock), self._protocol)
         self._acceptor.start()
 
-    def _protocol(self, connection: socket.socket) -> asyncio.Protocol | None:
+    def _protocol(self, arrival: Arrival) -> asyncio.Protocol | None:
+        connection = arrival.socket
         if len(self._site.state.connections) >= MOST:
             logger.warning("control.sock: %s turned away: %d connections are open", peer.principal(connection), MOST)
             return None
         self._site.refresh_headers()
-        entry = self._site.protocol({"principal": peer.principal(connection)})
+        entry = self._site.protocol({"principal": peer.principal(connection)}, arrival)
         # Weakly: a connection that has ended must not wait for its deadline to be forgotten.
         self._loop.call_later(HEAD_DEADLINE, self._end_if_silent, weakref.ref(entry.protocol))
         return entry

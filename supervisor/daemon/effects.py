@@ -80,9 +80,9 @@ class LiveEffects:
                 self._spawn(command)
             case Accept(serial):
                 self._door.tell(serial, handoff.Accept())
-            case BeginDrain(serial, timeout, final):
-                if not self._door.tell(serial, handoff.Drain(timeout, final)):
-                    # A serving worker takes SIGTERM as the order to drain.
+            case BeginDrain(serial, timeout, final, packet):
+                if not self._door.tell(serial, handoff.Drain(timeout, final, packet)):
+                    # A serving worker takes SIGTERM as the order to leave.
                     self._signal(serial, signal.SIGTERM)
             case Hurry(serial):
                 self._door.tell(serial, handoff.Hurry())

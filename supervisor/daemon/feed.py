@@ -16,7 +16,7 @@ _LINES: Mapping[str, tuple[int, str]] = {
     "rollout.cut-over": (logging.INFO, "gen {generation} serves"),
     "rollout.done": (logging.DEBUG, "reload {rollout} is done"),
     "rollout.aborted": (logging.ERROR, "gen {generation} rejected ({reason}): {why}"),
-    "generation.gone": (logging.INFO, "gen {generation} has left"),
+    "generation.gone": (logging.INFO, "gen {generation} has left: {moved} connections moved on, {closed} closed"),
     "worker.serving": (logging.INFO, "worker {worker} (pid {pid}) serves"),
     "worker.died": (logging.ERROR, "worker {why}; its slot is filled again"),
     "worker.waits": (

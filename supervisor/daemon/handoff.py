@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from supervisor.core.commands import Spawn
+from supervisor.core.crossing import Crossed
 from supervisor.core.events import BecameReady, BeganServing, BootFailed, ChannelLost, Event, HelloSaid, Reported
 from supervisor.core.model import Fleet
 from supervisor.daemon.holder import Holder
@@ -173,7 +174,7 @@ class HandoffDoor:
         """Count and descriptions first, then the descriptors, each step answered before the next."""
         async with asyncio.timeout(HELLO_DEADLINE):
             await _hear_taken(channel, 0)
-            await channel.send(handoff.encode(Offer(list(self._holder.infos))))
+            await channel.send(handoff.encode(Offer(list(self._holder.infos), self._holder.cookies)))
             await _hear_taken(channel, 0)
             for batch in self._holder.batches():
                 await channel.send(handoff.encode(Batch(len(batch))), batch)
@@ -195,8 +196,9 @@ class HandoffDoor:
                     self._submit(BecameReady(serial, probe))
                 case Serving():
                     self._submit(BeganServing(serial))
-                case Report(connections, requests, worn):
-                    self._submit(Reported(serial, connections, requests, worn))
+                case Report(connections, requests, worn, oldest, given, adopted, lost, closed, longest):
+                    crossed = Crossed(given, adopted, lost, closed, longest)
+                    self._submit(Reported(serial, connections, requests, worn, oldest, crossed))
                 case Hello() | Taken() as message:
                     raise PeerError(f"it said {type(message).__name__} out of turn")
 

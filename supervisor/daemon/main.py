@@ -153,7 +153,6 @@ class Supervisor:
         """Serve until the fleet has come to its end; the exit code."""
         settings = self._settings
         self._engine = engine = Engine(Fleet(policy=settings.policy, size=settings.workers))
-        infos = self._holder.infos
         door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
         effects = LiveEffects(
             submit=engine.submit,
@@ -164,7 +163,7 @@ class Supervisor:
             handoff_path=self._runtime.file(HANDOFF),
             title=settings.name,
         )
-        control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, listeners=infos))
+        control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, holder=self._holder))
         self._greet()
         engine.submit(ReloadAsked(self._release, "start"))
         self._tasks: set[asyncio.Task[None]] = set()

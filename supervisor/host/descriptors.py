@@ -39,16 +39,22 @@ def receive(sock: socket.socket, limit: int, most: int) -> tuple[bytes, list[int
         OSError: as recvmsg(2).
     """
     packet, ancillary, flags, _ = sock.recvmsg(limit, socket.CMSG_SPACE(most * _INT), socket.MSG_CMSG_CLOEXEC)
-    fds: list[int] = []
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.extend(memoryview(data[: len(data) - len(data) % _INT]).cast("i"))
+    fds = rights(ancillary)
     # The kernel's room for descriptors is rounded up (cmsg(3)), so one too many may get through.
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > most:
         close(fds)
         what = "packet was" if flags & socket.MSG_TRUNC else "descriptors were"
         raise PeerError(f"the {what} cut short by the kernel")
     return packet, fds
+
+
+def rights(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came beside a packet, in their order; the caller's to close."""
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.extend(memoryview(data[: len(data) - len(data) % _INT]).cast("i"))
+    return fds
 
 
 def pipe() -> tuple[int, int]:

@@ -32,6 +32,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     requests: int
     classes: dict[str, int]
     age: float
+    oldest: dict[str, float] = {}
+    """While it drains: for each class, the seconds that its oldest connection has been of it."""
 
 
 class GenerationView(msgspec.Struct, frozen=True):
@@ -42,6 +44,25 @@ class GenerationView(msgspec.Struct, frozen=True):
     release: str
     workers: list[WorkerView]
     draining_for: float | None = None
+
+
+class CrossingView(msgspec.Struct, frozen=True):
+    """Connections that moved from worker to worker, since the service was started."""
+
+    given: int
+    """Put into the adoption queue."""
+    adopted: int
+    """Taken from it."""
+    waiting: int
+    """In it now, by the kernel's count."""
+    lost: int
+    """Dropped between two workers: none should be."""
+    closed: int
+    """Without a request in progress, and ended by a drain because they could not move."""
+    capacity: int
+    """About how many the queue holds; when it is full, those that leave wait."""
+    longest: float
+    """Seconds; the longest that one was between two workers."""
 
 
 class FailureView(msgspec.Struct, frozen=True):
@@ -79,6 +100,12 @@ class RolloutView(msgspec.Struct, frozen=True):
     """What the previous generation still has, by class."""
     drain_left: float | None
     """Seconds until its drain's deadline."""
+    moved: int = 0
+    """Connections that the previous generation has given away."""
+    closed: int = 0
+    """Connections without a request in progress that it had to end."""
+    longest_pause: float = 0.0
+    """Seconds; the longest that a connection was between two workers, as far as the new generation has seen."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -90,6 +117,7 @@ class Status(msgspec.Struct, frozen=True):
     state: str
     listeners: list[ListenerView]
     generations: list[GenerationView]
+    crossing: CrossingView
     rollout: RolloutView | None
     """The rollout under way, or else the last one."""
 
@@ -105,9 +133,18 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def status(
-    fleet: Fleet, *, name: str, version: str, pid: int, listeners: tuple[ListenerInfo, ...], now: float
+    fleet: Fleet,
+    *,
+    name: str,
+    version: str,
+    pid: int,
+    listeners: tuple[ListenerInfo, ...],
+    waiting: int,
+    capacity: int,
+    now: float,
 ) -> Status:
-    """Show the fleet."""
+    """Show the fleet; ``waiting`` connections are in the adoption queue, which holds about ``capacity``."""
+    crossed = sum((worker.crossed for worker in fleet.workers.values()), fleet.crossed)
     generations = [_generation(fleet, g, now) for _, g in sorted(fleet.generations.items())]
     shown = fleet.pending or (fleet.rollouts[-1] if fleet.rollouts else None)
     return Status(
@@ -117,6 +154,15 @@ def status(
         state=fleet.state,
         listeners=[ListenerView(info.name, info.address) for info in listeners],
         generations=generations,
+        crossing=CrossingView(
+            given=crossed.given,
+            adopted=crossed.adopted,
+            waiting=waiting,
+            lost=crossed.lost,
+            closed=crossed.closed,
+            capacity=capacity,
+            longest=crossed.longest,
+        ),
         rollout=rollout(fleet, shown, now) if shown is not None else None,
     )
 
@@ -135,6 +181,7 @@ def rollout(fleet: Fleet, shown: Rollout, now: float) -> RolloutView:
     left = None
     if previous is not None and previous.drained_from is not None:
         left = max(0.0, previous.drained_from + fleet.policy.drain_timeout - now)
+    crossed = fleet.crossed_of(previous.id) if previous is not None else shown.crossed
     return RolloutView(
         id=shown.id,
         state=shown.state,
@@ -156,6 +203,9 @@ def rollout(fleet: Fleet, shown: Rollout, now: float) -> RolloutView:
         else None,
         drains=drains,
         drain_left=left,
+        moved=crossed.given,
+        closed=crossed.closed,
+        longest_pause=fleet.crossed_of(shown.generation or 0).longest,
     )
 
 
@@ -187,4 +237,5 @@ def _worker(worker: Worker, now: float) -> WorkerView:
         requests=worker.requests,
         classes=dict(worker.connections),
         age=now - worker.spawned,
+        oldest={kind: now - since for kind, since in worker.oldest.items()},
     )

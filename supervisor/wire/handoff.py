@@ -7,16 +7,16 @@ under ``type``; descriptors ride beside it as SCM_RIGHTS (unix(7)). The order, e
     Hello(protocol, nonce)    ->
                               <-   Welcome(protocol, who you are, what to run)  + stdout, stderr
     Taken(0)                  ->
-                              <-   Offer(descriptions of every listener)
+                              <-   Offer(descriptions of every listener, cookies of the adoption queue)
     Taken(0)                  ->
-                              <-   Batch(count)                                 + that many listeners
+                              <-   Batch(count)                                 + that many listeners, at last the queue
     Taken(count)              ->                                                ... until all are there
     BootFailed(stage, why)    ->                                                or
     Ready(probe)              ->
                               <-   Accept()
     Serving()                 ->
     Report(...)               ->                                                about once a second
-                              <-   Drain(timeout, final)  Hurry()
+                              <-   Drain(timeout, final, packet)  Hurry()
 
 A party that hears anything else at its turn hangs up.
 """
@@ -74,6 +74,14 @@ class Report(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_field
     connections: dict[str, int]
     requests: int
     worn: str = ""
+    oldest: dict[str, float] = {}
+    """While it drains: for each class, the seconds that its oldest connection has been of it."""
+    given: int = 0
+    """Connections put into the adoption queue; this and the next four are of its whole life (``core.crossing``)."""
+    adopted: int = 0
+    lost: int = 0
+    closed: int = 0
+    longest: float = 0.0
 
 
 class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -112,9 +120,11 @@ class ListenerInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The listeners that follow, in that order."""
+    """The descriptors that follow, in that order: listeners, then the reading and the writing end of the queue."""
 
     listeners: list[ListenerInfo]
+    queue: tuple[int, int]
+    """SO_COOKIE of the adoption queue's reading and writing end."""
 
 
 class Batch(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -132,6 +142,8 @@ class Drain(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields
 
     timeout: float
     final: bool
+    packet: int = 1
+    """Connections that may be given away at a time."""
 
 
 class Hurry(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):

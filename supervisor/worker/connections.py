@@ -1,15 +1,25 @@
-"""The connections of a draining worker, each waited for and ended by its class's rule (``core.drain``)."""
+"""The connections of a draining worker: each moves as soon as it may, or is ended by its class's rule (``core.drain``).
+
+1. A connection is looked at when the drain begins, after whatever may have changed what it does, and when its time is
+   over; nothing else decides about it.
+2. While others serve, one that may move is given to them. Otherwise it waits for its deadline.
+3. The drain is over when no connection and no request's task is left, and, with nobody to come after, when the adoption
+   queue has come to its end: what other workers gave before is served here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from supervisor.asgi import borrowed
 from supervisor.asgi.borrowed import Site, classify
+from supervisor.core.crossing import class_of, may_move
 from supervisor.core.drain import ConnectionClass, ends_at
+from supervisor.worker.giving import Giver
 
 _WITH_TASK = (
     ConnectionClass.IN_PROGRESS,
@@ -17,13 +27,18 @@ _WITH_TASK = (
     ConnectionClass.UPGRADING,
     ConnectionClass.WEBSOCKET,
 )
+_WITHOUT_REQUEST: Final = frozenset({ConnectionClass.UNREAD, ConnectionClass.IDLE, ConnectionClass.HALF_READ})
 
 logger = logging.getLogger("uvicorn.error")
 
-RELOOK = 0.5
+RELOOK: Final = 0.5
 """Seconds until a connection is looked at again whose change makes no sound."""
-LAST_WORDS = 1.0
+LAST_WORDS: Final = 1.0
 """Seconds that a connection which was ended by its deadline gets to close in order before it is aborted."""
+SLICE: Final = 64
+"""Connections looked at in one turn of the loop, so that a drain of many stops no request."""
+BACKGROUND: Final = "background"
+"""What a request's task is called whose answer is out."""
 
 
 def count(site: Site) -> dict[str, int]:
@@ -33,7 +48,7 @@ def count(site: Site) -> dict[str, int]:
     running = sum(not task.done() for task in site.state.tasks)
     background = running - sum(classes[kind] for kind in _WITH_TASK)
     if background > 0:
-        classes["background"] = background
+        classes[BACKGROUND] = background
     return dict(classes)
 
 
@@ -50,26 +65,40 @@ class Drain:
         self._final = final
         self._hurried = False
         self._cut_short = False
+        self._new_rules = False
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
+        self._giver: Giver | None = None
         self._places: dict[Any, float] = {}
         self._seen: dict[Any, tuple[ConnectionClass, float]] = {}
-        """What each connection does, and since when, in seconds after the beginning."""
+        """What each connection that has not moved does, and since when, in seconds after the beginning."""
+        self._timers: dict[Any, asyncio.TimerHandle] = {}
+        self._looks: set[Any] = set()
         self._ended: set[Any] = set()
+        self.closed = 0
+        """Connections without a request in progress that had to be ended."""
 
     @property
     def final(self) -> bool:
         return self._final
 
+    def give_to(self, giver: Giver) -> None:
+        """Give away what may move from here on."""
+        self._giver = giver
+
     def become_final(self, timeout: float) -> None:
         """Nobody takes over any more: the classes get their final deadlines; the whole ends no later than before."""
         self._final = True
         self._timeout = min(self._timeout, self._age() + timeout)
-        self._changed.set()
+        self._rules_changed()
 
     def hurry(self) -> None:
         """End endless answers now."""
         self._hurried = True
+        self._rules_changed()
+
+    def _rules_changed(self) -> None:
+        self._new_rules = True
         self._changed.set()
 
     def cut_short(self) -> None:
@@ -77,51 +106,104 @@ class Drain:
         self._cut_short = True
         self._changed.set()
 
-    async def run(self) -> None:
-        """Wait until every connection and every request's task has ended, ending those whose time has come."""
-        state = self._site.state
-        connections = list(state.connections)
-        self._places = {connection: place / len(connections) for place, connection in enumerate(connections)}
-        while (state.connections or state.tasks) and not self._cut_short:
-            self._changed.clear()
-            due = self._end_due()
-            if not (state.connections or state.tasks):
-                break
-            await _wait(self._changed, due - self._loop.time())
-            if self._age() >= self._timeout:
-                break
-        await self._cut()
+    def oldest(self) -> dict[str, float]:
+        """For each class, how many seconds its oldest connection has been doing that in this drain."""
+        ages: dict[str, float] = {}
+        for connection, (kind, since) in self._seen.items():
+            if connection in self._site.state.connections:
+                ages[kind] = max(ages.get(kind, 0.0), self._age() - since)
+        return ages
 
-    def _end_due(self) -> float:
-        """End what is due; the time at which something is due next."""
+    async def run(self, queue_ended: Callable[[], bool]) -> None:
+        """Wait until all has moved or ended. What is left at the drain's own deadline is cut.
+
+        ``queue_ended`` says whether the adoption queue has come to its end; ``changed`` is set when that happens, too.
+        """
+        state = self._site.state
+        state.look = self.look
+        try:
+            await self._look_at_all()
+            while not self._over(queue_ended):
+                self._changed.clear()
+                await _wait(self._changed, self._timeout - self._age())
+                if self._new_rules:
+                    self._new_rules = False
+                    await self._look_at_all()
+            if self._giver is not None:
+                await self._giver.stop()
+            await self._cut()
+        finally:
+            state.look = None
+            for timer in self._timers.values():
+                timer.cancel()
+
+    def _over(self, queue_ended: Callable[[], bool]) -> bool:
+        if self._cut_short or self._age() >= self._timeout:
+            return True
+        state = self._site.state
+        return not (state.connections or state.tasks) and (not self._final or queue_ended())
+
+    async def _look_at_all(self) -> None:
+        if self._final and self._giver is not None:
+            await self._giver.stop()
+            self._giver = None
+        connections = list(self._site.state.connections)
+        for place, connection in enumerate(connections):
+            self._places.setdefault(connection, place / len(connections))
+            self._look(connection)
+            if place % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+
+    def look(self, connection: Any) -> None:
+        """Look at a connection once its own code, which says that something has changed, has returned."""
+        if connection not in self._looks:
+            self._looks.add(connection)
+            self._loop.call_soon(self._look, connection)
+
+    def _look(self, connection: Any) -> None:
+        self._looks.discard(connection)
+        if (timer := self._timers.pop(connection, None)) is not None:
+            timer.cancel()
+        if connection not in self._site.state.connections or connection in self._ended:
+            return
+        found = borrowed.standing(connection)
+        kind = class_of(found) if found is not None else classify(connection)
+        if kind is None:
+            return
         age = self._age()
-        due = self._timeout
-        for connection in list(self._site.state.connections):
-            kind = classify(connection)
-            if kind is None or connection in self._ended:
-                continue
-            if kind is ConnectionClass.UPGRADING:
-                due = min(due, age + RELOOK)  # nothing tells when the app has accepted it
-            seen, since = self._seen.get(connection, (kind, 0.0))
-            if seen is not kind:
-                since = age
-            self._seen[connection] = (kind, since)
-            at = ends_at(
-                kind,
-                timeout=self._timeout,
-                final=self._final,
-                since=since,
-                place=self._places.get(connection, 0.0),
-                hurried=self._hurried,
-            )
-            if at > age:
-                due = min(due, at)
-            elif at < self._timeout:
-                self._end(connection, kind)
-        return self._began + due
+        seen, since = self._seen.get(connection, (kind, age))
+        if seen is not kind:
+            since = age
+        self._seen[connection] = (kind, since)
+        if found is not None and self._giver is not None and self._giver.works:
+            if may_move(found):
+                self._giver.offer(connection)
+                return
+            if found.unsent and not found.answering:
+                borrowed.hear_when_sent(connection)
+        self._end_in_time(connection, kind, since, age)
+
+    def _end_in_time(self, connection: Any, kind: ConnectionClass, since: float, age: float) -> None:
+        at = ends_at(
+            kind,
+            timeout=self._timeout,
+            final=self._final,
+            since=since,
+            # One that was adopted during the drain is the last of its spread: its next request may be on its way.
+            place=self._places.get(connection, 1.0),
+            hurried=self._hurried,
+        )
+        if at <= age < self._timeout and at < self._timeout:
+            self._end(connection, kind)
+            return
+        if kind is ConnectionClass.UPGRADING:
+            at = age + RELOOK  # nothing tells when the app has accepted it
+        if at < self._timeout:
+            self._timers[connection] = self._loop.call_at(self._began + at, self._look, connection)
 
     def _end(self, connection: Any, kind: ConnectionClass) -> None:
         self._ended.add(connection)
+        self.closed += kind in _WITHOUT_REQUEST
         borrowed.end(connection, kind)
 
     async def _cut(self) -> None:

@@ -8,17 +8,20 @@ import faulthandler
 import logging
 import random
 import signal
-import socket
 import sys
+import time
 
 from uvicorn.config import Config
 
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site
 from supervisor.asgi.tracebacks import show_error
+from supervisor.core.crossing import PACKET_FOR_ONE
 from supervisor.errors import PeerError
+from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
 from supervisor.worker import connections, probe
+from supervisor.worker.giving import Giver
 from supervisor.worker.session import Session
 from supervisor.worker.state import Stillup
 
@@ -26,6 +29,14 @@ logger = logging.getLogger("uvicorn.error")
 
 BEAT = 1.0
 """Seconds between two reports; the default headers' date is renewed with each."""
+SOON = 0.1
+"""Seconds after which news of the crossing is reported, together with what came meanwhile."""
+TERM_PATIENCE = 10.0
+"""Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
+QUEUE_PATIENCE = 2.0
+"""Seconds that a worker without a supervisor reads the adoption queue on."""
+ROOM_PATIENCE = 1.0
+"""Seconds that a worker at its --limit-concurrency leaves connections in the queue to others."""
 PROBE_MARGIN = 0.5
 """Seconds before the boot deadline at which the probe gives up, so that its reason arrives before the deadline's."""
 SHUTDOWN_DEADLINE = 5.0
@@ -41,7 +52,21 @@ class Server:
         self._site = Site(config, changed=self._changed.set)
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
+        """Of the listeners."""
+        self._adoptions = Adoptions(session.queue.reader, PACKET_FOR_ONE)
+        self._adopter = Acceptor(
+            self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set
+        )
+        self._adopted = 0
+        self._longest = 0.0
+        self._full_since: float | None = None
         self._drain: connections.Drain | None = None
+        self._giver: Giver | None = None
+        self._packet = 1
+        self._cut_off: float | None = None
+        """When the supervisor was lost."""
+        self._reporting: asyncio.TimerHandle | None = None
+        self._asked_to_leave = ""
         self._leaving = asyncio.Event()
         self._worn_at = _request_limit(config)
         self._terminations = 0
@@ -133,8 +158,8 @@ class Server:
                         await self._accept()
                     case Accept():
                         pass  # a SIGTERM from elsewhere came first
-                    case Drain(timeout, final):
-                        self._begin_drain(timeout, final=final)
+                    case Drain(timeout, final, packet):
+                        self._begin_drain(timeout, final=final, packet=packet)
                     case Hurry():
                         if self._drain is not None:
                             self._drain.hurry()
@@ -149,20 +174,37 @@ class Server:
             return
         if self._drain is None:
             logger.warning("without a supervisor: finishing what is here, then leaving")
+        self._cut_off = asyncio.get_running_loop().time()
+        asyncio.get_running_loop().call_later(QUEUE_PATIENCE, self._changed.set)
         self._begin_drain(self._session.welcome.drain_timeout, final=True)
 
     async def _accept(self) -> None:
-        app_state = self._site.lifespan.state
-        for _, listener in self._session.listeners:
-            unix = listener.family == socket.AF_UNIX
-
-            def protocol(_: socket.socket, unix: bool = unix) -> asyncio.Protocol:  # noqa: FBT001 - bound early
-                return self._site.protocol(app_state, unix=unix)
-
-            acceptor = Acceptor(listener, protocol, tls=self._site.config.ssl)
+        for name, listener in self._session.listeners:
+            acceptor = Acceptor(Backlog(name, listener), self._protocol, tls=self._site.config.ssl)
             acceptor.start()
             self._acceptors.append(acceptor)
+        self._adopter.start()
         await self._tell(Serving())
+
+    def _protocol(self, arrival: Arrival) -> asyncio.Protocol:
+        return self._site.protocol(self._site.lifespan.state, arrival)
+
+    def _may_adopt(self) -> bool:
+        """Whether there is room under --limit-concurrency; if there is none for long, there is none anywhere."""
+        now = asyncio.get_running_loop().time()
+        if self._site.has_room:
+            self._full_since = None
+            return True
+        if self._full_since is None:
+            self._full_since = now
+        return now - self._full_since > ROOM_PATIENCE
+
+    def _adopt(self, arrival: Arrival) -> asyncio.Protocol:
+        self._adopted += 1
+        if arrival.info is not None:
+            self._longest = max(self._longest, time.monotonic() - arrival.info.given)
+        self._report_soon()
+        return self._protocol(arrival)
 
     async def _tell(self, message: FromWorker) -> None:
         with contextlib.suppress(OSError):  # a supervisor that is gone is noticed where we listen to it
@@ -173,43 +215,91 @@ class Server:
             await asyncio.sleep(BEAT)
             self._site.refresh_headers()
             requests = self._site.state.total_requests
-            worn = ""
+            worn = self._asked_to_leave
             if self._worn_at is not None and requests >= self._worn_at:
                 worn = f"{requests} requests (--limit-max-requests)"
-            await self._tell(Report(connections.count(self._site), requests, worn))
+            await self._tell(self._report(worn))
+
+    def _report_soon(self, seconds: float = SOON) -> None:
+        """Report before the next beat."""
+        if self._reporting is None:
+            self._reporting = asyncio.get_running_loop().call_later(seconds, self._report_now)
+
+    def _report_now(self) -> None:
+        self._reporting = None
+        self._session.say_now(self._report(self._asked_to_leave))
+
+    def _report(self, worn: str = "") -> Report:
+        drain, giver = self._drain, self._giver
+        return Report(
+            connections.count(self._site),
+            self._site.state.total_requests,
+            worn,
+            oldest=drain.oldest() if drain is not None else {},
+            given=giver.given if giver is not None else 0,
+            adopted=self._adopted,
+            lost=self._adoptions.lost,
+            closed=drain.closed if drain is not None else 0,
+            longest=self._longest,
+        )
 
     # Leaving
 
     def _terminate(self) -> None:
-        """SIGTERM: give up booting; or drain; a second one ends at once.
+        """SIGTERM: give up booting; or ask to be replaced; a second one drains, a third ends at once.
 
-        The first is no more than the word to drain, also for a worker that drains already: a service manager may send
-        it to every process while the supervisor says the same by the channel.
+        It does not drain at once: a service manager may send it to every process while the supervisor is about to say
+        that nobody comes after, and what was given away would have nobody to take it. To a worker that drains already,
+        the first says nothing new.
         """
         self._terminations += 1
         if not self._booting.done():
             self._booting.cancel()
+        elif self._drain is None and self._terminations == 1:
+            self._asked_to_leave = "SIGTERM"
+            self._report_soon(0)
+            asyncio.get_running_loop().call_later(TERM_PATIENCE, self._begin_drain, self._session.welcome.drain_timeout)
         elif self._drain is None:
-            self._begin_drain(self._session.welcome.drain_timeout, final=False)
+            self._begin_drain(self._session.welcome.drain_timeout)
         elif self._terminations > 1:
             self._drain.cut_short()
 
-    def _begin_drain(self, timeout: float, *, final: bool) -> None:
+    def _begin_drain(self, timeout: float, *, final: bool = False, packet: int = 1) -> None:
         if self._drain is None:
             self._drain = connections.Drain(self._site, self._changed, timeout=timeout, final=final)
+            self._packet = 1 if self._site.config.limit_concurrency is not None else packet
             self._stillup.draining.begin()
-            self._site.announce_close()
             self._leaving.set()
         elif final:
             self._drain.become_final(timeout)
+        if final or not self._site.can_move:
+            self._site.announce_close()
+        if final and self._giver is None:
+            self._session.queue.writer.close()
 
     async def _leave(self) -> None:
+        """Reader off first, accepts under way to their end, and only then the connections are asked: none is missed."""
         assert self._drain is not None  # noqa: S101 - for the type checker: _leaving is set after it
-        ends = asyncio.get_running_loop().time() + self._session.welcome.drain_timeout
-        # Reader off first, accepts under way to their end, and only then the connections are asked: none is overlooked.
-        await asyncio.gather(*(acceptor.stop(empty=self._drain.final) for acceptor in self._acceptors))
-        await self._drain.run()
-        await self._shut_down(max(SHUTDOWN_DEADLINE, ends - asyncio.get_running_loop().time()))
+        loop, drain = asyncio.get_running_loop(), self._drain
+        ends = loop.time() + self._session.welcome.drain_timeout
+        # In a final drain the queue is read on: to its end, which is when nobody can write to it any more.
+        if not drain.final or not self._acceptors:
+            await self._adopter.stop()
+        await asyncio.gather(*(acceptor.stop(empty=drain.final) for acceptor in self._acceptors))
+        if not drain.final and self._site.can_move:
+            self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
+            drain.give_to(self._giver)
+        self._report_soon()
+        await drain.run(self._queue_ended)
+        await self._adopter.stop()
+        await self._tell(self._report())
+        await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
+
+    def _queue_ended(self) -> bool:
+        if self._adopter.at_end:
+            return True
+        # Who was cut off does not hear whether the supervisor and the other workers still live and keep it open.
+        return self._cut_off is not None and asyncio.get_running_loop().time() >= self._cut_off + QUEUE_PATIENCE
 
     async def _shut_down(self, patience: float) -> None:
         """Let the app end what its startup began."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from supervisor.errors import PeerError
 from supervisor.host import descriptors, peer
+from supervisor.host.adoption import AdoptionQueue
 from supervisor.host.channel import Channel
 from supervisor.host.sockets import receive_listener
 from supervisor.wire import handoff
@@ -30,6 +31,7 @@ class Session:
     stdout: int
     stderr: int
     listeners: list[tuple[str, socket.socket]]
+    queue: AdoptionQueue
 
     async def say(self, message: FromWorker) -> None:
         """Tell the supervisor.
@@ -66,6 +68,7 @@ class Session:
         self.channel.close()
         for _, listener in self.listeners:
             listener.close()
+        self.queue.close()
 
 
 def take_over(path: str, nonce: str) -> Session:
@@ -90,28 +93,34 @@ def take_over(path: str, nonce: str) -> Session:
         if len(output) != 2:  # noqa: PLR2004 - stdout and stderr
             raise PeerError(f"expected a stdout and a stderr with the welcome, got {len(output)} descriptors")
         try:
-            listeners = _take_listeners(sock, undo)
+            listeners, queue = _take_sockets(sock, undo)
         except PeerError as error:
             with contextlib.suppress(OSError):
                 descriptors.send(sock, handoff.encode(BootFailed("listeners", str(error))))
             raise
         undo.pop_all()
     channel = Channel(sock, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
-    return Session(channel, welcome, output[0], output[1], listeners)
+    return Session(channel, welcome, output[0], output[1], listeners, queue)
 
 
-def _take_listeners(sock: socket.socket, undo: contextlib.ExitStack) -> list[tuple[str, socket.socket]]:
+def _take_sockets(
+    sock: socket.socket, undo: contextlib.ExitStack
+) -> tuple[list[tuple[str, socket.socket]], AdoptionQueue]:
     descriptors.send(sock, handoff.encode(Taken(0)))
     offer, stray = _expect(sock, Offer)
     descriptors.close(stray)
     descriptors.send(sock, handoff.encode(Taken(0)))
     listeners: list[tuple[str, socket.socket]] = []
-    while len(listeners) < len(offer.listeners):
+    ends: list[int] = []
+    undo.callback(descriptors.close, ends)
+    left = len(offer.listeners) + len(offer.queue)
+    while left:
         batch, fds = _expect(sock, Batch)
-        if batch.count != len(fds) or not fds or len(listeners) + len(fds) > len(offer.listeners):
+        if batch.count != len(fds) or not 0 < len(fds) <= left:
             descriptors.close(fds)
-            raise PeerError(f"{batch.count} listeners were announced, {len(fds)} came")
-        while fds:
+            raise PeerError(f"{batch.count} descriptors were announced, {len(fds)} came")
+        left -= len(fds)
+        while fds and len(listeners) < len(offer.listeners):
             info = offer.listeners[len(listeners)]
             try:
                 listener = receive_listener(fds.pop(0), info)
@@ -120,8 +129,14 @@ def _take_listeners(sock: socket.socket, undo: contextlib.ExitStack) -> list[tup
                 raise
             undo.callback(listener.close)
             listeners.append((info.name, listener))
+        ends += fds
+        if not left:
+            taken = tuple(ends)
+            ends.clear()
+            queue = AdoptionQueue.receive(taken, offer.queue)
+            undo.callback(queue.close)
         descriptors.send(sock, handoff.encode(Taken(batch.count)))
-    return listeners
+    return listeners, queue
 
 
 def _expect(sock: socket.socket, kind: type[T]) -> tuple[T, list[int]]:

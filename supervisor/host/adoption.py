@@ -1,0 +1,171 @@
+"""The adoption queue: a SOCK_SEQPACKET socketpair in whose buffer established connections wait for a worker.
+
+A connection in it belongs to no process: it survives the death of any worker as long as somebody has both ends open
+(unix(7)). Copies of an end share one buffer, so every worker may read from it, and every worker may write to it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import re
+import resource
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from supervisor.errors import PeerError
+from supervisor.host import descriptors
+
+SO_COOKIE: Final = 57
+"""Linux 4.6; not in Python's socket module."""
+SO_SNDBUFFORCE: Final = 32
+"""Past wmem_max, for CAP_NET_ADMIN (socket(7)); not in Python's socket module."""
+BUFFER: Final = 4 * 1024 * 1024
+"""Bytes asked for; without the capability the kernel gives as much as net.core.wmem_max allows."""
+_INT: Final = array.array("i").itemsize
+
+
+def cookie(sock: socket.socket) -> int:
+    """The kernel's own number of a socket (SO_COOKIE): the same for every copy of it, never used twice."""
+    return int(struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionQueue:
+    """Both ends, non-blocking and close-on-exec; owns them."""
+
+    reader: socket.socket
+    writer: socket.socket
+
+    @classmethod
+    def make(cls) -> AdoptionQueue:
+        reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            writer.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
+        except PermissionError:
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        return cls(reader, writer)
+
+    @classmethod
+    def receive(cls, fds: Sequence[int], cookies: Sequence[int]) -> AdoptionQueue:
+        """Take two received descriptors for the ends that they were said to be.
+
+        Raises:
+            PeerError: one is something else. Both are closed.
+        """
+        with contextlib.ExitStack() as undo:
+            undo.callback(descriptors.close, fds)
+            ends: list[socket.socket] = []
+            for fd, said in zip(fds, cookies, strict=True):
+                try:
+                    end = socket.socket(fileno=fd)
+                except OSError as error:
+                    raise PeerError("adoption queue: what came is no socket") from error
+                ends.append(end)
+                if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
+                    for taken in ends:
+                        taken.detach()
+                    raise PeerError("adoption queue: what came is not the end of it that it was said to be")
+            undo.pop_all()
+        return cls(ends[0], ends[1])
+
+    @property
+    def cookies(self) -> tuple[int, int]:
+        """Of the reader and of the writer."""
+        return cookie(self.reader), cookie(self.writer)
+
+    def waiting(self) -> int:
+        """How many connections are in it (proc_pid_fdinfo(5), ``scm_fds``: Linux 5.5)."""
+        text = Path(f"/proc/self/fdinfo/{self.reader.fileno()}").read_text(encoding="ascii")
+        match = re.search(r"^scm_fds:\s*(\d+)$", text, re.MULTILINE)
+        return int(match.group(1)) if match else 0
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+def capacity(packet: bytes, count: int) -> int:
+    """About how many connections a queue holds, if they come as in this packet, which describes ``count`` of them.
+
+    A queue made for the purpose is filled, since the kernel counts its own memory and not the packets' bytes. An
+    unprivileged user may have no more descriptors in flight than RLIMIT_NOFILE (unix(7), ETOOMANYREFS).
+    """
+    probe = AdoptionQueue.make()
+    sent = 0
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                probe.writer.send(packet)
+                sent += 1
+    finally:
+        probe.close()
+    fits = sent * count
+    return fits if os.geteuid() == 0 else min(fits, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def send(writer: socket.socket, packet: bytes, fds: Iterable[int]) -> None:
+    """Put connections into the queue; the caller still has its own copies, to close.
+
+    Raises:
+        BlockingIOError: the queue is full.
+        OSError: with ETOOMANYREFS, this user has more descriptors in flight than RLIMIT_NOFILE lets it (unix(7));
+            anything else is no state of a healthy queue.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    writer.sendmsg([packet], rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+
+class Reserve:
+    """Descriptors kept open for nothing, so that there is room when connections come.
+
+    A receiver without free descriptors does not wait: the kernel drops what does not fit, and those clients are gone.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held: list[int] = []
+
+    def fill(self) -> None:
+        """Hold as many as were asked for.
+
+        Raises:
+            OSError: there are not so many; those that there were are held.
+        """
+        if not self._held:
+            self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        while len(self._held) < self._size:
+            self._held.append(descriptors.duplicate(self._held[0]))
+
+    def free(self) -> None:
+        """Make the room."""
+        descriptors.close(self._held)
+        self._held.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What one packet brought. ``cut``: the kernel had to drop some of its descriptors."""
+
+    packet: bytes
+    fds: list[int]
+    cut: bool
+
+
+def receive(reader: socket.socket, limit: int, most: int) -> Received:
+    """Take one packet; empty once every writer has closed and nothing is left. The descriptors are the caller's.
+
+    Unlike ``descriptors.receive`` it keeps what got through: those are connections with somebody at their other end.
+
+    Raises:
+        BlockingIOError: nothing is there.
+        OSError: as recvmsg(2).
+    """
+    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    packet, ancillary, got, _ = reader.recvmsg(limit, socket.CMSG_SPACE(most * _INT), flags)
+    return Received(packet, descriptors.rights(ancillary), bool(got & (socket.MSG_CTRUNC | socket.MSG_TRUNC)))

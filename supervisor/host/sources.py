@@ -1,0 +1,141 @@
+"""Where connections come from: a listener's backlog, or the adoption queue."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from supervisor.errors import PeerError
+from supervisor.host import adoption, descriptors
+from supervisor.wire.adoption import PACKET_LIMIT, ConnectionInfo, decode
+
+BATCH: Final = 4
+"""Connections taken from a backlog at a time; the rest is for the other workers, or for the next turn."""
+GONE: Final = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
+)
+"""What accept(2) says of a connection that has failed already, to be passed over like EAGAIN."""
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A connection, non-blocking, and whoever takes it owns it. ``info``: it comes from another worker."""
+
+    socket: socket.socket
+    listener: str
+    info: ConnectionInfo | None = None
+
+
+class EndOfSource(Exception):
+    """Nothing will ever come from here again."""
+
+
+class Source(Protocol):
+    """A descriptor that becomes readable when connections wait. Owns it."""
+
+    def fileno(self) -> int: ...
+
+    def take(self) -> Sequence[Arrival]:
+        """Some of those that wait; none when there are none.
+
+        Raises:
+            EndOfSource: there never will be.
+            OSError: none can be taken now, such as for want of a descriptor; they wait.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backlog:
+    """New connections of one listener."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self._name = name
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def take(self) -> Sequence[Arrival]:
+        arrivals: list[Arrival] = []
+        for _ in range(BATCH):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                if arrivals:
+                    break  # these can be served; what is wrong will be as wrong the next time
+                raise
+            connection.setblocking(False)
+            arrivals.append(Arrival(connection, self._name))
+        return arrivals
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Adoptions:
+    """Connections that other workers have put into the adoption queue, a packet at a time."""
+
+    def __init__(self, reader: socket.socket, most: int) -> None:
+        """Read from ``reader`` packets of at most ``most`` connections."""
+        self._reader = reader
+        self._most = most
+        self._reserve = adoption.Reserve(most)
+        self.lost = 0
+        """Connections that were dropped by the kernel on the way in, or could not be understood."""
+        self._refill()
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def take(self) -> Sequence[Arrival]:
+        self._reserve.fill()
+        self._reserve.free()
+        try:
+            received = adoption.receive(self._reader, PACKET_LIMIT, self._most)
+        except (BlockingIOError, InterruptedError):
+            return ()
+        finally:
+            self._refill()
+        if not received.packet:
+            raise EndOfSource
+        return self._understand(received)
+
+    def _refill(self) -> None:
+        """Hold as much as can be had; whether that is enough is asked before the next packet."""
+        try:
+            self._reserve.fill()
+        except OSError:
+            return
+
+    def _understand(self, received: adoption.Received) -> Sequence[Arrival]:
+        fds = received.fds
+        try:
+            infos = decode(received.packet)
+        except PeerError:
+            descriptors.close(fds)
+            self.lost += len(fds)
+            raise
+        # The kernel keeps the order and drops from the end: the first descriptions are those of what came.
+        arrivals = []
+        for info in infos:
+            try:
+                connection = socket.socket(fileno=fds.pop(0))
+            except (IndexError, OSError):
+                self.lost += 1
+            else:
+                arrivals.append(Arrival(connection, info.listener, info))
+        descriptors.close(fds)
+        return arrivals
+
+    def close(self) -> None:
+        self._reserve.free()
+        self._reader.close()
