@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
 
 from supervisor.errors import PeerError
 from supervisor.host.sources import Arrival, EndOfSource, Source
@@ -47,7 +49,7 @@ class Acceptor:
         self._tls = tls
         self._is_ready = ready
         self._loop = asyncio.get_running_loop()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Future[Any]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._stopped = False
         self._ended = ended
@@ -77,8 +79,8 @@ class Acceptor:
             self.at_end = True
         if self._connecting:
             _, late = await asyncio.wait(self._connecting, timeout=HANDSHAKE)
-            for task in late:
-                task.cancel()
+            for waiter in late:
+                waiter.cancel()
 
     def _rest(self) -> None:
         if self._pause is not None:
@@ -115,19 +117,41 @@ class Acceptor:
         """
         arrivals = self._source.take()
         for arrival in arrivals:
-            task = self._loop.create_task(self._connect(arrival))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            if (protocol := self._protocol(arrival)) is None:
+                arrival.socket.close()
+            else:
+                self._connect(arrival.socket, protocol)
         return bool(arrivals)
 
-    async def _connect(self, arrival: Arrival) -> None:
-        connection = arrival.socket
-        protocol = self._protocol(arrival)
-        if protocol is None:
-            connection.close()
-            return
+    def _connect(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
+        making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
+        waiter: asyncio.Future[Any]
+        if self._tls is None:
+            # Its one await is until the transport is made. A task for that would be a tenth of a short connection's cost.
+            waiter = making.send(None)
+            waiter.add_done_callback(partial(self._made, making, connection))
+        else:
+            waiter = self._loop.create_task(making)
+            waiter.add_done_callback(partial(self._shaken, connection))
+        self._connecting.add(waiter)
+
+    def _made(self, making: Coroutine[Any, Any, Any], connection: socket.socket, waiter: asyncio.Future[Any]) -> None:
+        self._connecting.discard(waiter)
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
-        except (TimeoutError, OSError) as error:  # the client left, or its TLS handshake failed
-            logger.debug("a connection ended before it began: %s", error)
-            connection.close()
+            making.send(None)
+        except StopIteration:
+            return
+        except (OSError, asyncio.CancelledError) as error:
+            _failed(connection, error)
+
+    def _shaken(self, connection: socket.socket, task: asyncio.Future[Any]) -> None:
+        self._connecting.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            _failed(connection, error)
+
+
+def _failed(connection: socket.socket, error: BaseException) -> None:
+    """The client has left, or its TLS handshake failed or took too long."""
+    logger.debug("a connection ended before it began: %s", error)
+    connection.close()

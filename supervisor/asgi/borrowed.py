@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -35,13 +34,14 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from supervisor.asgi.lingering import Entry
+from supervisor.asgi.lingering import LingeringTransport
 from supervisor.core.crossing import MOST_READ, Standing, class_of
 from supervisor.core.drain import ConnectionClass
 from supervisor.host.sources import Arrival
 from supervisor.wire.adoption import ConnectionInfo
 
 _CLOSE = (b"connection", b"close")
+_ENDLESS = b"text/event-stream"
 _STREAMS = "stillup.streams"
 """In the scope of a request whose answer is a stream of events."""
 
@@ -62,24 +62,16 @@ class Watched(set[Any]):
         self._left()
 
 
-class State(ServerState):
-    """What the connections of one site share."""
-
-    def __init__(self, changed: Callable[[], None]) -> None:
-        super().__init__()
-        self.connections = Watched(changed)
-        self.tasks = Watched(changed)
-        self.look: Callable[[Any], None] | None = None
-        """Called with a connection after whatever may have changed what it is doing; set while somebody wants that."""
-
-
 class Site:
     """An ASGI app with what uvicorn's protocols need to serve it. Call ``load`` before anything else."""
 
     def __init__(self, config: Config, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Serve what ``config`` says; ``changed`` is called whenever a connection or a request's task has ended."""
+        """Serve what ``config`` says; ``changed`` is called whenever a connection has ended."""
         self.config = config
-        self.state = State(changed)
+        self.state = ServerState()
+        self.state.connections = Watched(changed)
+        self.on_arrival: Callable[[Any], None] | None = None
+        """Called with each connection that is adopted; a drain wants to know of those, too."""
         self._dated: int | None = None
 
     def load(self) -> None:
@@ -94,7 +86,7 @@ class Site:
         self._by_proxy = _trusting_its_peer(self.config, app)
         self.config.loaded_app = _noting_streams(app)
         self.lifespan = self.config.lifespan_class(self.config)
-        self._class: Any = followed(cast("Any", self.config.http_protocol_class))
+        self._class: Any = ours(cast("Any", self.config.http_protocol_class))
         self.refresh_headers()
 
     @property
@@ -108,15 +100,14 @@ class Site:
         limit = self.config.limit_concurrency
         return limit is None or len(self.state.connections) + 1 < limit
 
-    def protocol(self, app_state: dict[str, Any], arrival: Arrival) -> Entry:
+    def protocol(self, app_state: dict[str, Any], arrival: Arrival) -> asyncio.Protocol:
         """A protocol for a connection that has come; the peer on a Unix socket is trusted with X-Forwarded-*."""
         # The peer there is the local proxy.
-        config = self._by_proxy if arrival.socket.family == socket.AF_UNIX else self.config
+        config = self._by_proxy if arrival.unix else self.config
         made: Any = self._class(config=config, server_state=self.state, app_state=app_state)
-        made.listener = arrival.listener
-        if arrival.info is None:
-            return Entry(made)
-        return Entry(made, partial(_take_up, made, arrival.info))
+        made.arrival = arrival
+        made.site = self
+        return cast("asyncio.Protocol", made)
 
     def refresh_headers(self) -> None:
         """Put the current date into the default headers; to be called once a second."""
@@ -170,44 +161,54 @@ def never_asked(protocol: Any) -> bool:
 # The crossing
 
 
-class Followed:
-    """Mixed into those protocols of uvicorn's whose connections may move: how many requests, and when to look."""
+class _Ours:
+    """Mixed into whatever class of uvicorn's serves HTTP: its connections linger when they are closed."""
+
+    site: Site
+    arrival: Arrival
+
+    def connection_made(self: Any, transport: Any) -> None:
+        self._lingering = lingering = LingeringTransport(transport, self)
+        super().connection_made(lingering)  # type: ignore[misc]
+
+    def connection_lost(self: Any, exc: Exception | None) -> None:
+        super().connection_lost(exc)  # type: ignore[misc]
+        self._lingering.forget()
+
+
+class Followed(_Ours):
+    """Mixed into those classes whose connections may move.
+
+    What stands between here and uvicorn is paid for by every request, so it is as little as can be; what a drain alone
+    needs is put into its place by ``follow``.
+    """
 
     requests = 0
-    """Answered on this connection, here and at earlier workers."""
-    listener = ""
-    """Name of the listener that the connection came in by."""
-    _exempt = False
-    """Whether the next request is answered whatever the limit is: a client is not turned away for having moved."""
+    """That came on this connection, here and at earlier workers."""
 
-    def data_received(self: Any, data: bytes) -> None:
-        super().data_received(data)  # type: ignore[misc]
-        if self.server_state.look is not None:
-            self.server_state.look(self)
+    def connection_made(self: Any, transport: Any) -> None:
+        super().connection_made(transport)
+        if self.arrival.info is not None:
+            _take_up(self, self.arrival.info)
 
-    def on_response_complete(self: Any) -> None:
-        self.requests += 1
-        super().on_response_complete()  # type: ignore[misc]
-        if self._exempt:
-            self._exempt = False
-            self.limit_concurrency = self.config.limit_concurrency
-        if self.server_state.look is not None:
-            self.server_state.look(self)
-
-    def resume_writing(self: Any) -> None:
-        super().resume_writing()  # type: ignore[misc]
-        if self.server_state.look is not None:
-            self.server_state.look(self)
+    def said_last(self: Any) -> bool:
+        """Whether the client has said that its newest request is its last, and all of that request is here."""
+        if self.cycle is None or not self.all_here():
+            return False
+        scope = self.cycle.scope
+        return scope["http_version"] == "1.0" or any(
+            name == b"connection" and value.lower() == b"close" for name, value in scope["headers"]
+        )
 
 
 @cache
-def followed(protocol: Any) -> Any:
-    """The class whose connections can be moved, of one of uvicorn's protocols; the same class if there is none."""
+def ours(protocol: Any) -> Any:
+    """The class that serves connections here, made of one of uvicorn's."""
     if _is_class(protocol, *_HTTPTOOLS):
         return type("FollowedHttpTools", (_FollowedHttpTools, protocol), {})
     if _is_class(protocol, *_H11):
         return type("FollowedH11", (_FollowedH11, protocol), {})
-    return protocol
+    return type(f"Our{protocol.__name__}", (_Ours, protocol), {})
 
 
 class _FollowedHttpTools(Followed):
@@ -225,19 +226,24 @@ class _FollowedHttpTools(Followed):
         elif self._head:
             in_head = self.cycle is None or self.cycle.scope is not self.scope
             self._head = self._head + data if in_head and len(self._head) <= MOST_READ else b""
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[misc]
 
     def on_message_complete(self: Any) -> None:
         self._ended = self.scope
         self._head = b""
+        self.requests += 1
         super().on_message_complete()  # type: ignore[misc]
+
+    def all_here(self: Any) -> bool:
+        """Whether no part of a request is still to come."""
+        return self.scope is self._ended
 
     def standing(self: Any) -> Standing:
         cycle, scope = self.cycle, self.scope
         answering = cycle is not None and not cycle.response_complete
         in_head = scope is not self._ended and (cycle is None or cycle.scope is not scope)
         return Standing(
-            asked=cycle is not None or self.requests > 0,
+            asked=self.requests > 0 or cycle is not None,
             answering=answering,
             endless=answering and _STREAMS in cycle.scope,
             arriving=not answering and scope is not self._ended and not in_head,
@@ -247,18 +253,47 @@ class _FollowedHttpTools(Followed):
 
 
 class _FollowedH11(Followed):
+    def all_here(self: Any) -> bool:
+        """Whether no part of a request is still to come."""
+        return self.conn.their_state is not h11.SEND_BODY
+
+    def on_response_complete(self: Any) -> None:
+        self.requests += 1
+        super().on_response_complete()  # type: ignore[misc]
+
     def standing(self: Any) -> Standing:
         cycle, conn = self.cycle, self.conn
         answering = cycle is not None and not cycle.response_complete
         between = conn.our_state is h11.IDLE and conn.their_state is h11.IDLE
         return Standing(
-            asked=cycle is not None or self.requests > 0,
+            asked=self.requests > 0 or cycle is not None,
             answering=answering,
             endless=answering and _STREAMS in cycle.scope,
             arriving=not answering and conn.their_state is h11.SEND_BODY,
             head=bytes(conn.trailing_data[0]) if between else None,
             unsent=self.transport.get_write_buffer_size(),
         )
+
+
+def follow(protocol: Any, look: Callable[[Any], None]) -> None:
+    """From now on call ``look`` with the connection after whatever may have changed what it is doing."""
+    if not issubclass(type(protocol), Followed) or "resume_writing" in vars(protocol):
+        return
+    for name in ("data_received", "on_response_complete", "resume_writing"):
+        setattr(protocol, name, _then(getattr(protocol, name), partial(look, protocol)))
+    if protocol.cycle is not None:
+        protocol.cycle.on_response = protocol.on_response_complete
+    for cycle, _ in getattr(protocol, "pipeline", ()):
+        cycle.on_response = protocol.on_response_complete
+    protocol.transport.set_protocol(protocol)  # uvloop looks a protocol's methods up here, once
+
+
+def _then(method: Callable[..., None], after: Callable[[], None]) -> Callable[..., None]:
+    def both(*args: Any) -> None:
+        method(*args)
+        after()
+
+    return both
 
 
 def standing(protocol: Any) -> Standing | None:
@@ -291,7 +326,7 @@ def describe(protocol: Any, head: bytes, now: float) -> ConnectionInfo:
     """What the worker that adopts a connection has to know of it; ``head`` is what was read of its next request."""
     timer = protocol.timeout_keep_alive_task
     since = timer.when() - protocol.timeout_keep_alive if timer is not None else None
-    return ConnectionInfo(protocol.listener, now, protocol.requests, since, head)
+    return ConnectionInfo(protocol.arrival.listener, now, protocol.requests, since, head)
 
 
 def let_go(protocol: Any) -> None:
@@ -307,8 +342,10 @@ def hear_when_sent(protocol: Any) -> None:
 def _take_up(protocol: Any, info: ConnectionInfo) -> None:
     """Go on with a connection where another worker left it."""
     protocol.requests = info.requests
-    protocol.limit_concurrency = None
-    protocol._exempt = True  # noqa: SLF001 - ours, as all of Followed
+    if protocol.limit_concurrency is not None:
+        _exempt(protocol)
+    if protocol.site.on_arrival is not None:
+        protocol.site.on_arrival(protocol)
     if info.read:
         protocol.data_received(info.read)
     elif info.idle_since is not None:
@@ -316,8 +353,19 @@ def _take_up(protocol: Any, info: ConnectionInfo) -> None:
         idle = time.monotonic() - info.idle_since
         left = max(protocol.timeout_keep_alive - idle, LEAST_KEEP_ALIVE)
         protocol.timeout_keep_alive_task = loop.call_later(left, protocol.timeout_keep_alive_handler)
-    if protocol.server_state.look is not None:  # during a drain, which has to know of this one too
-        protocol.server_state.look(protocol)
+
+
+def _exempt(protocol: Any) -> None:
+    """Have the next request answered whatever ``limit_concurrency`` is: nobody is turned away for having moved."""
+
+    complete = protocol.on_response_complete
+
+    def completed() -> None:
+        protocol.limit_concurrency = protocol.config.limit_concurrency
+        complete()
+
+    protocol.limit_concurrency = None
+    protocol.on_response_complete = completed
 
 
 LEAST_KEEP_ALIVE: Final = 0.2
@@ -383,18 +431,18 @@ class _PeerTrusted:
 def _noting_streams(app: Any) -> Any:
     """The app, with a note in the scope of each request that it answers with ``text/event-stream``."""
 
-    async def noting(scope: Any, receive: Any, send: Any) -> Any:
+    def noting(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
-            return await app(scope, receive, send)
+            return app(scope, receive, send)
 
         def noted(message: Any) -> Any:
             if message["type"] == "http.response.start":
                 for name, value in message.get("headers", ()):
-                    if name.lower() == b"content-type" and value.startswith(b"text/event-stream"):
+                    if value.startswith(_ENDLESS) and name.lower() == b"content-type":
                         scope[_STREAMS] = True
             return send(message)
 
-        return await app(scope, receive, noted)
+        return app(scope, receive, noted)
 
     return noting
 

@@ -8,8 +8,8 @@ Always: that the request was read to its end does not help, since the client's n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Iterable
+from typing import Any, Final
 
 LINGER: Final = 5.0
 """Seconds that a client has to close its side, once everything is written."""
@@ -17,32 +17,19 @@ CAP: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped meanwhile."""
 
 
-class Entry(asyncio.Protocol):
-    """Stands in for a protocol until the connection is made, then gives it a lingering transport and steps aside."""
-
-    def __init__(self, protocol: asyncio.Protocol, begin: Callable[[], None] | None = None) -> None:
-        """Stand in for ``protocol``; ``begin`` is called once it has its connection, before anything is read."""
-        self.protocol = protocol
-        self._begin = begin
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        inner = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
-        inner.set_protocol(self.protocol)
-        self.protocol.connection_made(LingeringTransport(inner, self.protocol))
-        if self._begin is not None:
-            self._begin()
-
-
 class LingeringTransport(asyncio.Transport):
-    """The transport that a protocol sees. Bytes don't pass through it: only close() is different."""
+    """The transport that a protocol sees. Bytes don't pass through it: only close() is different.
 
-    def __init__(self, inner: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
-        super().__init__()
+    A protocol may say in a method ``said_last`` that its client will send nothing more; then nobody lingers for it.
+    """
+
+    def __init__(self, inner: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:  # the base has nothing to do
         self._inner = inner
         self._protocol = protocol
         self._closing = False
-        for name in _AS_THEY_ARE:
-            setattr(self, name, getattr(inner, name))
+        # Each connection comes by here, so only what each one uses is taken over; the rest is asked for below.
+        self.write = inner.write  # type: ignore[method-assign]
+        self.get_extra_info = inner.get_extra_info  # type: ignore[method-assign]
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -60,7 +47,8 @@ class LingeringTransport(asyncio.Transport):
         self._closing = True
         # A protocol may still write after its close(); asyncio drops that, but not after the write_eof() below.
         self.write = self.writelines = _drop  # type: ignore[assignment,method-assign]
-        if not self._inner.can_write_eof():  # TLS says goodbye in its own way
+        said_last = getattr(self._protocol, "said_last", None)
+        if (said_last is not None and said_last()) or not self._inner.can_write_eof():  # TLS says goodbye in its own way
             self._inner.close()
             return
         self._inner.set_protocol(_Discard(self._inner, self._protocol))
@@ -74,20 +62,39 @@ class LingeringTransport(asyncio.Transport):
         self._closing = True
         self._inner.abort()
 
+    def forget(self) -> None:
+        """Let go of the protocol, which holds this: once the connection is lost, neither is left to the collector."""
+        self._protocol = _NOBODY
 
-_AS_THEY_ARE = (
-    "can_write_eof",
-    "get_extra_info",
-    "get_write_buffer_limits",
-    "get_write_buffer_size",
-    "is_reading",
-    "pause_reading",
-    "resume_reading",
-    "set_write_buffer_limits",
-    "write",
-    "write_eof",
-    "writelines",
-)
+    def can_write_eof(self) -> bool:
+        return self._inner.can_write_eof()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._inner.get_write_buffer_limits()
+
+    def get_write_buffer_size(self) -> int:
+        return self._inner.get_write_buffer_size()
+
+    def is_reading(self) -> bool:
+        return self._inner.is_reading()
+
+    def pause_reading(self) -> None:
+        self._inner.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._inner.resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._inner.set_write_buffer_limits(high, low)
+
+    def write_eof(self) -> None:
+        self._inner.write_eof()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self._inner.writelines(list_of_data)
+
+
+_NOBODY: Final = asyncio.BaseProtocol()
 
 
 def _drop(_: object) -> None:

@@ -28,7 +28,6 @@ class ControlDoor:
     """Serves the control API on a listening Unix socket; owns it and its connections."""
 
     def __init__(self, sock: socket.socket, app: Any) -> None:
-        self._changed = asyncio.Event()
         config = make_config(
             app,
             {
@@ -42,7 +41,7 @@ class ControlDoor:
                 "timeout_keep_alive": 60,
             },
         )
-        self._site = Site(config, changed=self._changed.set)
+        self._site = Site(config)
         self._site.load()
         self._loop = asyncio.get_running_loop()
         self._acceptor = Acceptor(Backlog("control", sock), self._protocol)
@@ -54,10 +53,10 @@ class ControlDoor:
             logger.warning("control.sock: %s turned away: %d connections are open", peer.principal(connection), MOST)
             return None
         self._site.refresh_headers()
-        entry = self._site.protocol({"principal": peer.principal(connection)}, arrival)
+        protocol = self._site.protocol({"principal": peer.principal(connection)}, arrival)
         # Weakly: a connection that has ended must not wait for its deadline to be forgotten.
-        self._loop.call_later(HEAD_DEADLINE, self._end_if_silent, weakref.ref(entry.protocol))
-        return entry
+        self._loop.call_later(HEAD_DEADLINE, self._end_if_silent, weakref.ref(protocol))
+        return protocol
 
     def _end_if_silent(self, weak: weakref.ref[Any]) -> None:
         connection = weak()
@@ -70,14 +69,8 @@ class ControlDoor:
         To be called last: a caller who waits for the supervisor's end sees it by this.
         """
         await self._acceptor.stop()
-        deadline = self._loop.time() + LAST_ANSWERS
-        while self._site.state.tasks and self._loop.time() < deadline:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(deadline - self._loop.time()):
-                    await self._changed.wait()
-            except TimeoutError:
-                break
+        if self._site.state.tasks:
+            await asyncio.wait(self._site.state.tasks, timeout=LAST_ANSWERS)
         for connection in list(self._site.state.connections):
             borrowed.abort(connection)
         await asyncio.sleep(0)  # a turn for the transports to close their sockets

@@ -26,6 +26,7 @@ class Arrival:
 
     socket: socket.socket
     listener: str
+    unix: bool
     info: ConnectionInfo | None = None
 
 
@@ -56,6 +57,8 @@ class Backlog:
     def __init__(self, name: str, sock: socket.socket) -> None:
         self._name = name
         self._sock = sock
+        self._kind = int(sock.family), int(sock.type), sock.proto
+        self._unix = sock.family == socket.AF_UNIX
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -64,7 +67,8 @@ class Backlog:
         arrivals: list[Arrival] = []
         for _ in range(BATCH):
             try:
-                connection, _ = self._sock.accept()
+                # accept() is this and a good deal that would be the same for every connection.
+                fd, _ = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
@@ -73,8 +77,9 @@ class Backlog:
                 if arrivals:
                     break  # these can be served; what is wrong will be as wrong the next time
                 raise
+            connection = socket.socket(*self._kind, fileno=fd)
             connection.setblocking(False)
-            arrivals.append(Arrival(connection, self._name))
+            arrivals.append(Arrival(connection, self._name, self._unix))
         return arrivals
 
     def close(self) -> None:
@@ -132,7 +137,8 @@ class Adoptions:
             except (IndexError, OSError):
                 self.lost += 1
             else:
-                arrivals.append(Arrival(connection, info.listener, info))
+                connection.setblocking(False)
+                arrivals.append(Arrival(connection, info.listener, connection.family == socket.AF_UNIX, info))
         descriptors.close(fds)
         return arrivals
 

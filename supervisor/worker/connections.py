@@ -55,7 +55,7 @@ def count(site: Site) -> dict[str, int]:
 class Drain:
     """One drain of one worker, from its beginning to the last connection's end.
 
-    ``changed`` is set whenever a connection or a request's task has ended, and when the drain itself is changed.
+    ``changed`` is set whenever a connection has ended, when the queue has, and when the drain itself is changed.
     """
 
     def __init__(self, site: Site, changed: asyncio.Event, *, timeout: float, final: bool) -> None:
@@ -119,13 +119,13 @@ class Drain:
 
         ``queue_ended`` says whether the adoption queue has come to its end; ``changed`` is set when that happens, too.
         """
-        state = self._site.state
-        state.look = self.look
+        self._site.on_arrival = self._follow
         try:
+            for connection in self._site.state.connections:
+                borrowed.follow(connection, self.look)
             await self._look_at_all()
             while not self._over(queue_ended):
-                self._changed.clear()
-                await _wait(self._changed, self._timeout - self._age())
+                await self._until_changed(self._timeout - self._age())
                 if self._new_rules:
                     self._new_rules = False
                     await self._look_at_all()
@@ -133,7 +133,6 @@ class Drain:
                 await self._giver.stop()
             await self._cut()
         finally:
-            state.look = None
             for timer in self._timers.values():
                 timer.cancel()
 
@@ -142,6 +141,20 @@ class Drain:
             return True
         state = self._site.state
         return not (state.connections or state.tasks) and (not self._final or queue_ended())
+
+    def _follow(self, connection: Any) -> None:
+        borrowed.follow(connection, self.look)
+        self.look(connection)
+
+    async def _until_changed(self, seconds: float) -> None:
+        """Wait for the end of a connection, or of a request's task once there are only those, or a change of rules."""
+        self._changed.clear()
+        changed = self._loop.create_task(self._changed.wait())
+        try:
+            tasks = () if self._site.state.connections else self._site.state.tasks
+            await asyncio.wait([changed, *tasks], timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
 
     async def _look_at_all(self) -> None:
         if self._final and self._giver is not None:
@@ -223,18 +236,9 @@ class Drain:
             task.cancel("drain deadline")
         deadline = self._loop.time() + LAST_WORDS
         while (state.connections or state.tasks) and self._loop.time() < deadline:
-            self._changed.clear()
-            await _wait(self._changed, deadline - self._loop.time())
+            await self._until_changed(deadline - self._loop.time())
         for connection in list(state.connections):
             borrowed.abort(connection)
 
     def _age(self) -> float:
         return self._loop.time() - self._began
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            await event.wait()
-    except TimeoutError:
-        return
