@@ -15,7 +15,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -180,7 +180,7 @@ def _document(results: Sequence[Result], mix: Mix) -> dict[str, object]:
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "workers": WORKERS,
-        "mix": vars(mix),
+        "mix": asdict(mix),
         "servers": [
             {"server": r.server, "version": r.version, "reloads": r.reloads} | r.report.as_dict() for r in results
         ],
