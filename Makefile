@@ -7,12 +7,13 @@ BIN = $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 RUNTIME ?= $(CURDIR)/run
 
-.PHONY: help run test demo check cover bench-peers wheel clean
+.PHONY: help run test demo drop check cover bench-peers wheel clean
 
 help:
 	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
 	@echo "make test         run every test"
 	@echo "make demo         put load on the example app, reload it five times, count what failed"
+	@echo "make drop         reload under load, for each parser, loop, transport and think time, until the first loss"
 	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
 	@echo "make check        ruff, mypy, import directions, branch coverage of core and wire"
 	@echo "make wheel        build the wheel into dist/"
@@ -48,8 +49,11 @@ test: $(VENV)/tools
 demo: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo
 
+drop: $(VENV)/installed
+	$(BIN)/python -m benchmarks.drop $(OPTIONS)
+
 bench-peers: $(VENV)/peers
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers $(OPTIONS)
 
 check: $(VENV)/tools
 	$(BIN)/ruff check

@@ -245,8 +245,11 @@ class Load:
         await self._until(lambda: self._report.requests >= goal, deadline, f"{count} requests")
 
     async def wait_every_client(self, count: int = 1, deadline: float = DEADLINE) -> None:
-        """Wait until each client has ended `count` more turns, failed ones included."""
-        goals = {id(client): client.ended + count for client in self._clients}
+        """Wait until each client has ended `count` more turns, failed ones included.
+
+        Silent ones are waited for only until their first: what they are for is to be silent.
+        """
+        goals = {id(c): max(c.ended, 1) if c.kind.silent else c.ended + count for c in self._clients}
         await self._until(
             _all(self._clients, lambda client: client.ended >= goals[id(client)]),
             deadline,

@@ -68,7 +68,8 @@ async def test_it_goes_on_asking_until_the_generation_answers() -> None:
     async with server.serving() as target, Load(target, SILENT) as load:
         await load.wait_every_client()
         check = asyncio.create_task(load.every_kept_connection_answers("2", deadline=5))
-        await load.wait_every_client(3)
+        await load.wait_requests(50)
+        assert load.report.kinds["idle"].requests > 6
         server.generation = "2"
         await check
 
