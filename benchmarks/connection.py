@@ -168,6 +168,10 @@ class Connection:
         self._buffer += data
         return not data
 
+    def rest(self) -> None:
+        """Let the event loop forget this connection until the next answer, if there are thousands of them."""
+        self._unwatch()
+
     def close(self) -> None:
         """Close the socket, if it was opened; the object can then open() a new one."""
         if self._sock is not None:
