@@ -95,7 +95,7 @@ async def measure(peer: Peer, path: Path, mix: Mix, reloads: int, pause: float) 
     The next reload waits until every new worker has answered, and for `pause` seconds at least.
     """
     with TemporaryDirectory(prefix="bench-") as directory:
-        port = _free_port()
+        port = free_port()
         target = Target.parse(f"127.0.0.1:{port}")
         async with started([str(path), *peer.options(port, directory).split()]) as server:
             await server.serves(target)
@@ -122,7 +122,8 @@ async def _run(argv: Sequence[str]) -> None:
         raise ServerFailed(f"{' '.join(argv)} exited with {process.returncode}\n{output.decode()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
