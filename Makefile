@@ -7,13 +7,16 @@ BIN = $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 RUNTIME ?= $(CURDIR)/run
 
-.PHONY: help run test demo check cover bench-peers wheel clean
+.PHONY: help run test demo drop check cover bench-peers bench-crowd bench-throughput wheel clean
 
 help:
 	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
 	@echo "make test         run every test"
 	@echo "make demo         put load on the example app, reload it five times, count what failed"
+	@echo "make drop         reload under load, for each parser, loop, transport and think time, until the first loss"
 	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
+	@echo "make bench-crowd  reload stillup with 10,000 idle connections, and without"
+	@echo "make bench-throughput  measure stillup beside uvicorn while nothing is reloaded (needs wrk)"
 	@echo "make check        ruff, mypy, import directions, branch coverage of core and wire"
 	@echo "make wheel        build the wheel into dist/"
 
@@ -48,8 +51,17 @@ test: $(VENV)/tools
 demo: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo
 
+drop: $(VENV)/installed
+	$(BIN)/python -m benchmarks.drop $(OPTIONS)
+
 bench-peers: $(VENV)/peers
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers $(OPTIONS)
+
+bench-crowd: $(VENV)/installed
+	$(BIN)/python -m benchmarks.crowd $(OPTIONS)
+
+bench-throughput: $(VENV)/installed
+	$(BIN)/python -m benchmarks.throughput $(OPTIONS)
 
 check: $(VENV)/tools
 	$(BIN)/ruff check

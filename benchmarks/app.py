@@ -1,7 +1,7 @@
 """The ASGI application under load: bare ASGI, so that only the server is measured.
 
 Every answer carries `x-gen`, which names the code that gave it: the generation under
-stillup (STILLUP_GENERATION), the worker's process id under any other server.
+stillup (STILLUP_GENERATION), the worker's process id under any other server; and `x-pid`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ BODY = b"ok\n"
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Serve `/`, `/healthz`, `/slow?ms=`, `/upload` and `/stream?n=&ms=`."""
+    """Serve the routes below; on every other path there is no page."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "http":
@@ -47,8 +47,16 @@ async def _route(scope: Message, receive: Receive, send: Send) -> None:
             await _answer(send, BODY)
         case "/upload":
             await _upload(receive, send)
+        case "/early":
+            await _answer(send, BODY)  # and leave its body to the server
+        case "/echo":
+            await _answer(send, query["n"][0].encode())
+        case "/background":
+            await _answer(send, BODY)
+            await asyncio.sleep(int(query["ms"][0]) / 1000)
         case "/stream":
-            await _stream(send, int(query["n"][0]), int(query["ms"][0]) / 1000)
+            plain = query.get("type") == ["plain"]
+            await _stream(send, int(query["n"][0]), int(query["ms"][0]) / 1000, plain=plain)
         case _:
             await _answer(send, b"no such page\n", status=404)
 
@@ -65,13 +73,14 @@ async def _upload(receive: Receive, send: Send) -> None:
     await _answer(send, json.dumps({"bytes": size}).encode(), kind=b"application/json")
 
 
-async def _stream(send: Send, events: int, pause: float) -> None:
-    """Send `events` events, `pause` seconds before each; the length is not declared."""
-    await _start(send, 200, [(b"content-type", b"text/event-stream")])
+async def _stream(send: Send, events: int, pause: float, *, plain: bool) -> None:
+    """Send `events` events, or lines of plain text, `pause` seconds before each; the length is not declared."""
+    await _start(send, 200, [(b"content-type", b"text/plain" if plain else b"text/event-stream")])
     for number in range(1, events + 1):
         await asyncio.sleep(pause)
         data = b"done" if number == events else b"%d" % number
-        await send({"type": "http.response.body", "body": b"data: %s\n\n" % data, "more_body": True})
+        body = b"%s\n" % data if plain else b"data: %s\n\n" % data
+        await send({"type": "http.response.body", "body": body, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -83,11 +92,12 @@ async def _answer(send: Send, body: bytes, *, status: int = 200, kind: bytes = b
 
 async def _start(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
     # Read at each answer: a server may import this module before it forks.
-    generation = os.environ.get("STILLUP_GENERATION", str(os.getpid())).encode()
+    process = b"%d" % os.getpid()
+    generation = os.environ.get("STILLUP_GENERATION", "").encode() or process
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [*headers, (b"x-gen", generation)],
+            "headers": [*headers, (b"x-gen", generation), (b"x-pid", process)],
         }
     )

@@ -8,12 +8,16 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.load import Load, Target
+from benchmarks.load import MIXED, Load, Target
 from benchmarks.server import POLL, START_DEADLINE, Server, ServerFailed, command, run, started
+
+MIX = replace(MIXED, pipelined=0, early=0, background=0, chunked=0)
+"""The kinds that ask for nothing but the routes of the example app."""
 
 
 async def serving(stillup: Path, directory: str, server: Server) -> Target:
@@ -72,7 +76,7 @@ async def demonstrate(stillup: Path, app: str, reloads: int) -> bool:
             target = await serving(stillup, directory, server)
             print(f"{app} serves at {target}")
             # The application is free to answer `/` and `/slow` as it likes.
-            async with Load(target, body=None) as load:
+            async with Load(target, MIX, body=None) as load:
                 showing = asyncio.create_task(show(load))
                 try:
                     await load.wait_every_client()

@@ -3,32 +3,33 @@
 A request is *failed* when the client wrote it, or tried to connect for it, and got no
 whole, correct answer of status 200. A connection is *closed* when the server ended it
 between two requests, which HTTP/1.1 allows: the client connects again and nothing is lost.
-A close that crosses a request already written is therefore a failure.
+A close that crosses a request already written is therefore a failure. A kept client is
+*reconnected* when it opened a second connection, for whatever reason.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from benchmarks.app import BODY
 from benchmarks.connection import Answer, Connection, NoAnswer, Target
-from benchmarks.kinds import KINDS, Kind
+from benchmarks.kinds import KINDS, Kind, Pace, Terms
+from benchmarks.report import FAILURES_KEPT, Failure, Report, Tally
 
-__all__ = ["KINDS", "MIXED", "Failure", "Load", "Mix", "Report", "Tally", "Target"]
+__all__ = ["KINDS", "MIXED", "Failure", "Load", "Mix", "Pace", "Report", "Tally", "Target"]
 
 DEADLINE = 30.0  # seconds for one request, from connect to the last byte
-FAILURES_KEPT = 200
 RETRY = 0.05  # seconds; else a server that is away fails thousands of requests a second
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How many clients of each kind, and for how many seconds each waits after an answer.
+    """How many clients of each kind, for how many seconds each waits after an answer, and the pace of the slow ones.
 
     `think` is the mean of an exponential distribution. A client that always waited longer than
     a round trip would never write into a close that the server has not announced.
@@ -38,84 +39,56 @@ class Mix:
     unread: int = 0
     half_head: int = 0
     keepalive: int = 0
+    idle: int = 0
+    pipelined: int = 0
+    next_half: int = 0
+    early: int = 0
+    background: int = 0
     slow: int = 0
     upload: int = 0
     stream: int = 0
+    chunked: int = 0
     think: float = 0.01
-
-
-MIXED = Mix(fresh=4, unread=6, half_head=6, keepalive=8, slow=6, upload=4, stream=4)
-
-
-@dataclass
-class Tally:
-    """Requests that came to an end, those of them that failed, and idle connections closed."""
-
-    requests: int = 0
-    failed: int = 0
-    closed: int = 0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One failed request; `at` is in seconds since the load started."""
-
-    kind: str
-    phase: str
-    reason: str
-    at: float
-
-
-@dataclass
-class Report:
-    """What the clients saw. `longest_gap` is the longest time without a correct answer."""
-
-    kinds: dict[str, Tally]
-    failures: list[Failure] = field(default_factory=list)  # the first FAILURES_KEPT
-    reasons: Counter[str] = field(default_factory=Counter)  # of all, as "phase: reason"
-    generations: Counter[str] = field(default_factory=Counter)  # answers by `x-gen`
-    longest_gap: float = 0.0
-    duration: float = 0.0
+    pace: Pace = field(default_factory=Pace)
 
     @property
-    def requests(self) -> int:
-        return sum(tally.requests for tally in self.kinds.values())
+    def kept(self) -> int:
+        """How many clients keep their connection."""
+        return sum(getattr(self, name) for name, kind in KINDS.items() if kind.kept)
 
-    @property
-    def failed(self) -> int:
-        return sum(tally.failed for tally in self.kinds.values())
 
-    @property
-    def closed(self) -> int:
-        return sum(tally.closed for tally in self.kinds.values())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, for JSON."""
-        return {
-            "requests": self.requests,
-            "failed": self.failed,
-            "closed": self.closed,
-            "longest_gap": round(self.longest_gap, 4),
-            "duration": round(self.duration, 3),
-            "kinds": {name: vars(tally) for name, tally in self.kinds.items()},
-            "reasons": dict(self.reasons),
-            "generations": dict(self.generations),
-            "failures": [vars(failure) for failure in self.failures],
-        }
-
-    def __str__(self) -> str:
-        text = f"{self.failed} of {self.requests} requests failed, {self.closed} closed"
-        reasons = (f"{count} x {reason}" for reason, count in self.reasons.most_common(5))
-        return f"{text} ({', '.join(reasons)})" if self.reasons else text
+MIXED = Mix(
+    fresh=4,
+    unread=6,
+    half_head=6,
+    keepalive=8,
+    idle=8,
+    pipelined=4,
+    next_half=6,
+    early=4,
+    background=4,
+    slow=4,
+    upload=4,
+    stream=2,
+    chunked=2,
+)
 
 
 @dataclass
 class _Client:
     name: str
-    random: Random
+    kind: Kind
+    terms: Terms
     connection: Connection
-    ended: int = 0  # requests, failed or not
+    ended: int = 0  # turns, failed or not
     generation: str = ""  # of the newest answer
+    answered_on: int = 0  # which of its connections gave that
+    alarm: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """End its pause, if it makes one."""
+        if self.alarm is not None and not self.alarm.done():
+            self.alarm.set_result(None)
 
 
 class Load:
@@ -123,13 +96,23 @@ class Load:
 
     The waits end with the request that meets them, or raise TimeoutError at the deadline.
     With `body=None` the answers of `/` and `/slow` may have any body of the declared length.
+    `timed` is told of every correct turn: when it began (time.monotonic) and how long it took.
     """
 
-    def __init__(self, target: Target, mix: Mix = MIXED, *, seed: int = 0, body: bytes | None = BODY) -> None:
-        self._think, self._body = mix.think, body
+    def __init__(
+        self,
+        target: Target,
+        mix: Mix = MIXED,
+        *,
+        seed: int = 0,
+        body: bytes | None = BODY,
+        timed: Callable[[float, float], None] | None = None,
+    ) -> None:
+        self._think, self._silence, self._timed = mix.think, mix.pace.silence, timed
+        self._demanded = ""  # a generation, while every kept connection is to answer from it
         self._clients = [
-            _Client(name, Random(f"{seed} {name} {number}"), Connection(target))
-            for name in KINDS
+            _Client(name, kind, Terms(Random(f"{seed} {name} {number}"), mix.pace, body), Connection(target))
+            for name, kind in KINDS.items()
             for number in range(getattr(mix, name))
         ]
         self._report = Report({name: Tally() for name in KINDS if getattr(mix, name)})
@@ -170,6 +153,8 @@ class Load:
         """
         report = self.report
         self._stopping.set()
+        for client in self._clients:
+            client.wake()
         if self._tasks:
             done, late = await asyncio.wait(self._tasks, timeout=deadline)
             for task in late:
@@ -187,12 +172,15 @@ class Load:
         await self._until(lambda: self._report.requests >= goal, deadline, f"{count} requests")
 
     async def wait_every_client(self, count: int = 1, deadline: float = DEADLINE) -> None:
-        """Wait until each client has ended `count` more requests, failed ones included."""
-        goals = [(client, client.ended + count) for client in self._clients]
+        """Wait until each client has ended `count` more turns, failed ones included.
+
+        Silent ones are waited for only until their first: what they are for is to be silent.
+        """
+        goals = {id(c): max(c.ended, 1) if c.kind.silent else c.ended + count for c in self._clients}
         await self._until(
-            lambda: all(client.ended >= goal for client, goal in goals),
+            _all(self._clients, lambda client: client.ended >= goals[id(client)]),
             deadline,
-            f"{count} requests of every client",
+            f"{count} turns of every client",
         )
 
     async def wait_new_generations(self, known: Collection[str], count: int = 1, deadline: float = DEADLINE) -> None:
@@ -210,10 +198,40 @@ class Load:
         if not clients:
             raise ValueError(f"no keepalive clients: nothing would be proven of {generation}")
         await self._until(
-            lambda: all(client.generation == generation for client in clients),
+            _all(clients, lambda client: client.generation == generation),
             deadline,
             f"generation {generation} on every connection",
         )
+
+    async def every_kept_connection_answers(self, generation: str, deadline: float = DEADLINE) -> None:
+        """Wait until the newest answer of each kept client is from `generation`.
+
+        Whoever pauses asks at once, and goes on asking without long silences until that generation answers.
+        The TimeoutError names those who are still answered by another.
+        """
+        clients = [client for client in self._clients if client.kind.kept]
+        if not clients:
+            raise ValueError(f"no kept clients: nothing would be proven of {generation}")
+        self._demanded = generation
+        try:
+            for client in clients:
+                if client.generation != generation:
+                    client.wake()
+            await self._until(
+                _all(clients, lambda client: client.generation == generation),
+                deadline,
+                f"generation {generation} on every kept connection",
+            )
+        except TimeoutError as error:
+            others = Counter(
+                f"{client.name} by {client.generation or 'nobody'}"
+                for client in clients
+                if client.generation != generation
+            )
+            late = ", ".join(f"{count} {who}" for who, count in others.items())
+            raise TimeoutError(f"{error}; answered last: {late}") from None
+        finally:
+            self._demanded = ""
 
     async def _until(self, met: Callable[[], bool], deadline: float, what: str) -> None:
         if met():
@@ -229,51 +247,56 @@ class Load:
             self._waits.remove(wait)
 
     async def _run(self, client: _Client) -> None:
-        kind, connection = KINDS[client.name], client.connection
+        kind, connection = client.kind, client.connection
         tally = self._report.kinds[client.name]
         try:
             while not self._stopping.is_set():
-                answer = await self._ask(client, kind)
-                if answer is None or not kind.keeps_connection:
+                answers = await self._ask(client)
+                if not answers or not kind.kept:
                     connection.close()
-                elif answer.closes:
+                elif any(answer.closes for answer in answers):
                     tally.closed += 1
                     connection.close()
-                await self._pause(self._think_time(client.random) if answer else RETRY)
+                await self._pause(client, self._pause_after(client) if answers else RETRY)
                 if connection.ended_by_server():
                     tally.closed += 1
                     connection.close()
         finally:
             connection.close()
 
-    async def _ask(self, client: _Client, kind: Kind) -> Answer | None:
-        """Make one request and enter what became of it."""
+    async def _ask(self, client: _Client) -> Sequence[Answer]:
+        """Let the client take its turn and enter what became of it; nothing is returned of a failed one."""
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(DEADLINE):
-                await client.connection.open()
-                await kind.send(client.connection, client.random)
-                answer = await client.connection.answer()
-            self._check(kind, answer)
+                if await client.connection.open() and client.kind.kept and client.connection.opened == 2:
+                    self._report.kinds[client.name].reconnected += 1
+                answers = await client.kind.ask(client.connection, client.terms)
         except NoAnswer as error:
             self._fail(client, str(error))
-            return None
+            return ()
         except TimeoutError:
             self._fail(client, f"deadline of {DEADLINE:g} s passed")
-            return None
+            return ()
         now = time.monotonic()
         if not self._stopping.is_set():
             self._note_gap(now)
         self._answered = now
-        if generation := answer.headers.get("x-gen"):
-            client.generation = generation
-            self._report.generations[generation] += 1
-        self._end(client)
-        return answer
+        if self._timed:
+            self._timed(begun, now - begun)
+        for answer in answers:
+            self._note_generation(client, answer.headers.get("x-gen", ""))
+        self._end(client, len(answers))
+        return answers
 
-    def _check(self, kind: Kind, answer: Answer) -> None:
-        correct = kind.correct(answer) if kind.correct else self._body in (None, answer.body)
-        if not correct:
-            raise NoAnswer(f"wrong body: {answer.body[:40]!r}")
+    def _note_generation(self, client: _Client, generation: str) -> None:
+        if not generation:
+            return
+        opened = client.connection.opened
+        if client.generation != generation and client.answered_on == opened:
+            self._report.crossed += 1
+        client.generation, client.answered_on = generation, opened
+        self._report.generations[generation] += 1
 
     def _fail(self, client: _Client, reason: str) -> None:
         report, phase = self._report, client.connection.phase
@@ -282,11 +305,11 @@ class Load:
         if len(report.failures) < FAILURES_KEPT:
             at = round(time.monotonic() - self._started, 3)
             report.failures.append(Failure(client.name, phase, reason, at))
-        self._end(client)
+        self._end(client, 1)
 
-    def _end(self, client: _Client) -> None:
+    def _end(self, client: _Client, requests: int) -> None:
         client.ended += 1
-        self._report.kinds[client.name].requests += 1
+        self._report.kinds[client.name].requests += requests
         for met, future in self._waits:
             if not future.done() and met():
                 future.set_result(None)
@@ -294,15 +317,36 @@ class Load:
     def _note_gap(self, now: float) -> None:
         self._report.longest_gap = max(self._report.longest_gap, now - self._answered)
 
-    def _think_time(self, random: Random) -> float:
+    def _pause_after(self, client: _Client) -> float:
+        random = client.terms.random
+        if client.kind.silent and self._demanded in ("", client.generation):
+            return random.uniform(0, 2 * self._silence)
         return random.expovariate(1 / self._think) if self._think else 0.0
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, or return at once when the load is stopping."""
-        if not seconds:
+    async def _pause(self, client: _Client, seconds: float) -> None:
+        """Wait until the time is over or somebody wakes the client; the end of the load does."""
+        if not seconds or self._stopping.is_set():
+            # A client without pauses still lets every other one have its turn, and the timers theirs.
             return await asyncio.sleep(0)
+        client.alarm = asyncio.get_running_loop().create_future()
+        timer = asyncio.get_running_loop().call_later(seconds, client.wake)
         try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+            await client.alarm
+        finally:
+            timer.cancel()
+            client.alarm = None
+
+
+def _all(clients: Iterable[_Client], done: Callable[[_Client], bool]) -> Callable[[], bool]:
+    """Whether all are done; to be asked after every request, so it looks at those only who were not, one at a time."""
+    everybody = list(clients)
+    left = everybody.copy()
+
+    def met() -> bool:
+        while left and done(left[-1]):
+            left.pop()
+        if not left:
+            left.extend(client for client in everybody if not done(client))
+        return not left
+
+    return met

@@ -15,17 +15,22 @@ import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.load import KINDS, MIXED, Load, Mix, Report, Target
+from benchmarks.load import KINDS, MIXED, Load, Mix, Pace, Report, Target
 from benchmarks.server import Server, ServerFailed, command, run, started
 
 APP = "benchmarks.app:app"
 WORKERS = 2
 RELOAD_DEADLINE = 60.0
+MIX = replace(MIXED, early=0, pace=Pace(silence=0.75))
+"""What every one of these servers keeps while nothing is reloaded.
+
+Three of them always close when a body comes after its answer, and gunicorn does after a silence of 2 s.
+"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ async def measure(peer: Peer, path: Path, mix: Mix, reloads: int, pause: float) 
     The next reload waits until every new worker has answered, and for `pause` seconds at least.
     """
     with TemporaryDirectory(prefix="bench-") as directory:
-        port = _free_port()
+        port = free_port()
         target = Target.parse(f"127.0.0.1:{port}")
         async with started([str(path), *peer.options(port, directory).split()]) as server:
             await server.serves(target)
@@ -122,24 +127,34 @@ async def _run(argv: Sequence[str]) -> None:
         raise ServerFailed(f"{' '.join(argv)} exited with {process.returncode}\n{output.decode()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def table(results: Sequence[Result]) -> str:
-    """The two Markdown tables: totals, and failed requests by kind."""
-    totals = [["server", "reloads", "requests", "failed", "closed", "longest time without answer"]]
-    kinds = [["failed by kind", *KINDS, "most often"]]
+    """The two Markdown tables: totals, and what each kind of client lost."""
+    totals = [["server", "reloads", "requests", "failed", "closed", "reconnected", "longest time without answer"]]
+    kinds = [["failed + closed by kind", *(f"{result.server} {result.version}" for result in results)]]
+    kinds += [[name, *(_lost(result.report, name) for result in results)] for name in KINDS if getattr(MIX, name)]
+    kinds.append(["most often failed by", *(_most_often(result.report) for result in results)])
     for result in results:
         report, name = result.report, f"{result.server} {result.version}"
-        counts = (result.reloads, report.requests, report.failed, report.closed)
+        counts = (result.reloads, report.requests, report.failed, report.closed, report.reconnected)
         totals.append([name, *map(str, counts), f"{report.longest_gap * 1000:.0f} ms"])
-        failed = [str(tally.failed) for tally in report.kinds.values()]
-        often = report.reasons.most_common(1)
-        kinds.append([name, *failed, often[0][0] if often else "-"])
     return "\n\n".join("\n".join(_rows(rows)) for rows in (totals, kinds))
+
+
+def _lost(report: Report, name: str) -> str:
+    """Only a kept connection can be closed."""
+    tally = report.kinds[name]
+    return f"{tally.failed} + {tally.closed}" if KINDS[name].kept else str(tally.failed)
+
+
+def _most_often(report: Report) -> str:
+    return report.reasons.most_common(1)[0][0] if report.reasons else "-"
 
 
 def _rows(rows: list[list[str]]) -> list[str]:
@@ -149,7 +164,7 @@ def _rows(rows: list[list[str]]) -> list[str]:
 
 async def main(options: argparse.Namespace) -> int:
     """Measure the chosen servers; 1 if there were none or one of them broke."""
-    mix = replace(MIXED, think=0.0) if options.saturate else MIXED
+    mix = replace(MIX, think=0.0) if options.saturate else MIX
     results, broken = [], 0
     for peer in PEERS:
         if options.only and peer.name not in options.only:
@@ -180,7 +195,7 @@ def _document(results: Sequence[Result], mix: Mix) -> dict[str, object]:
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "workers": WORKERS,
-        "mix": vars(mix),
+        "mix": asdict(mix),
         "servers": [
             {"server": r.server, "version": r.version, "reloads": r.reloads} | r.report.as_dict() for r in results
         ],

@@ -76,8 +76,12 @@ class Server:
 
 
 @asynccontextmanager
-async def started(argv: Sequence[str]) -> AsyncIterator[Server]:
-    """Start a server in a session of its own, and end it when the context is left."""
+async def started(argv: Sequence[str], uid: int | None = None) -> AsyncIterator[Server]:
+    """Start a server in a session of its own, and end it when the context is left.
+
+    With `uid` it is that user's, who has no group but that of the same number; only root can start one.
+    """
+    rights: dict[str, Any] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
     # Without a generation in the environment the application answers with its pid.
     environment = {k: v for k, v in os.environ.items() if k != "STILLUP_GENERATION"}
     with TemporaryFile() as output:
@@ -90,6 +94,7 @@ async def started(argv: Sequence[str]) -> AsyncIterator[Server]:
             cwd=ROOT,
             # Ctrl-C then reaches the load alone, which ends the server in order.
             start_new_session=True,
+            **rights,
         )
         try:
             yield Server(Path(argv[0]).name, process, output)
