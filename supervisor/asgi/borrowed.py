@@ -47,29 +47,25 @@ _STREAMS = "stillup.streams"
 
 
 class Watched(set[Any]):
-    """A set that says when something leaves it."""
+    """A set that can be made to say when something leaves it."""
 
-    def __init__(self, left: Callable[[], None]) -> None:
-        super().__init__()
-        self._left = left
+    def watch(self, left: Callable[[], None]) -> None:
+        """Call ``left`` from now on. Until then leaving costs what it costs in any set, which each connection pays."""
 
-    def discard(self, element: Any) -> None:
-        super().discard(element)
-        self._left()
+        def discard(element: Any) -> None:
+            set.discard(self, element)
+            left()
 
-    def remove(self, element: Any) -> None:
-        super().remove(element)
-        self._left()
+        self.discard = self.remove = discard  # type: ignore[method-assign]
 
 
 class Site:
     """An ASGI app with what uvicorn's protocols need to serve it. Call ``load`` before anything else."""
 
-    def __init__(self, config: Config, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Serve what ``config`` says; ``changed`` is called whenever a connection has ended."""
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.state = ServerState()
-        self.state.connections = Watched(changed)
+        self.state.connections = self.connections = Watched()
         self.on_arrival: Callable[[Any], None] | None = None
         """Called with each connection that is adopted; a drain wants to know of those, too."""
         self._dated: int | None = None
@@ -104,10 +100,10 @@ class Site:
         """A protocol for a connection that has come; the peer on a Unix socket is trusted with X-Forwarded-*."""
         # The peer there is the local proxy.
         config = self._by_proxy if arrival.unix else self.config
-        made: Any = self._class(config=config, server_state=self.state, app_state=app_state)
-        made.arrival = arrival
-        made.site = self
-        return cast("asyncio.Protocol", made)
+        made: asyncio.Protocol = self._class(config=config, server_state=self.state, app_state=app_state)
+        made.arrival = arrival  # type: ignore[attr-defined]
+        made.site = self  # type: ignore[attr-defined]
+        return made
 
     def refresh_headers(self) -> None:
         """Put the current date into the default headers; to be called once a second."""
@@ -161,33 +157,30 @@ def never_asked(protocol: Any) -> bool:
 # The crossing
 
 
-class _Ours:
-    """Mixed into whatever class of uvicorn's serves HTTP: its connections linger when they are closed."""
+class _Lingering:
+    """Mixed into a class of uvicorn's that we don't know: its connections linger when they are closed, and stay here."""
 
     site: Site
     arrival: Arrival
 
     def connection_made(self: Any, transport: Any) -> None:
-        self._lingering = lingering = LingeringTransport(transport, self)
-        super().connection_made(lingering)  # type: ignore[misc]
-
-    def connection_lost(self: Any, exc: Exception | None) -> None:
-        super().connection_lost(exc)  # type: ignore[misc]
-        self._lingering.forget()
+        super().connection_made(LingeringTransport(transport))  # type: ignore[misc]
 
 
-class Followed(_Ours):
-    """Mixed into those classes whose connections may move.
+class Followed:
+    """Mixed into those classes whose connections may move; they linger, too.
 
     What stands between here and uvicorn is paid for by every request, so it is as little as can be; what a drain alone
     needs is put into its place by ``follow``.
     """
 
+    site: Site
+    arrival: Arrival
     requests = 0
     """That came on this connection, here and at earlier workers."""
 
     def connection_made(self: Any, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport))  # type: ignore[misc]
         if self.arrival.info is not None:
             _take_up(self, self.arrival.info)
 
@@ -196,9 +189,12 @@ class Followed(_Ours):
         if self.cycle is None or not self.all_here():
             return False
         scope = self.cycle.scope
-        return scope["http_version"] == "1.0" or any(
-            name == b"connection" and value.lower() == b"close" for name, value in scope["headers"]
-        )
+        if scope["http_version"] == "1.0":
+            return True
+        for name, value in scope["headers"]:
+            if name == b"connection" and value.lower() == b"close":
+                return True
+        return False
 
 
 @cache
@@ -208,7 +204,7 @@ def ours(protocol: Any) -> Any:
         return type("FollowedHttpTools", (_FollowedHttpTools, protocol), {})
     if _is_class(protocol, *_H11):
         return type("FollowedH11", (_FollowedH11, protocol), {})
-    return type(f"Our{protocol.__name__}", (_Ours, protocol), {})
+    return type(f"Lingering{protocol.__name__}", (_Lingering, protocol), {})
 
 
 class _FollowedHttpTools(Followed):

@@ -120,6 +120,7 @@ class Drain:
         ``queue_ended`` says whether the adoption queue has come to its end; ``changed`` is set when that happens, too.
         """
         self._site.on_arrival = self._follow
+        self._site.connections.watch(self._changed.set)
         try:
             for connection in self._site.state.connections:
                 borrowed.follow(connection, self.look)

@@ -49,7 +49,7 @@ class Server:
     def __init__(self, session: Session, config: Config) -> None:
         self._session = session
         self._changed = asyncio.Event()
-        self._site = Site(config, changed=self._changed.set)
+        self._site = Site(config)
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
