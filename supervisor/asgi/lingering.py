@@ -8,6 +8,7 @@ Always: that the request was read to its end does not help, since the client's n
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -24,14 +25,18 @@ class LingeringTransport(asyncio.Transport):
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = ("_closing", "_inner", "get_extra_info", "write")
+    __slots__ = ("_closing", "_inner", "_socket", "write")
 
-    def __init__(self, inner: asyncio.Transport) -> None:  # the base class has nothing to do
+    def __init__(self, inner: asyncio.Transport, sock: socket.socket) -> None:  # the base class has nothing to do
         self._inner = inner
+        self._socket = sock
         self._closing = False
-        # Every connection comes by here: only what each one uses is taken over, the rest is asked for below.
+        # What every request uses is taken over, the rest asked for below.
         self.write = inner.write  # type: ignore[method-assign]
-        self.get_extra_info = inner.get_extra_info  # type: ignore[method-assign]
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        # The connection's own: uvloop has a stand-in, which makes a new socket object for each question.
+        return self._socket if name == "socket" else self._inner.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._inner.set_protocol(protocol)

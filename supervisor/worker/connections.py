@@ -41,9 +41,14 @@ BACKGROUND: Final = "background"
 """What a request's task is called whose answer is out."""
 
 
-def count(site: Site) -> dict[str, int]:
+async def count(site: Site) -> dict[str, int]:
     """Open connections by class; requests whose answer is out and whose task still runs count as ``background``."""
-    classes = Counter(str(kind) for kind in (classify(c) for c in site.state.connections) if kind is not None)
+    classes: Counter[str] = Counter()
+    for place, connection in enumerate(list(site.state.connections)):
+        if (kind := classify(connection)) is not None:
+            classes[kind] += 1
+        if place % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
     # A task that has ended leaves the set a turn of the loop later.
     running = sum(not task.done() for task in site.state.tasks)
     background = running - sum(classes[kind] for kind in _WITH_TASK)
@@ -223,7 +228,7 @@ class Drain:
     async def _cut(self) -> None:
         """The drain's own time is over: end what is left, and say what that was."""
         state = self._site.state
-        left = count(self._site)
+        left = await count(self._site)
         if left:
             logger.warning(
                 "drain ended %s after %.1f s", ", ".join(f"{n} {kind}" for kind, n in left.items()), self._age()
