@@ -300,19 +300,6 @@ def standing(protocol: Any) -> Standing | None:
     return found
 
 
-def hold(protocol: Any) -> None:
-    """Read nothing more from a connection: what its client sends waits in the kernel."""
-    transport = protocol.transport
-    if transport.is_reading():
-        transport.pause_reading()
-
-
-def release(protocol: Any) -> None:
-    """Read again from a connection that was held."""
-    if not _ends(protocol) and not protocol.transport.is_reading():
-        protocol.transport.resume_reading()
-
-
 def descriptor(protocol: Any) -> int:
     """A connection's descriptor, which its transport owns; -1 where that is closed, or not known."""
     transport = _transport(protocol)
@@ -328,8 +315,14 @@ def describe(protocol: Any, head: bytes, now: float) -> ConnectionInfo:
 
 
 def let_go(protocol: Any) -> None:
-    """Close this process's copy of a connection that somebody else has too. Its client sees nothing of it."""
-    protocol.transport.abort()  # close(2) without shutdown(2): nothing is written any more, so nothing is cut
+    """Close this process's copy of a connection that somebody else has too, at once and without a word to its client.
+
+    Nothing more is read here: what comes from now on is for the other copy.
+    """
+    transport = protocol.transport
+    if transport.is_reading():
+        transport.pause_reading()
+    transport.abort()  # close(2) without shutdown(2); nothing that was written is left, so nothing is cut
 
 
 def hear_when_sent(protocol: Any) -> None:

@@ -25,6 +25,7 @@ from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
 from supervisor.worker import connections, probe
 from supervisor.worker.giving import Giver
+from supervisor.worker.lull import Lull
 from supervisor.worker.session import Session
 from supervisor.worker.state import Stillup
 
@@ -59,6 +60,7 @@ class Server:
         self._adoptions = Adoptions(session.queue.reader, PACKET_FOR_ONE)
         self._adopter = Acceptor(self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
         self._adopted = 0
+        self._lull = Lull()
         self._longest = 0.0
         self._full_since: float | None = None
         self._drain: connections.Drain | None = None
@@ -209,6 +211,7 @@ class Server:
 
     def _adopt(self, arrival: Arrival) -> asyncio.Protocol:
         self._adopted += 1
+        self._lull.one_more()
         if arrival.info is not None:
             self._longest = max(self._longest, time.monotonic() - arrival.info.given)
         self._news.set()
