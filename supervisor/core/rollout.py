@@ -339,12 +339,12 @@ class _Turn(Turn):
             why=_why(failure) if failure else "",
             output=failure.output if failure else "",
         )
-        if rollout.generation is not None:
-            self.retire(self.fleet.generations[rollout.generation])
         first = self.fleet.state is ServiceState.STARTING and self.fleet.pending is None
         if first and failure is not None and not self.fleet.policy.keep_trying:
             self.fleet = replace(self.fleet, exit_code=1)
             self.stop(f"generation {rollout.generation} could not start")
+        elif rollout.generation is not None:
+            self.retire(self.fleet.generations[rollout.generation])
 
     def retire(self, generation: Generation, *, final: bool = False) -> None:
         """Send every worker of a generation on its way. A final drain is also told to those that drain already."""
