@@ -155,6 +155,8 @@ class Worker:
     """How many workers of this slot died young in a row before this one."""
     worn: str = ""
     """Why it asks to be replaced; empty while it does not."""
+    worn_at: float = 0.0
+    """When it first did."""
     failure: Failure | None = None
     connections: Mapping[str, int] = field(default_factory=dict)
     """Open connections by class, as last reported."""

@@ -52,7 +52,7 @@ from supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from supervisor.core.turn import Turn
+from supervisor.core.slots import Slots
 from supervisor.errors import Refused
 
 
@@ -80,7 +80,7 @@ def step(fleet: Fleet, event: Event, now: float) -> Decision:
     return Decision(turn.fleet, tuple(turn.commands))
 
 
-class _Turn(Turn):
+class _Turn(Slots):
     """One call of ``step``."""
 
     def take(self, event: Event) -> None:
@@ -204,10 +204,7 @@ class _Turn(Turn):
             if all(other.state is WorkerState.SERVING for other in self.fleet.of(generation.id)):
                 self.cut_over(generation)
             return
-        self.announce("worker.serving", worker=worker.name, pid=worker.pid)
-        for other in tuple(self.fleet.of(generation.id)):
-            if other is not worker and other.slot == worker.slot and other.worn:
-                self.leave(other)
+        self.take_over(worker)
 
     # A worker's life and end
 
@@ -215,11 +212,7 @@ class _Turn(Turn):
         worker = self.worker(event.serial)
         match event:
             case Reported(_, connections, requests, worn):
-                if worn and not worker.worn:
-                    self.announce("worker.worn", worker=worker.name, why=worn)
-                self.put(replace(worker, connections=connections, requests=requests, worn=worn or worker.worn))
-                if worn:
-                    self.refill(worker.generation)
+                self.report(replace(worker, connections=connections, requests=requests), worn)
             case ChannelLost(_, message):
                 self.channel_lost(worker, message)
             case _:
@@ -232,9 +225,10 @@ class _Turn(Turn):
         elif worker.state is WorkerState.SERVING:
             # It can be told nothing any more; a serving worker takes SIGTERM as the order to drain.
             self.commands.append(Terminate(worker.serial))
-            worker = self.move(replace(worker, failure=Failure("channel", message)), Step.DRAIN)
+            failed = replace(worker, failure=Failure("channel", message))
+            self.move(failed, Step.DRAIN)
             self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
-            self.refill(worker.generation, died=worker)
+            self.refill(worker.generation, died=failed)
 
     def gone(self, worker: Worker, failure: Failure) -> None:
         after(WORKER, worker.state, Step.EXIT)
@@ -262,10 +256,7 @@ class _Turn(Turn):
             if generation is None or timer.slot not in generation.vacancies:
                 raise Refused(f"no vacancy {timer.of}.{timer.slot}", code="out-of-order")
             deaths = generation.vacancies[timer.slot]
-            left = {slot: n for slot, n in generation.vacancies.items() if slot != timer.slot}
-            generation = replace(generation, vacancies=left)
-            self.fleet = self.fleet.with_generation(generation)
-            self.spawn(generation, timer.slot, deaths)
+            self.spawn(self.vacate(timer.of, timer.slot), timer.slot, deaths)
             return
         worker = self.worker(timer.of)
         policy = self.fleet.policy
@@ -322,6 +313,7 @@ class _Turn(Turn):
         self.fleet = self.fleet.with_rollout(rollout)
         self.announce("rollout.cut-over", rollout=rollout.id, generation=generation.id, previous=rollout.previous)
         self.finish_rollouts()
+        self.refill(generation.id)
 
     def abort(self, rollout: Rollout, *, reason: str, failure: Failure | None = None) -> None:
         state = after(ROLLOUT, rollout.state, Step.ABORT)

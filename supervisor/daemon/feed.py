@@ -23,7 +23,11 @@ _LINES: Mapping[str, tuple[int, str]] = {
         logging.WARNING,
         "worker {worker} died young {deaths} times in a row; next start in {seconds:.1f} s",
     ),
-    "worker.worn": (logging.INFO, "worker {worker} is replaced: {why}"),
+    "worker.worn": (logging.INFO, "worker {worker} is worn and will be replaced: {why}"),
+    "worker.wears-fast": (
+        logging.WARNING,
+        "worker {worker} wore out young {times} times in a row ({why}); it serves on, next start in {seconds:.1f} s",
+    ),
     "worker.lost": (logging.ERROR, "worker {why} while it drained"),
     "worker.killed": (logging.WARNING, "worker {worker} does not leave by itself: killed, with {connections}"),
     "worker.overdue": (logging.WARNING, "worker {worker} did not end its drain in time: {connections}"),

@@ -236,6 +236,23 @@ class World(RuleBasedStateMachine):
         ]
         self.submit(data.draw(st.sampled_from(events)))
 
+    @rule(most=st.integers(1, 4))
+    def workers_wear_out(self, most: int) -> None:
+        for serial in self.known(WorkerState.SERVING)[-most:]:
+            self.submit(Reported(serial, {"idle": 1}, 5, worn="old"))
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(how=st.sampled_from([BootFailed(0, "import", "no"), ChannelLost(0, "garbage"), Exited(0, "exited 1")]))
+    def heir_fails(self, how: BootFailed | ChannelLost | Exited) -> None:
+        """Whoever is on its way to a worn worker's slot does not come to serve."""
+        assert self.fleet.serving is not None
+        for worn in self.worn(self.fleet.serving.id):
+            for heir in self.heirs(worn):
+                if isinstance(how, Exited):
+                    self.leave(heir.serial)
+                else:
+                    self.submit(replace(how, serial=heir.serial))
+
     @rule(data=st.data())
     def worker_exits(self, data: st.DataObject) -> None:
         if self.fleet.workers:
@@ -286,6 +303,20 @@ class World(RuleBasedStateMachine):
                 assert self.fleet.count(state) <= self.fleet.policy.max_draining, "law 11"
 
     @invariant()
+    def worn_workers_are_replaced_one_at_a_time(self) -> None:
+        for generation in self.fleet.generations.values():
+            renewed = [w.name for w in self.worn(generation.id) if self.heirs(w)]
+            assert len(renewed) <= 1, "law 14"
+
+    def worn(self, generation: int) -> list[Worker]:
+        return [w for w in self.fleet.of(generation) if w.worn and w.state is WorkerState.SERVING]
+
+    def heirs(self, worn: Worker) -> list[Worker]:
+        """Who is on the way into service in a worn worker's slot."""
+        inside = [w for w in self.fleet.of(worn.generation) if w.slot == worn.slot and w.serial != worn.serial]
+        return [w for w in inside if not w.state.retiring]
+
+    @invariant()
     def every_wait_has_a_timer(self) -> None:
         coming = {timer for _, timer in self.timers}
         for worker in self.fleet.workers.values():
@@ -296,12 +327,13 @@ class World(RuleBasedStateMachine):
                 assert Timer(TimerKind.RESPAWN, generation.id, slot) in coming, "law 12"
 
     def teardown(self) -> None:
-        """Laws 6, 7, 8 and 13: deadlines are kept, healthy workers come to serve, and in the end all comes to rest."""
+        """Laws 6, 7, 8, 13, 15: deadlines are kept, who is healthy comes to serve, and in the end all comes to rest."""
         expired = [w.serial for w in self.fleet.workers.values() if w.state is WorkerState.DRAINING]
         for _ in range(6):
             self.time_passes(100.0)
         for serial in expired:
             assert serial in self.killed or serial in self.exited, "law 6"
+        self.worn_workers_are_relieved()
         self.everybody_behaves()
         self.submit(StopAsked("teardown"))
         for _ in range(50):
@@ -317,6 +349,21 @@ class World(RuleBasedStateMachine):
         assert self.exit is not None
         assert set(self.settled) == set(range(1, self.fleet.last_rollout + 1)), "law 8"
         assert all(r.state in (RolloutState.DONE, RolloutState.ABORTED) for r in self.fleet.rollouts), "law 7"
+
+    def worn_workers_are_relieved(self) -> None:
+        """Law 15: whatever was before, a worn worker serves until its heir does, and in the end each has had one."""
+        for _ in range(12):
+            for serial in self.known(WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
+                self.leave(serial)
+            before = self.known(WorkerState.SERVING)
+            self.all_go_on()
+            slots = {w.name for w in self.fleet.workers.values() if w.state is WorkerState.SERVING}
+            left = [self.fleet.workers[n] for n in before if self.fleet.workers[n].state is WorkerState.DRAINING]
+            serving = self.fleet.serving
+            assert all(w.name in slots for w in left if serving and w.generation == serving.id), "law 15"
+            self.time_passes(31.0)  # the longest back-off
+        if self.fleet.serving is not None:
+            assert self.worn(self.fleet.serving.id) == [], "law 15"
 
     def everybody_behaves(self) -> None:
         """Law 13: whatever was before, a reload whose workers boot and whose predecessors leave comes to its end."""
