@@ -52,7 +52,7 @@ from supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from supervisor.core.slots import Slots
+from supervisor.core.scaling import Scale
 from supervisor.errors import Refused
 
 
@@ -80,7 +80,7 @@ def step(fleet: Fleet, event: Event, now: float) -> Decision:
     return Decision(turn.fleet, tuple(turn.commands))
 
 
-class _Turn(Slots):
+class _Turn(Scale):
     """One call of ``step``."""
 
     def take(self, event: Event) -> None:
@@ -97,6 +97,7 @@ class _Turn(Slots):
                 self.boot(event)
             case _:
                 self.life(event)
+        self.settle_scaling()
 
     # Requests
 
@@ -124,6 +125,7 @@ class _Turn(Slots):
         self.announce("service.stopping", why=why)
         if self.fleet.pending is not None:
             self.abort(self.fleet.pending, reason="stopping")
+        self.abort_scaling("stopping")
         self.commands.append(CloseListeners())
         for generation in tuple(self.fleet.generations.values()):
             self.retire(generation, final=True)
@@ -138,25 +140,6 @@ class _Turn(Slots):
                 self.terminate(worker)
             elif worker.state is WorkerState.STOPPING:
                 self.kill(worker)
-
-    def scale(self, size: int) -> None:
-        serving = self.fleet.serving
-        if size < 1:
-            message = "a service needs at least 1 worker; 'stillup stop' ends it"
-            raise Refused(message, code="usage")
-        if serving is None or self.fleet.pending is not None:
-            message = (
-                "the number of workers can be changed only while one generation serves and no rollout is under way"
-            )
-            raise Refused(message, code="rollout-in-progress")
-        self.fleet = replace(self.fleet, size=size)
-        vacancies = {slot: deaths for slot, deaths in serving.vacancies.items() if slot <= size}
-        self.fleet = self.fleet.with_generation(replace(serving, size=size, vacancies=vacancies))
-        self.announce("service.scaled", generation=serving.id, workers=size)
-        for worker in tuple(self.fleet.of(serving.id)):
-            if worker.slot > size:
-                self.leave(worker)
-        self.refill(serving.id)
 
     # A worker's way into service
 
@@ -243,6 +226,7 @@ class _Turn(Slots):
                     self.announce(
                         "worker.died", worker=worker.name, pid=worker.pid, why=_why(failure), output=failure.output
                     )
+                    self.fail_scaling(worker, failure)
                 self.refill(generation.id, died=worker)
             case _:
                 if worker.state is WorkerState.DRAINING and failure.message != "exited 0":
