@@ -116,6 +116,10 @@ class Release:
     health_path: str = ""
     """What the health probe asks for; without it there is no probe."""
     health_host: str = "localhost"
+    max_worker_age: float | None = None
+    """Seconds after which a worker is worn."""
+    max_worker_rss: int | None = None
+    """Bytes in memory from which on a worker is worn."""
 
 
 @dataclass(frozen=True, slots=True)

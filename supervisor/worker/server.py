@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import sys
+import time
 
 from uvicorn.config import Config
 
@@ -17,8 +18,9 @@ from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
+from supervisor.host import memory
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
-from supervisor.worker import connections, probe
+from supervisor.worker import connections, probe, wear
 from supervisor.worker.session import Session
 from supervisor.worker.state import Stillup
 
@@ -43,7 +45,14 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._drain: connections.Drain | None = None
         self._leaving = asyncio.Event()
-        self._worn_at = _request_limit(config)
+        self._began = time.monotonic()
+        self._wear = wear.draw(
+            random.SystemRandom(),
+            requests=config.limit_max_requests,
+            requests_jitter=config.limit_max_requests_jitter,
+            age=session.welcome.max_age,
+            rss=session.welcome.max_rss,
+        )
         self._terminations = 0
         self._started = False
         """Whether the app has started, and so is owed a shutdown."""
@@ -173,10 +182,13 @@ class Server:
             await asyncio.sleep(BEAT)
             self._site.refresh_headers()
             requests = self._site.state.total_requests
-            worn = ""
-            if self._worn_at is not None and requests >= self._worn_at:
-                worn = f"{requests} requests (--limit-max-requests)"
-            await self._tell(Report(connections.count(self._site), requests, worn))
+            await self._tell(Report(connections.count(self._site), requests, self._worn(requests)))
+
+    def _worn(self, requests: int) -> str:
+        rss = 0
+        with contextlib.suppress(OSError):  # out of descriptors, perhaps; the next beat looks again
+            rss = memory.resident()
+        return self._wear.why(requests=requests, age=time.monotonic() - self._began, rss=rss)
 
     # Leaving
 
@@ -232,9 +244,3 @@ def _flush() -> None:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.flush()  # type: ignore[union-attr]
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _request_limit(config: Config) -> int | None:
-    if config.limit_max_requests is None:
-        return None
-    return config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)  # noqa: S311 - spreads load
