@@ -32,7 +32,7 @@ _LINES: Mapping[str, tuple[int, str]] = {
     "worker.killed": (logging.WARNING, "worker {worker} does not leave by itself: killed, with {connections}"),
     "worker.overdue": (logging.WARNING, "worker {worker} did not end its drain in time: {connections}"),
     "service.scaled": (logging.INFO, "{workers} workers wanted"),
-    "scaling.done": (logging.INFO, "{workers} workers serve"),
+    "scaling.done": (logging.INFO, "{workers} of {workers} workers serve"),
     "scaling.aborted": (logging.INFO, "scaling to {workers} workers is not waited for any longer: {reason}"),
     "service.stopping": (logging.INFO, "stopping ({why})"),
     "service.hurried": (logging.WARNING, "asked again to stop ({why}): not waiting any longer"),
