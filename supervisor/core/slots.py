@@ -35,8 +35,9 @@ class Slots(Turn):
             return
         if died is not None and died.state.retiring and died.failure is None:
             died = None
+        taken = {worker.slot for worker in self.fleet.of(number) if _worn(worker) or _fills(worker)}
         for slot in range(1, generation.size + 1):
-            if any(_worn(worker) or _fills(worker) for worker in self.inside(number, slot)):
+            if slot in taken:
                 continue
             mine = died if died is not None and died.slot == slot else None
             if slot not in generation.vacancies:
@@ -48,9 +49,9 @@ class Slots(Turn):
 
     def relieve(self, number: int, died: Worker | None) -> None:
         """Begin to replace the worker that has been worn longest, unless another is being replaced."""
-        vacancies = self.fleet.generations[number].vacancies
         worn = [worker for worker in self.fleet.of(number) if _worn(worker)]
-        if any(w.slot in vacancies or any(map(_fills, self.inside(number, w.slot))) for w in worn):
+        coming = {*self.fleet.generations[number].vacancies, *(w.slot for w in self.fleet.of(number) if _fills(w))}
+        if any(worker.slot in coming for worker in worn):
             return
         # Whose heir has just died goes first. Were it another's turn, the death would be forgotten with its back-off.
         bereft = next((worker for worker in worn if died is not None and died.slot == worker.slot), None)
