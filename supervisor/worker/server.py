@@ -25,6 +25,7 @@ from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
 from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
+from supervisor.worker.lull import Lull
 from supervisor.worker.session import Session
 from supervisor.worker.state import Stillup
 
