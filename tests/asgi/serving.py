@@ -9,14 +9,17 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site, classify, make_config
 from supervisor.core.drain import ConnectionClass
+from supervisor.host.sources import Backlog
 from tests.asgi.running import until
 
 HEAD_END = b"\r\n\r\n"
+LISTENER = "web"
 
 
 class App:
@@ -258,7 +261,7 @@ async def serving(
     site.load()
     await site.lifespan.startup()
     state = site.lifespan.state if app_state is None else app_state
-    acceptor = Acceptor(listener, lambda _: site.protocol(state, unix=unix), tls=site.config.ssl)
+    acceptor = Acceptor(Backlog(LISTENER, listener), partial(site.protocol, state), tls=site.config.ssl)
     acceptor.start()
     served = Served(app, site, acceptor, address, family)
     try:

@@ -22,6 +22,7 @@ from uvicorn.main import main as uvicorn_command
 from supervisor.asgi.borrowed import Site, make_config, watch_filter
 from supervisor.core.drain import ConnectionClass
 from supervisor.daemon import config as daemon_config
+from supervisor.host.sources import Arrival
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
 from tests.asgi.serving import App, Client, serving
@@ -302,7 +303,9 @@ async def test_unix_listener_that_no_proxy_uses() -> None:
         with theirs:
             client = Client(theirs)
             ours.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: site.protocol({}), ours)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: site.protocol({}, Arrival(ours, "web", unix=False)), ours
+            )
             await client.ask("/scope", CHAIN)
             assert json.loads((await client.answer()).body)["client"] is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from supervisor.asgi.borrowed import classify, never_asked
 from supervisor.core.drain import ConnectionClass
+from supervisor.host.sources import Arrival
 from tests.asgi.running import until
 from tests.asgi.serving import Served, serving
 
@@ -176,7 +178,9 @@ async def test_closing(http: str) -> None:
 async def test_not_connected_yet(http: str) -> None:
     """A protocol that has no transport yet has no class."""
     async with serving(http=http) as served:
-        assert classify(served.site.protocol({}).protocol) is None
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            assert classify(served.site.protocol({}, Arrival(ours, "web", unix=True))) is None
 
 
 class Stranger(asyncio.Protocol):
