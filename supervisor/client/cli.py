@@ -23,6 +23,8 @@ from supervisor.wire.control import RolloutView
 DENIED = {"not-permitted": 4, "superseded": 5}
 POLL = 0.1
 """Seconds between two looks at a rollout."""
+CROSSING = 0.5
+"""Seconds after a cut-over that connections are given to cross before a reload is summed up."""
 
 
 def _addressed(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,9 +93,15 @@ def reload(client: Client, *, wait: str, as_json: bool) -> None:
 
 
 def _follow(client: Client, rollout: RolloutView, board: show.Rollout, *, drained: bool) -> RolloutView:
+    settled: float | None = None
     while True:
-        board.update(rollout)
-        if rollout.outcome == "aborted" or (rollout.outcome is not None and (not drained or rollout.state == "done")):
+        now = time.monotonic()
+        if settled is None and rollout.outcome is not None:
+            settled = now
+        # Most connections cross at once: a moment later there is more to tell, and most often all.
+        told = settled is not None and not drained and now - settled >= CROSSING
+        board.update(rollout, told=told)
+        if rollout.outcome == "aborted" or rollout.state == "done" or told:
             return rollout
         time.sleep(POLL)
         rollout = client.rollout(rollout.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from supervisor.wire.control import FailureView, RolloutView, Status
+from supervisor.wire.control import FailureView, RolloutView, Status, WorkerView
 
 _STYLES = {
     "serving": "green",
@@ -36,9 +36,18 @@ def status(seen: Status) -> None:
             console.print(
                 Text(
                     f"    {worker.id:<7} {worker.state:<9} pid {worker.pid or '-':<8} "
-                    f"{worker.connections} connections{_classes(worker.classes)}, {worker.requests} requests"
+                    f"{worker.connections} connections{_classes(worker)}, {worker.requests} requests"
                 )
             )
+    crossing = seen.crossing
+    if crossing.given or crossing.adopted or crossing.waiting:
+        lost = f", {crossing.lost} lost" if crossing.lost else ""
+        console.print(
+            Text(
+                f"  crossed   {crossing.adopted} connections, {crossing.waiting} on the way (room for about "
+                f"{crossing.capacity}){lost}, longest pause {crossing.longest * 1000:.0f} ms"
+            )
+        )
     if seen.rollout is not None and seen.rollout.outcome is None:
         _line(console, "..", f"gen {seen.rollout.generation} {seen.rollout.state}", seen.rollout.total)
 
@@ -53,8 +62,8 @@ class Rollout:
         self._shown: set[str] = set()
         self._console = _console()
 
-    def update(self, rollout: RolloutView) -> None:
-        """Show what is new."""
+    def update(self, rollout: RolloutView, *, told: bool = False) -> None:
+        """Show what is new; ``told``: nothing more will be asked, so show what the old generation still has."""
         if self._quiet:
             return
         if rollout.state == "waiting":
@@ -64,26 +73,32 @@ class Rollout:
         if rollout.outcome == "aborted":
             self._aborted(rollout)
         elif rollout.outcome == "succeeded":
-            self._succeeded(rollout)
+            self._succeeded(rollout, told=told)
         elif rollout.booting_for is not None and rollout.booting_for >= 1:
             seconds = int(rollout.booting_for)
             ready = f"{rollout.workers_ready}/{rollout.workers_wanted} ready"
             self._once(f"booting {seconds}", f"  boot      {ready}{'':<22}{seconds:>4} s ...")
 
-    def _succeeded(self, rollout: RolloutView) -> None:
-        if "done" not in self._shown:
-            self._shown.add("done")
-            probe = f", {rollout.probe}" if rollout.probe else ""
-            ready = f"{rollout.workers_wanted}/{rollout.workers_wanted} ready{probe}"
-            self._console.print(Text(f"  boot      {ready:<30}{rollout.booting_for or 0:.1f} s"))
-            self._console.print(Text(f"  cut over  {'':<30}{(rollout.cut_over_took or 0) * 1000:.0f} ms"))
-            _line(self._console, "ok", f"gen {rollout.generation} serving", rollout.total)
-            if rollout.state == "draining":
-                what = f": {', '.join(f'{n} {kind}' for kind, n in rollout.drains.items())}" if rollout.drains else ""
-                self._console.print(
-                    Text(f"  gen {rollout.previous} drains{what}; at most {rollout.drain_left or 0:.0f} s", "yellow")
-                )
-        if rollout.state == "done" and rollout.previous is not None and "left" not in self._shown:
+    def _succeeded(self, rollout: RolloutView, *, told: bool) -> None:
+        probe = f", {rollout.probe}" if rollout.probe else ""
+        ready = f"{rollout.workers_wanted}/{rollout.workers_wanted} ready{probe}"
+        self._once("boot", f"  boot      {ready:<30}{rollout.booting_for or 0:.1f} s")
+        self._once("cut", f"  cut over  {'':<30}{(rollout.cut_over_took or 0) * 1000:.0f} ms")
+        if rollout.state != "done" and not told:
+            return
+        if rollout.moved:
+            pause = f"longest pause {rollout.longest_pause * 1000:.0f} ms"
+            self._once("moved", f"  moved     {rollout.moved} connections, {pause}")
+        if "ok" not in self._shown:
+            self._shown.add("ok")
+            closed = f", {rollout.closed} connections closed" if rollout.previous is not None else ""
+            _line(self._console, "ok", f"gen {rollout.generation} serving{closed}", rollout.total)
+        if rollout.state == "draining":
+            what = f": {', '.join(f'{n} {kind}' for kind, n in rollout.drains.items())}" if rollout.drains else ""
+            self._console.print(
+                Text(f"  gen {rollout.previous} drains{what}; at most {rollout.drain_left or 0:.0f} s", "yellow")
+            )
+        elif rollout.previous is not None:
             self._once("left", f"  gen {rollout.previous} has left")
 
     def _aborted(self, rollout: RolloutView) -> None:
@@ -123,5 +138,12 @@ def _releases(rollout: RolloutView) -> str:
     return f"{rollout.previous_release} -> {rollout.release}"
 
 
-def _classes(classes: dict[str, int]) -> str:
-    return f" ({', '.join(f'{count} {kind}' for kind, count in sorted(classes.items()))})" if classes else ""
+def _classes(worker: WorkerView) -> str:
+    """What a worker's connections are doing; of one that drains, for how long the oldest of each class has."""
+    if not worker.classes:
+        return ""
+    shown = []
+    for kind, number in sorted(worker.classes.items()):
+        since = f" for {worker.oldest[kind]:.0f} s" if kind in worker.oldest else ""
+        shown.append(f"{number} {kind}{since}")
+    return f" ({', '.join(shown)})"

@@ -23,10 +23,9 @@ from supervisor.host import descriptors
 
 SO_COOKIE: Final = 57
 """Linux 4.6; not in Python's socket module."""
-SO_SNDBUFFORCE: Final = 32
-"""Past wmem_max, for CAP_NET_ADMIN (socket(7)); not in Python's socket module."""
-BUFFER: Final = 4 * 1024 * 1024
-"""Bytes asked for; without the capability the kernel gives as much as net.core.wmem_max allows."""
+BUFFER: Final = 212_992
+"""Bytes, of the kernel's memory: its own default, whatever this host has made of that. Room for the largest packet
+(less gives EMSGSIZE), and no more: a connection in the queue is one that nobody serves."""
 _INT: Final = array.array("i").itemsize
 
 
@@ -45,10 +44,7 @@ class AdoptionQueue:
     @classmethod
     def make(cls) -> AdoptionQueue:
         reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        try:
-            writer.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
-        except PermissionError:
-            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER // 2)  # which the kernel doubles (socket(7))
         return cls(reader, writer)
 
     @classmethod

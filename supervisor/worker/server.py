@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import os
 import random
 import signal
 import sys
@@ -13,15 +14,18 @@ import time
 
 from uvicorn.config import Config
 
+from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site
 from supervisor.asgi.tracebacks import show_error
 from supervisor.core.crossing import PACKET_FOR_ONE
 from supervisor.errors import PeerError
+from supervisor.host import descriptors
 from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
 from supervisor.worker import connections, probe
 from supervisor.worker.giving import Giver
+from supervisor.worker.lull import Lull
 from supervisor.worker.session import Session
 from supervisor.worker.state import Stillup
 
@@ -49,15 +53,14 @@ class Server:
     def __init__(self, session: Session, config: Config) -> None:
         self._session = session
         self._changed = asyncio.Event()
-        self._site = Site(config, changed=self._changed.set)
+        self._site = Site(config)
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
         self._adoptions = Adoptions(session.queue.reader, PACKET_FOR_ONE)
-        self._adopter = Acceptor(
-            self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set
-        )
+        self._adopter = Acceptor(self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
         self._adopted = 0
+        self._lull = Lull()
         self._longest = 0.0
         self._full_since: float | None = None
         self._drain: connections.Drain | None = None
@@ -65,7 +68,8 @@ class Server:
         self._packet = 1
         self._cut_off: float | None = None
         """When the supervisor was lost."""
-        self._reporting: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        """Set when there is something to report before the next beat."""
         self._asked_to_leave = ""
         self._leaving = asyncio.Event()
         self._worn_at = _request_limit(config)
@@ -76,6 +80,8 @@ class Server:
     async def run(self) -> int:
         """Live; the exit code."""
         loop = asyncio.get_running_loop()
+        # Close-on-exec is not close-on-fork: a child that an app forks would keep open what was moved or closed here.
+        os.register_at_fork(after_in_child=self._let_go_in_child)
         self._booting = booting = loop.create_task(self._boot())
         conversation = loop.create_task(self._converse())
         beat = None
@@ -97,6 +103,10 @@ class Server:
                 beat.cancel()
             self._session.close()
         return 0
+
+    def _let_go_in_child(self) -> None:
+        fds = [borrowed.descriptor(connection) for connection in self._site.state.connections]
+        descriptors.blind([*self._session.descriptors(), *fds])
 
     # Boot
 
@@ -201,9 +211,10 @@ class Server:
 
     def _adopt(self, arrival: Arrival) -> asyncio.Protocol:
         self._adopted += 1
+        self._lull.one_more()
         if arrival.info is not None:
             self._longest = max(self._longest, time.monotonic() - arrival.info.given)
-        self._report_soon()
+        self._news.set()
         return self._protocol(arrival)
 
     async def _tell(self, message: FromWorker) -> None:
@@ -212,29 +223,22 @@ class Server:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT)
+            try:
+                async with asyncio.timeout(BEAT):
+                    await self._news.wait()
+                await asyncio.sleep(SOON)  # together with what comes meanwhile
+            except TimeoutError:
+                pass  # no news
+            self._news.clear()
             self._site.refresh_headers()
-            requests = self._site.state.total_requests
-            worn = self._asked_to_leave
-            if self._worn_at is not None and requests >= self._worn_at:
-                worn = f"{requests} requests (--limit-max-requests)"
-            await self._tell(self._report(worn))
+            await self._tell(await self._report())
 
-    def _report_soon(self, seconds: float = SOON) -> None:
-        """Report before the next beat."""
-        if self._reporting is None:
-            self._reporting = asyncio.get_running_loop().call_later(seconds, self._report_now)
-
-    def _report_now(self) -> None:
-        self._reporting = None
-        self._session.say_now(self._report(self._asked_to_leave))
-
-    def _report(self, worn: str = "") -> Report:
+    async def _report(self) -> Report:
         drain, giver = self._drain, self._giver
         return Report(
-            connections.count(self._site),
+            await connections.count(self._site),
             self._site.state.total_requests,
-            worn,
+            self._worn(),
             oldest=drain.oldest() if drain is not None else {},
             given=giver.given if giver is not None else 0,
             adopted=self._adopted,
@@ -242,6 +246,12 @@ class Server:
             closed=drain.closed if drain is not None else 0,
             longest=self._longest,
         )
+
+    def _worn(self) -> str:
+        requests = self._site.state.total_requests
+        if self._worn_at is not None and requests >= self._worn_at:
+            return f"{requests} requests (--limit-max-requests)"
+        return self._asked_to_leave
 
     # Leaving
 
@@ -257,7 +267,7 @@ class Server:
             self._booting.cancel()
         elif self._drain is None and self._terminations == 1:
             self._asked_to_leave = "SIGTERM"
-            self._report_soon(0)
+            self._news.set()
             asyncio.get_running_loop().call_later(TERM_PATIENCE, self._begin_drain, self._session.welcome.drain_timeout)
         elif self._drain is None:
             self._begin_drain(self._session.welcome.drain_timeout)
@@ -289,10 +299,10 @@ class Server:
         if not drain.final and self._site.can_move:
             self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
             drain.give_to(self._giver)
-        self._report_soon()
+        self._news.set()
         await drain.run(self._queue_ended)
         await self._adopter.stop()
-        await self._tell(self._report())
+        await self._tell(await self._report())
         await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
 
     def _queue_ended(self) -> bool:
