@@ -118,7 +118,7 @@ def test_a_worn_worker_is_replaced_before_it_leaves() -> None:
     story.ready(3)
     assert story.orders == [Accept(3)]
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=16)]
     assert story.workers() == {1: WorkerState.DRAINING, 2: WorkerState.SERVING, 3: WorkerState.SERVING}
     story.tell(Exited(1, "exited 0"))
     assert (story.orders, story.news) == ([], {})
@@ -146,7 +146,7 @@ def test_a_replacement_that_dies_is_replaced_in_its_turn() -> None:
     assert story.orders == [spawn(2, 1, 1), spawn(3, 1, 1)]
     story.ready(3)
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=64)]
 
 
 def test_a_replacement_relieves_nobody_but_its_own_slot() -> None:
@@ -155,7 +155,7 @@ def test_a_replacement_relieves_nobody_but_its_own_slot() -> None:
     story.tell(Reported(1, worn="old"), Reported(2, worn="old"))
     story.ready(4)
     story.serve(4)
-    assert story.orders == [BeginDrain(2, 30.0, final=False)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16)]
 
 
 def test_a_report_is_kept_as_the_workers_figures() -> None:
