@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -244,7 +244,6 @@ class Served:
 async def serving(
     app: App | None = None,
     *,
-    changed: Callable[[], None] = lambda: None,
     unix: bool = False,
     app_state: dict[str, Any] | None = None,
     **options: Any,
@@ -257,7 +256,7 @@ async def serving(
     listener.bind("" if unix else ("127.0.0.1", 0))
     listener.listen(64)
     address = listener.getsockname()
-    site = Site(make_config(app, {"log_config": None, "lifespan": "off", **options}), changed=changed)
+    site = Site(make_config(app, {"log_config": None, "lifespan": "off", **options}))
     site.load()
     await site.lifespan.startup()
     state = site.lifespan.state if app_state is None else app_state

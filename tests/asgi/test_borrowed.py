@@ -130,23 +130,29 @@ async def test_failed_lifespan() -> None:
 
 
 @pytest.mark.usefixtures("loop_factory")
-async def test_sets_say_when_something_leaves(http: str) -> None:
-    """``connections`` and ``tasks`` hold what is open, and ``changed`` is called when one of either has ended."""
+async def test_connections_say_when_one_leaves(http: str) -> None:
+    """``connections`` and ``tasks`` hold what is open; once ``connections`` are watched, each end of one is told."""
     calls: list[tuple[int, int]] = []
 
-    def changed() -> None:
+    def left() -> None:
         calls.append((len(served.site.state.connections), len(served.site.state.tasks)))
 
-    async with serving(http=http, changed=changed) as served:
+    async with serving(http=http) as served:
         state = served.site.state
+        first = await served.connect()
+        first.close()
+        await until(lambda: not state.connections)
+        served.site.connections.watch(left)
         client = await served.connect()
         await client.ask("/held")
         await served.waits()
         assert (len(state.connections), len(state.tasks), calls) == (1, 1, [])
         served.app.go.set()
-        await until(lambda: (1, 0) in calls)
+        await until(lambda: not state.tasks)
+        assert calls == []
         client.close()
-        await until(lambda: (0, 0) in calls)
+        await until(lambda: calls)
+        assert (calls, len(state.connections)) == ([(0, 0)], 0)
 
 
 @pytest.mark.usefixtures("loop_factory")

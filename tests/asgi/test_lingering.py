@@ -39,7 +39,8 @@ class Recorder(asyncio.Protocol):
         self.paused: list[bool] = []
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = LingeringTransport(transport, self) if self.lingers else transport
+        sock = transport.get_extra_info("socket")
+        self.transport = LingeringTransport(transport, sock) if self.lingers else transport
 
     def data_received(self, data: bytes) -> None:
         self.received += data
