@@ -35,28 +35,14 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
 from supervisor.asgi.lingering import LingeringTransport
+from supervisor.asgi.streams import STREAMS, noting_streams
+from supervisor.asgi.watched import Watched
 from supervisor.core.crossing import MOST_READ, Standing, class_of
 from supervisor.core.drain import ConnectionClass
 from supervisor.host.sources import Arrival
 from supervisor.wire.adoption import ConnectionInfo
 
 _CLOSE = (b"connection", b"close")
-_ENDLESS = b"text/event-stream"
-_STREAMS = "stillup.streams"
-"""In the scope of a request whose answer is a stream of events."""
-
-
-class Watched(set[Any]):
-    """A set that can be made to say when something leaves it."""
-
-    def watch(self, left: Callable[[], None]) -> None:
-        """Call ``left`` from now on. Until then leaving costs what it costs in any set, which each connection pays."""
-
-        def discard(element: Any) -> None:
-            set.discard(self, element)
-            left()
-
-        self.discard = self.remove = discard  # type: ignore[method-assign]
 
 
 class Site:
@@ -80,7 +66,7 @@ class Site:
         self.config.load()
         app = self.config.loaded_app
         self._by_proxy = _trusting_its_peer(self.config, app)
-        self.config.loaded_app = _noting_streams(app)
+        self.config.loaded_app = noting_streams(app)
         self.lifespan = self.config.lifespan_class(self.config)
         self._class: Any = ours(cast("Any", self.config.http_protocol_class))
         self.refresh_headers()
@@ -241,7 +227,7 @@ class _FollowedHttpTools(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and _STREAMS in cycle.scope,
+            endless=answering and STREAMS in cycle.scope,
             arriving=not answering and scope is not self._ended and not in_head,
             head=(self._head or None) if in_head else b"",
             unsent=self.transport.get_write_buffer_size(),
@@ -264,7 +250,7 @@ class _FollowedH11(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and _STREAMS in cycle.scope,
+            endless=answering and STREAMS in cycle.scope,
             arriving=not answering and conn.their_state is h11.SEND_BODY,
             head=bytes(conn.trailing_data[0]) if between else None,
             unsent=self.transport.get_write_buffer_size(),
@@ -418,31 +404,12 @@ class _PeerTrusted:
         return getattr(self._hosts, name)
 
 
-def _noting_streams(app: Any) -> Any:
-    """The app, with a note in the scope of each request that it answers with ``text/event-stream``."""
-
-    def noting(scope: Any, receive: Any, send: Any) -> Any:
-        if scope["type"] != "http":
-            return app(scope, receive, send)
-
-        def noted(message: Any) -> Any:
-            if message["type"] == "http.response.start":
-                for name, value in message.get("headers", ()):
-                    if value.startswith(_ENDLESS) and name.lower() == b"content-type":
-                        scope[_STREAMS] = True
-            return send(message)
-
-        return app(scope, receive, noted)
-
-    return noting
-
-
 def _trusting_its_peer(config: Config, app: Any) -> Config:
     config = copy.copy(config)
     if isinstance(app, ProxyHeadersMiddleware):
         app = copy.copy(app)
         app.trusted_hosts = _PeerTrusted(app.trusted_hosts)
-    config.loaded_app = _noting_streams(app)
+    config.loaded_app = noting_streams(app)
     return config
 
 

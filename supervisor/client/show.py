@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from supervisor.wire.control import FailureView, RolloutView, Status, WorkerView
+from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, WorkerView
 
 _STYLES = {
     "serving": "green",
@@ -121,6 +121,52 @@ class Rollout:
         if key not in self._shown:
             self._shown.add(key)
             self._console.print(Text(line))
+
+
+class Scaling:
+    """A request for more or fewer workers as it goes on."""
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        """Show the request to service ``name``; ``quiet`` shows nothing."""
+        self._name = name
+        self._quiet = quiet
+        self._seconds = 0
+        self._console = _console()
+        self._begun = False
+
+    def update(self, scaling: ScalingView) -> None:
+        """Show what is new."""
+        if self._quiet:
+            return
+        if not self._begun:
+            self._begun = True
+            self._console.print(Text(f"{self._name}  {scaling.workers_before} -> {scaling.workers_wanted} workers"))
+        if scaling.outcome == "aborted":
+            self._aborted(scaling)
+        elif scaling.outcome == "succeeded":
+            _line(self._console, "ok", _serve(scaling), scaling.total)
+            if scaling.workers_leaving:
+                self._console.print(Text(f"  {scaling.workers_leaving} leaving, with what they hold", "yellow"))
+        elif int(scaling.total) > self._seconds:
+            self._seconds = int(scaling.total)
+            self._console.print(Text(f"  {_serve(scaling):<40}{self._seconds:>4} s ..."))
+
+    def _aborted(self, scaling: ScalingView) -> None:
+        failure = scaling.failure
+        if failure is not None:
+            who = f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
+            self._console.print(Text(f"  {who} {failure.message}"))
+            for line in failure.output.splitlines():
+                self._console.print(Text(f"  | {line}"))
+        _line(self._console, "no", f"{_serve(scaling)} ({scaling.reason})", scaling.total)
+        if failure is not None:
+            self._console.print(
+                Text(f"  its slot is tried again; 'stillup scale {scaling.workers_before}' gives it up")
+            )
+
+
+def _serve(scaling: ScalingView) -> str:
+    return f"{scaling.workers_serving} of {scaling.workers_wanted} serve"
 
 
 def _line(console: Console, verdict: str, text: str, seconds: float | None = None) -> None:

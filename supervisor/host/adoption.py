@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import resource
+import select
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -114,6 +115,13 @@ def send(writer: socket.socket, packet: bytes, fds: Iterable[int]) -> None:
     """
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
     writer.sendmsg([packet], rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+
+def is_writable(writer: socket.socket) -> bool:
+    """Whether the kernel calls it so: while what is in it takes at most a quarter of its buffer."""
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 class Reserve:

@@ -37,17 +37,21 @@ class Giver:
         self._stayed = stayed
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Any, None] = {}
+        self._turn: asyncio.Handle | None = None
+        """What will give next, unless that is the queue's becoming writable."""
         self._listening = False
-        self._pause: asyncio.TimerHandle | None = None
         self.given = 0
         self.works = True
         """Whether the queue takes connections, now or later; not once nobody can read from it any more."""
 
     def offer(self, connection: Any) -> None:
-        """Give it away as soon as the queue has room, if it may still move then."""
+        """Give it away as soon as the queue has room, if it may still move then.
+
+        At the loop's next turn, before anything more is read: else a client that asks without a pause would never move.
+        """
         self._waiting[connection] = None
-        if not self._listening and self._pause is None:
-            self._listen()
+        if self._turn is None and not self._listening:
+            self._turn = self._loop.call_soon(self._give_while_writable)
 
     def stop(self) -> None:
         """Give no more; what waited stays. Closing the writing end says so to whoever reads. Idempotent."""
@@ -57,33 +61,43 @@ class Giver:
         self._writer.close()
         self._keep_all()
 
-    def _listen(self) -> None:
-        self._pause = None
-        self._listening = True
-        self._loop.add_writer(self._writer.fileno(), self._writable)
-
     def _rest(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         if self._listening:
             self._listening = False
             self._loop.remove_writer(self._writer.fileno())
 
+    def _give_while_writable(self) -> None:
+        self._turn = None
+        while self._waiting and adoption.is_writable(self._writer):
+            if not self._give_some():
+                return
+        if self._waiting:
+            self._listening = True
+            self._loop.add_writer(self._writer.fileno(), self._writable)
+
     def _writable(self) -> None:
+        """Send one packet; the loop's other work comes before the next."""
+        if self._give_some() and not self._waiting:
+            self._rest()
+
+    def _give_some(self) -> bool:
+        """Send one packet; False when there is no more to be done for now."""
         try:
             self._give()
         except BlockingIOError:
-            return  # another worker was faster
+            return True  # another worker was faster; the queue says when there is room again
         except OSError as error:
             self._rest()
             if error.errno == errno.ETOOMANYREFS:
-                self._pause = self._loop.call_later(AGAIN, self._listen)
-                return
+                self._turn = self._loop.call_later(AGAIN, self._give_while_writable)
+                return False
             logger.error("connections stay here: adoption queue: %s", error)  # noqa: TRY400 - no bug
             self._keep_all()
-        if not self._waiting:
-            self._rest()
+            return False
+        return True
 
     def _give(self) -> None:
         """Send one packet.

@@ -20,10 +20,10 @@ from supervisor.asgi.borrowed import Site
 from supervisor.asgi.tracebacks import show_error
 from supervisor.core.crossing import PACKET_FOR_ONE
 from supervisor.errors import PeerError
-from supervisor.host import descriptors
+from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
-from supervisor.worker import connections, probe
+from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
 from supervisor.worker.lull import Lull
 from supervisor.worker.session import Session
@@ -72,7 +72,14 @@ class Server:
         """Set when there is something to report before the next beat."""
         self._asked_to_leave = ""
         self._leaving = asyncio.Event()
-        self._worn_at = _request_limit(config)
+        self._began = time.monotonic()
+        self._wear = wear.draw(
+            random.SystemRandom(),
+            requests=config.limit_max_requests,
+            requests_jitter=config.limit_max_requests_jitter,
+            age=session.welcome.max_age,
+            rss=session.welcome.max_rss,
+        )
         self._terminations = 0
         self._started = False
         """Whether the app has started, and so is owed a shutdown."""
@@ -249,9 +256,11 @@ class Server:
 
     def _worn(self) -> str:
         requests = self._site.state.total_requests
-        if self._worn_at is not None and requests >= self._worn_at:
-            return f"{requests} requests (--limit-max-requests)"
-        return self._asked_to_leave
+        rss = 0
+        with contextlib.suppress(OSError):  # out of descriptors, perhaps; the next beat looks again
+            rss = memory.resident()
+        age = time.monotonic() - self._began
+        return self._wear.why(requests=requests, age=age, rss=rss) or self._asked_to_leave
 
     # Leaving
 
@@ -332,9 +341,3 @@ def _flush() -> None:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.flush()  # type: ignore[union-attr]
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _request_limit(config: Config) -> int | None:
-    if config.limit_max_requests is None:
-        return None
-    return config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)  # noqa: S311 - spreads load

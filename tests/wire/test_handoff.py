@@ -78,6 +78,8 @@ WELCOMES = st.builds(
     boot_timeout=SECONDS,
     health_path=TEXT,
     health_host=TEXT,
+    max_age=st.none() | SECONDS,
+    max_rss=st.none() | WHOLE,
 )
 FROM_SUPERVISOR: st.SearchStrategy[FromSupervisor] = (
     WELCOMES
@@ -182,6 +184,14 @@ def test_a_packet_fits_the_kernels_limits() -> None:
     """A packet fits a socket buffer of the default size, and its descriptors one control message."""
     assert MESSAGE_LIMIT < 212_992
     assert BATCH_LIMIT <= 253
+
+
+def test_a_welcome_without_limits_is_understood() -> None:
+    """A worker that is told of no limit to its age and memory has none."""
+    plain = b'{"type":"Welcome","protocol":1,"worker":1,"generation":1,"app":"a:b","directory":"/","app_dir":"/",'
+    welcome = decode_from_supervisor(plain + b'"options":{},"drain_timeout":1,"boot_timeout":1}')
+    assert isinstance(welcome, Welcome)
+    assert (welcome.max_age, welcome.max_rss) == (None, None)
 
 
 def test_our_own_version_is_spoken() -> None:
