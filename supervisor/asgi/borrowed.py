@@ -135,6 +135,12 @@ def _transport(protocol: Any) -> asyncio.Transport | None:
     return transport
 
 
+def heir(protocol: Any) -> Any:
+    """The protocol that a connection was handed to, as to one for WebSockets; else itself, or None without any."""
+    transport = _transport(protocol)
+    return transport.get_protocol() if transport is not None else None
+
+
 def never_asked(protocol: Any) -> bool:
     """Whether no whole request head has come on this connection yet."""
     return protocol.cycle is None

@@ -63,10 +63,9 @@ class AdoptionQueue:
                     end = socket.socket(fileno=fd)
                 except OSError as error:
                     raise PeerError("adoption queue: what came is no socket") from error
+                undo.callback(end.detach)  # the number is closed once
                 ends.append(end)
                 if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
-                    for taken in ends:
-                        taken.detach()
                     raise PeerError("adoption queue: what came is not the end of it that it was said to be")
             undo.pop_all()
         return cls(ends[0], ends[1])

@@ -176,7 +176,12 @@ class Drain:
         self._looks.discard(connection)
         if (timer := self._timers.pop(connection, None)) is not None:
             timer.cancel()
-        if connection not in self._site.state.connections or connection in self._ended:
+        if connection not in self._site.state.connections:
+            heir = borrowed.heir(connection)
+            if heir in self._site.state.connections and heir not in self._seen:
+                self.look(heir)  # it has become a WebSocket
+            return
+        if connection in self._ended:
             return
         found = borrowed.standing(connection)
         kind = class_of(found) if found is not None else classify(connection)

@@ -49,7 +49,10 @@ def test_who_was_told_to_accept_drains_when_superseded() -> None:
     story.ready(3, 4)
     story.serve(3)
     story.reload(OLD)
-    assert story.orders[:2] == [BeginDrain(3, 30.0, final=False), BeginDrain(4, 30.0, final=False)]
+    assert story.orders[:2] == [
+        BeginDrain(3, 30.0, final=False, packet=16),
+        BeginDrain(4, 30.0, final=False, packet=16),
+    ]
     story.serve(4)
     assert (story.orders, story.news) == ([], {})
     assert story.generations()[2] is GenerationState.DRAINING
@@ -113,7 +116,11 @@ def test_a_stop_drains_for_good() -> None:
     """Asked to stop, the service lets its listeners go, drains with nobody to come after, and ends with 0."""
     story = serving()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [CloseListeners(), BeginDrain(1, 30.0, final=True), BeginDrain(2, 30.0, final=True)]
+    assert story.orders == [
+        CloseListeners(),
+        BeginDrain(1, 30.0, final=True, packet=64),
+        BeginDrain(2, 30.0, final=True, packet=64),
+    ]
     assert story.news == {"service.stopping": {"why": "SIGTERM"}}
     assert story.state() is ServiceState.STOPPING
     story.exit(1)
@@ -180,7 +187,11 @@ def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:
     """A generation that drains for its successor is told to drain for good, and is waited for like the other."""
     story = at_the_limit()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [CloseListeners(), BeginDrain(1, 30.0, final=True), BeginDrain(2, 30.0, final=True)]
+    assert story.orders == [
+        CloseListeners(),
+        BeginDrain(1, 30.0, final=True, packet=64),
+        BeginDrain(2, 30.0, final=True, packet=64),
+    ]
     story.exit(2)
     assert story.orders == []
     story.exit(1)
@@ -192,7 +203,7 @@ def test_a_stop_calls_off_the_rollout_under_way() -> None:
     story = serving(size=1)
     story.reload()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True)]
+    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True, packet=64)]
     rollout = story.rollout(2)
     assert (rollout.state, rollout.reason, rollout.failure) == (RolloutState.ABORTED, "stopping", None)
 
@@ -203,7 +214,9 @@ def test_a_stop_during_the_cut_over_makes_the_drain_final() -> None:
     story.reload()
     story.ready(2)
     story.tell(StopAsked("SIGTERM"))
-    assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(2, 30.0, final=True)
+    assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(
+        2, 30.0, final=True, packet=64
+    )
     assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.DRAINING}
 
 

@@ -44,7 +44,7 @@ def test_fewer_workers_drain_from_the_last_slot() -> None:
     story.exit(3)
     assert story.orders == [spawn(4, 1, 3)]
     story.tell(ScaleAsked(1))
-    assert story.orders == [BeginDrain(2, 30.0, final=False), Terminate(4)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=64), Terminate(4)]
     story.exit(2, 4)
     assert (story.orders, story.news) == ([], {})
     assert set(story.fleet.workers) == {1}

@@ -119,7 +119,7 @@ def test_a_worn_worker_is_replaced_before_it_leaves() -> None:
     story.ready(3)
     assert story.orders == [Accept(3)]
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=16)]
     assert story.workers() == {1: WorkerState.DRAINING, 2: WorkerState.SERVING, 3: WorkerState.SERVING}
     story.tell(Exited(1, "exited 0"))
     assert (story.orders, story.news) == ([], {})
@@ -147,7 +147,7 @@ def test_a_replacement_that_dies_is_replaced_in_its_turn() -> None:
     assert story.orders == [spawn(2, 1, 1), spawn(3, 1, 1)]
     story.ready(3)
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=64)]
 
 
 def test_worn_workers_are_replaced_one_at_a_time() -> None:
@@ -158,10 +158,10 @@ def test_worn_workers_are_replaced_one_at_a_time() -> None:
     story.ready(3)
     assert story.orders == [Accept(3)]
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False), spawn(4, 1, 2)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=16), spawn(4, 1, 2)]
     story.ready(4)
     story.serve(4)
-    assert story.orders == [BeginDrain(2, 30.0, final=False)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16)]
 
 
 def test_who_has_been_worn_longest_comes_next() -> None:
@@ -172,7 +172,7 @@ def test_who_has_been_worn_longest_comes_next() -> None:
         story.tell(Reported(serial, worn="old"))
     story.ready(4)
     story.serve(4)
-    assert story.orders == [BeginDrain(2, 30.0, final=False), spawn(5, 1, 3)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16), spawn(5, 1, 3)]
 
 
 def test_an_heir_that_dies_keeps_its_turn() -> None:
@@ -190,7 +190,7 @@ def test_an_heir_that_dies_keeps_its_turn() -> None:
     assert story.orders == [spawn(5, 1, 2)]
     story.ready(5)
     story.serve(5)
-    assert story.orders == [BeginDrain(2, 30.0, final=False), spawn(6, 1, 1)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16), spawn(6, 1, 1)]
 
 
 def test_an_heir_that_fails_holds_its_turn_until_its_exit() -> None:
@@ -263,7 +263,7 @@ def test_who_wears_out_young_is_replaced_later_each_time() -> None:
         assert [order for order in story.orders if isinstance(order, Spawn)] == [spawn(serial, 1, 1)]
         story.ready(serial)
         story.serve(serial)
-        assert story.orders == [BeginDrain(serial - 1, 30.0, final=False)]
+        assert story.orders == [BeginDrain(serial - 1, 30.0, final=False, packet=64)]
         story.now += 1.0
         story.tell(Reported(serial, worn="rss"))
     assert story.workers()[5] is WorkerState.SERVING
@@ -306,7 +306,7 @@ def test_fewer_slots_free_the_turn() -> None:
     story = serving(2)
     story.tell(Reported(2, worn="old"), Reported(1, worn="old"))
     story.tell(ScaleAsked(1))
-    assert story.orders == [BeginDrain(2, 30.0, final=False), Terminate(3), spawn(4, 1, 1)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=64), Terminate(3), spawn(4, 1, 1)]
 
 
 def test_a_report_is_kept_as_the_workers_figures() -> None:

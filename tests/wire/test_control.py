@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
     BecameReady,
     BeganServing,
@@ -25,6 +26,7 @@ from supervisor.core.rollout import step
 from supervisor.wire.control import (
     PROBLEM,
     PROBLEM_TYPE,
+    CrossingView,
     FailureView,
     GenerationView,
     ListenerView,
@@ -100,7 +102,7 @@ def show(fleet: Fleet, number: int, now: float) -> RolloutView:
 
 
 def look(fleet: Fleet, now: float) -> Status:
-    return status(fleet, name="shop", version="1.0", pid=42, listeners=LISTENERS, now=now)
+    return status(fleet, name="shop", version="1.0", pid=42, listeners=LISTENERS, waiting=3, capacity=278, now=now)
 
 
 BOOTING = RolloutView(
@@ -238,8 +240,45 @@ def test_a_service_that_serves() -> None:
                 ],
             )
         ],
+        crossing=CrossingView(given=0, adopted=0, waiting=3, lost=0, closed=0, capacity=278, longest=0.0),
         rollout=show(fleet, 1, 10.0),
     )
+
+
+def test_the_crossing_is_that_of_the_dead_and_of_the_living() -> None:
+    """What moved is added up over the workers that are there and those that are gone, and does not fall by a death."""
+    fleet = after(
+        draining(),
+        (14.0, Reported(1, crossed=Crossed(given=5, closed=2))),
+        (14.0, Reported(2, crossed=Crossed(given=3, closed=1))),
+        (14.0, Reported(3, crossed=Crossed(adopted=7, lost=1, longest=0.25))),
+    )
+    shown = CrossingView(given=8, adopted=7, waiting=3, lost=1, closed=3, capacity=278, longest=0.25)
+    assert look(fleet, 15.0).crossing == shown
+    fleet = after(fleet, (16.0, Exited(1, "exited 0")))
+    assert look(fleet, 17.0).crossing == shown
+
+
+def test_a_rollout_shows_what_its_old_generation_gave_away() -> None:
+    """What moved and what was closed is the old generation's, also once that is gone; the pause is the new one's."""
+    fleet = after(
+        draining(),
+        (14.0, Reported(1, crossed=Crossed(given=5, closed=2, longest=9.0))),
+        (14.0, Reported(2, crossed=Crossed(given=3))),
+        (14.0, Reported(3, crossed=Crossed(adopted=8, longest=0.25))),
+    )
+    for serial in (None, 1, 2):
+        if serial is not None:
+            fleet = after(fleet, (20.0, Exited(serial, "exited 0")))
+        view = show(fleet, 2, 21.0)
+        assert (view.moved, view.closed, view.longest_pause) == (8, 2, 0.25)
+    assert show(fleet, 2, 21.0).state == "done"
+
+
+def test_how_long_a_draining_worker_has_held_each_class() -> None:
+    """The age of the oldest connection of each class goes on between two reports."""
+    fleet = after(draining(), (20.0, Reported(1, {"stream": 1}, oldest={"stream": 6.0})))
+    assert look(fleet, 23.0).generations[0].workers[0].oldest == {"stream": 9.0}
 
 
 def test_generations_are_shown_in_their_order() -> None:

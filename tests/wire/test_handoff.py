@@ -38,6 +38,8 @@ from supervisor.wire.handoff import (
 
 TEXT = st.text(max_size=30)
 WHOLE = st.integers(-(2**63), 2**63 - 1)
+COOKIE = st.integers(0, 2**64 - 1)
+"""As the kernel has it: an unsigned long long."""
 SECONDS = st.floats(0.0, 1e9)
 JSON = st.recursive(
     st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
@@ -50,7 +52,18 @@ FROM_WORKER: st.SearchStrategy[FromWorker] = (
     | st.builds(BootFailed, TEXT, TEXT)
     | st.builds(Ready, TEXT)
     | st.builds(Serving)
-    | st.builds(Report, st.dictionaries(TEXT, WHOLE, max_size=4), WHOLE, TEXT)
+    | st.builds(
+        Report,
+        st.dictionaries(TEXT, WHOLE, max_size=4),
+        WHOLE,
+        TEXT,
+        st.dictionaries(TEXT, SECONDS, max_size=4),
+        WHOLE,
+        WHOLE,
+        WHOLE,
+        WHOLE,
+        SECONDS,
+    )
 )
 WELCOMES = st.builds(
     Welcome,
@@ -71,10 +84,10 @@ WELCOMES = st.builds(
 FROM_SUPERVISOR: st.SearchStrategy[FromSupervisor] = (
     WELCOMES
     | st.builds(Refusal, TEXT)
-    | st.builds(Offer, st.lists(st.builds(ListenerInfo, TEXT, WHOLE, TEXT), max_size=3))
+    | st.builds(Offer, st.lists(st.builds(ListenerInfo, TEXT, WHOLE, TEXT), max_size=3), st.tuples(COOKIE, COOKIE))
     | st.builds(Batch, WHOLE)
     | st.builds(Accept)
-    | st.builds(Drain, SECONDS, st.booleans())
+    | st.builds(Drain, SECONDS, st.booleans(), WHOLE)
     | st.builds(Hurry)
 )
 
