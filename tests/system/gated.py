@@ -7,12 +7,11 @@ file ``g.reached``. Answers that say who gave them say ``GENERATION.WORKER PID``
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
 Message = MutableMapping[str, Any]
@@ -94,13 +93,14 @@ async def _events(scope: Message, gate: str, _: Receive, send: Send) -> None:
 
 
 async def _fork(_: Message, gate: str, __: Receive, send: Send) -> None:
-    """Fork a process that lives until the gate is open, and answer with its pid."""
-    child = multiprocessing.get_context("fork").Process(target=_live_until, args=(gate,))
-    child.start()
-    await _answer(send, str(child.pid))
+    """Fork a process that lives until the gate is open, whatever becomes of its parent; answer with its pid."""
+    child = os.fork()
+    if not child:
+        _live_until(gate)
+    await _answer(send, str(child))
 
 
-def _live_until(gate: str) -> None:
+def _live_until(gate: str) -> NoReturn:
     _note(gate, "reached")
     while not _is_open(gate):
         time.sleep(POLL)
