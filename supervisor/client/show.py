@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from supervisor.wire.control import FailureView, RolloutView, Status
+from supervisor.wire.control import FailureView, RolloutView, Status, WorkerView
 
 _STYLES = {
     "serving": "green",
@@ -36,9 +36,17 @@ def status(seen: Status) -> None:
             console.print(
                 Text(
                     f"    {worker.id:<7} {worker.state:<9} pid {worker.pid or '-':<8} "
-                    f"{worker.connections} connections{_classes(worker.classes)}, {worker.requests} requests"
+                    f"{worker.connections} connections{_classes(worker)}, {worker.requests} requests"
                 )
             )
+    crossing = seen.crossing
+    console.print(
+        Text(
+            f"  crossing  {crossing.given} given, {crossing.adopted} adopted, {crossing.waiting} waiting (room for "
+            f"{crossing.capacity}), {crossing.lost} lost, {crossing.closed} closed, longest pause "
+            f"{crossing.longest * 1000:.0f} ms"
+        )
+    )
     if seen.rollout is not None and seen.rollout.outcome is None:
         _line(console, "..", f"gen {seen.rollout.generation} {seen.rollout.state}", seen.rollout.total)
 
@@ -123,5 +131,8 @@ def _releases(rollout: RolloutView) -> str:
     return f"{rollout.previous_release} -> {rollout.release}"
 
 
-def _classes(classes: dict[str, int]) -> str:
-    return f" ({', '.join(f'{count} {kind}' for kind, count in sorted(classes.items()))})" if classes else ""
+def _classes(worker: WorkerView) -> str:
+    """What the connections do; of a draining worker also for how long the oldest of each class has."""
+    ages = {kind: f" for {age:.0f} s" for kind, age in worker.oldest.items()}
+    classes = (f"{count} {kind}{ages.get(kind, '')}" for kind, count in sorted(worker.classes.items()))
+    return f" ({', '.join(classes)})" if worker.classes else ""
