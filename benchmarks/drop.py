@@ -23,7 +23,7 @@ WORKERS = 2
 RELOADS = 20
 SOON = 2.0
 """Seconds from the cut-over until the old processes are gone and every kept connection has another answer."""
-MIX = replace(MIXED, pace=Pace(slow=0.3, upload=0.4, stream=0.5))
+MIX = replace(MIXED, pace=Pace(slow=0.2, upload=0.25, stream=0.3))
 """Two requests one after another fit into SOON, for the longest kinds too: the first may end in the old generation."""
 FAILURES_SHOWN = 10
 

@@ -55,6 +55,11 @@ class Acceptor:
         self._ended = ended
         self.at_end = False
 
+    @property
+    def connecting(self) -> int:
+        """How many connections were taken whose protocol does not have them yet."""
+        return len(self._connecting)
+
     def start(self) -> None:
         self._pause = None
         self._loop.add_reader(self._source.fileno(), self._ready)

@@ -76,11 +76,10 @@ class Site:
         """Whether connections of this site may move to another worker: plaintext HTTP/1.1, of a class that we know."""
         return issubclass(self._class, Followed) and self.config.ssl is None
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more connection would leave all of them below ``limit_concurrency``."""
+    def has_room_for(self, connections: int) -> bool:
+        """Whether so many more connections would leave all of them below ``limit_concurrency``."""
         limit = self.config.limit_concurrency
-        return limit is None or len(self.state.connections) + 1 < limit
+        return limit is None or len(self.state.connections) + connections < limit
 
     def protocol(self, app_state: dict[str, Any], arrival: Arrival) -> asyncio.Protocol:
         """A protocol for a connection that has come; the peer on a Unix socket is trusted with X-Forwarded-*."""

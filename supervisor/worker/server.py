@@ -39,7 +39,7 @@ TERM_PATIENCE = 10.0
 """Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
 QUEUE_PATIENCE = 5.0
 """Seconds of a final drain in which the adoption queue is read on for its end."""
-ROOM_PATIENCE = 1.0
+ROOM_PATIENCE = 3.0
 """Seconds that a worker at its --limit-concurrency leaves connections in the queue to others."""
 PROBE_MARGIN = 0.5
 """Seconds before the boot deadline at which the probe gives up, so that its reason arrives before the deadline's."""
@@ -206,7 +206,7 @@ class Server:
     def _may_adopt(self) -> bool:
         """Whether there is room under --limit-concurrency; if there is none for long, there is none anywhere."""
         now = asyncio.get_running_loop().time()
-        if self._site.has_room:
+        if self._site.has_room_for(1 + self._adopter.connecting):
             self._full_since = None
             return True
         if self._full_since is None:

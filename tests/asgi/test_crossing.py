@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ async def test_half_a_head_at_every_byte(http: str, *, same: bool) -> None:
         for size in range(1, len(HEAD)):
             client = await both.old.connect()
             await client.send(HEAD[:size])
-            await until(lambda size=size: len(standing(both.old).head or b"") == size)
+            await until(partial(lambda size: len(standing(both.old).head or b"") == size, size))
             await both.given()
             await both.taken()
             assert silent(client)
@@ -268,10 +269,10 @@ async def test_limit_concurrency(http: str) -> None:
 async def test_has_room(http: str, limit: int | None, expected: list[bool]) -> None:
     """There is room for one more while uvicorn would answer all of them, that one included."""
     async with crossing(http=http, limit_concurrency=limit) as both:
-        seen = [both.old.site.has_room]
+        seen = [both.old.site.has_room_for(1)]
         for _ in range(3):
             await both.old.connect()
-            seen.append(both.old.site.has_room)
+            seen.append(both.old.site.has_room_for(1))
         assert seen == expected
 
 

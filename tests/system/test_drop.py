@@ -112,9 +112,7 @@ FORGETS_THE_BODY = (("core/crossing.py", "        or standing.arriving\n", ""),)
 """Red at once: the rest of a body whose answer came early is taken for a request by the next worker."""
 SAYS_CLOSE = (("worker/server.py", "if final or not self._site.can_move:", "if True:"),)
 """Red at once: what the old generation answers in its drain says that its connection closes."""
-LOOKS_ONCE = (
-    ("worker/connections.py", "                borrowed.follow(connection, self.look)\n", "                pass\n"),
-)
+LOOKS_ONCE = (("worker/connections.py", "        borrowed.follow(connection, self.look)\n", ""),)
 """Red after 2 s: whoever had a request in progress at the cut-over never moves, so the old processes don't leave."""
 
 
