@@ -40,14 +40,13 @@ def status(seen: Status) -> None:
                 )
             )
     crossing = seen.crossing
-    if crossing.given or crossing.adopted or crossing.waiting:
-        lost = f", {crossing.lost} lost" if crossing.lost else ""
-        console.print(
-            Text(
-                f"  crossed   {crossing.adopted} connections, {crossing.waiting} on the way (room for about "
-                f"{crossing.capacity}){lost}, longest pause {crossing.longest * 1000:.0f} ms"
-            )
+    console.print(
+        Text(
+            f"  crossing  {crossing.given} given, {crossing.adopted} adopted, {crossing.waiting} waiting (room for "
+            f"{crossing.capacity}), {crossing.lost} lost, {crossing.closed} closed, longest pause "
+            f"{crossing.longest * 1000:.0f} ms"
         )
+    )
     if seen.rollout is not None and seen.rollout.outcome is None:
         _line(console, "..", f"gen {seen.rollout.generation} {seen.rollout.state}", seen.rollout.total)
 
@@ -185,11 +184,7 @@ def _releases(rollout: RolloutView) -> str:
 
 
 def _classes(worker: WorkerView) -> str:
-    """What a worker's connections are doing; of one that drains, for how long the oldest of each class has."""
-    if not worker.classes:
-        return ""
-    shown = []
-    for kind, number in sorted(worker.classes.items()):
-        since = f" for {worker.oldest[kind]:.0f} s" if kind in worker.oldest else ""
-        shown.append(f"{number} {kind}{since}")
-    return f" ({', '.join(shown)})"
+    """What the connections do; of a draining worker also for how long the oldest of each class has."""
+    ages = {kind: f" for {age:.0f} s" for kind, age in worker.oldest.items()}
+    classes = (f"{count} {kind}{ages.get(kind, '')}" for kind, count in sorted(worker.classes.items()))
+    return f" ({', '.join(classes)})" if worker.classes else ""

@@ -195,6 +195,10 @@ class _Turn(Scale):
         worker = self.worker(event.serial)
         match event:
             case Reported(_, connections, requests, worn, oldest, crossed):
+                if crossed.lost > worker.crossed.lost:
+                    self.announce(
+                        "connections.lost", worker=worker.name, connections=crossed.lost - worker.crossed.lost
+                    )
                 since = {kind: self.now - age for kind, age in oldest.items()}
                 figures = replace(worker, connections=connections, requests=requests, oldest=since, crossed=crossed)
                 self.report(figures, worn)

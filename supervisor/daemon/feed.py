@@ -28,6 +28,10 @@ _LINES: Mapping[str, tuple[int, str]] = {
         logging.WARNING,
         "worker {worker} wore out young {times} times in a row ({why}); it serves on, next start in {seconds:.1f} s",
     ),
+    "connections.lost": (
+        logging.ERROR,
+        "worker {worker} lost {connections} connections on their way from another worker: out of descriptors?",
+    ),
     "worker.lost": (logging.ERROR, "worker {why} while it drained"),
     "worker.killed": (logging.WARNING, "worker {worker} does not leave by itself: killed, with {connections}"),
     "worker.overdue": (logging.WARNING, "worker {worker} did not end its drain in time: {connections}"),

@@ -37,8 +37,8 @@ SOON = 0.1
 """Seconds after which news of the crossing is reported, together with what came meanwhile."""
 TERM_PATIENCE = 10.0
 """Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
-QUEUE_PATIENCE = 2.0
-"""Seconds that a worker without a supervisor reads the adoption queue on."""
+QUEUE_PATIENCE = 5.0
+"""Seconds of a final drain in which the adoption queue is read on for its end."""
 ROOM_PATIENCE = 1.0
 """Seconds that a worker at its --limit-concurrency leaves connections in the queue to others."""
 PROBE_MARGIN = 0.5
@@ -66,8 +66,7 @@ class Server:
         self._drain: connections.Drain | None = None
         self._giver: Giver | None = None
         self._packet = 1
-        self._cut_off: float | None = None
-        """When the supervisor was lost."""
+        self._final_since: float | None = None
         self._news = asyncio.Event()
         """Set when there is something to report before the next beat."""
         self._asked_to_leave = ""
@@ -191,8 +190,6 @@ class Server:
             return
         if self._drain is None:
             logger.warning("without a supervisor: finishing what is here, then leaving")
-        self._cut_off = asyncio.get_running_loop().time()
-        asyncio.get_running_loop().call_later(QUEUE_PATIENCE, self._changed.set)
         self._begin_drain(self._session.welcome.drain_timeout, final=True)
 
     async def _accept(self) -> None:
@@ -293,8 +290,12 @@ class Server:
             self._drain.become_final(timeout)
         if final or not self._site.can_move:
             self._site.announce_close()
-        if final and self._giver is None:
-            self._session.queue.writer.close()
+        if final and self._final_since is None:
+            loop = asyncio.get_running_loop()
+            self._final_since = loop.time()
+            loop.call_later(QUEUE_PATIENCE, self._changed.set)
+            if self._giver is None:
+                self._session.queue.writer.close()
 
     async def _leave(self) -> None:
         """Reader off first, accepts under way to their end, and only then the connections are asked: none is missed."""
@@ -317,8 +318,10 @@ class Server:
     def _queue_ended(self) -> bool:
         if self._adopter.at_end:
             return True
-        # Who was cut off does not hear whether the supervisor and the other workers still live and keep it open.
-        return self._cut_off is not None and asyncio.get_running_loop().time() >= self._cut_off + QUEUE_PATIENCE
+        # A worker that is stopped or was cut off from its supervisor may keep it open, and so may a child of its app's.
+        return self._final_since is not None and (
+            asyncio.get_running_loop().time() >= self._final_since + QUEUE_PATIENCE
+        )
 
     async def _shut_down(self, patience: float) -> None:
         """Let the app end what its startup began."""
