@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from supervisor.core.drain import ConnectionClass, Rule
 from supervisor.host.adoption import AdoptionQueue
 from supervisor.worker import connections
 from tests.asgi.running import until
-from tests.asgi.serving import Client
+from tests.asgi.serving import App, Client
 from tests.worker.filling import empty, fill, packets
 from tests.worker.working import LONG, Worker, a_queue, idle, still, working
 
@@ -135,6 +136,32 @@ async def test_a_head_that_is_not_known_in_time(monkeypatch: pytest.MonkeyPatch)
             client.close()
             await task
             assert (giver.given, begun.closed) == (0, 1)
+
+
+class Big(App):
+    """Answers with more than a client that reads nothing takes."""
+
+    async def _index(self, _: Any, __: Any, send: Any) -> None:
+        size = 8_000_000
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": b"a" * size})
+
+
+async def test_an_answer_that_has_not_left(http: str) -> None:
+    """A connection whose answer is complete and still in this process moves once its last byte has left."""
+    with a_queue() as queue:
+        async with working(app=Big(), http=http) as old, working(http=http) as new:
+            client = await old.served.connect()
+            await client.ask("/")
+            await until(lambda: old.served.kinds == [ConnectionClass.IDLE])
+            _, giver, task = old.hand_over(queue)
+            assert await still(task)
+            assert giver.given == 0
+            assert len((await client.answer()).body) == 8_000_000
+            await task
+            assert giver.given == 1
+            new.adopt(queue)
+            assert await ask(client) == b"ok"
 
 
 async def test_a_stream_moves_when_it_is_over(http: str) -> None:
