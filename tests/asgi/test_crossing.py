@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from supervisor.host import adoption, descriptors
 from supervisor.wire.adoption import ConnectionInfo, decode, encode
 from tests.asgi.moving import Crossing, crossing, standing
 from tests.asgi.running import until
-from tests.asgi.serving import App, Client
+from tests.asgi.serving import App, Client, Served
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -31,6 +30,11 @@ class New(App):
     async def _index(self, _: Any, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
         await send({"type": "http.response.body", "body": b"new"})
+
+
+async def read(served: Served, count: int) -> None:
+    """Wait until the only connection has so many bytes of a head."""
+    await until(lambda: len(standing(served).head or b"") == count)
 
 
 async def ask(client: Client) -> bytes:
@@ -80,7 +84,7 @@ async def test_half_a_head_at_every_byte(http: str, *, same: bool) -> None:
         for size in range(1, len(HEAD)):
             client = await both.old.connect()
             await client.send(HEAD[:size])
-            await until(partial(lambda size: len(standing(both.old).head or b"") == size, size))
+            await read(both.old, size)
             await both.given()
             await both.taken()
             assert silent(client)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.core.commands import Accept, Announce, BeginDrain, Exit, Kill, SetTimer, Spawn, Terminate
+from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
     BecameReady,
     BeganServing,
@@ -70,6 +71,7 @@ class World(RuleBasedStateMachine):
         self.scaled: Counter[int] = Counter()
         self.exit: int | None = None
         self.has_served = False
+        self.crossed = Crossed()
 
     # The supervisor's loop, with the effects recorded
 
@@ -248,6 +250,7 @@ class World(RuleBasedStateMachine):
     def anything_is_said(self, data: st.DataObject) -> None:
         """Any word, about any worker, known or not, in any state."""
         serial = data.draw(st.integers(1, self.fleet.last_worker + 2))
+        known = self.fleet.workers[serial].crossed if serial in self.fleet.workers else Crossed()
         events: list[Event] = [
             Spawned(serial, 7),
             HelloSaid(serial),
@@ -255,8 +258,8 @@ class World(RuleBasedStateMachine):
             BeganServing(serial),
             BootFailed(serial, "import", "no"),
             ChannelLost(serial, "garbage"),
-            Reported(serial, {"idle": 1}, 5),
-            Reported(serial, {"idle": 1}, 5, worn="old"),
+            Reported(serial, {"idle": 1}, 5, crossed=known),
+            Reported(serial, {"idle": 1}, 5, worn="old", crossed=known),
             *[TimerFired(Timer(kind, serial, 1)) for kind in TimerKind],
         ]
         self.submit(data.draw(st.sampled_from(events)))
@@ -264,7 +267,8 @@ class World(RuleBasedStateMachine):
     @rule(most=st.integers(1, 4))
     def workers_wear_out(self, most: int) -> None:
         for serial in self.known(WorkerState.SERVING)[-most:]:
-            self.submit(Reported(serial, {"idle": 1}, 5, worn="old"))
+            crossed = self.fleet.workers[serial].crossed
+            self.submit(Reported(serial, {"idle": 1}, 5, worn="old", crossed=crossed))
 
     @precondition(lambda self: self.fleet.serving is not None)
     @rule(how=st.sampled_from([BootFailed(0, "import", "no"), ChannelLost(0, "garbage"), Exited(0, "exited 1")]))
@@ -277,6 +281,13 @@ class World(RuleBasedStateMachine):
                     self.leave(heir.serial)
                 else:
                     self.submit(replace(how, serial=heir.serial))
+
+    @rule(data=st.data(), more=st.builds(Crossed, *[st.integers(0, 9)] * 4, st.floats(0.0, 9.0)))
+    def more_has_crossed(self, data: st.DataObject, more: Crossed) -> None:
+        """A worker's report, whose figures of its whole life only rise."""
+        if self.fleet.workers:
+            worker = self.fleet.workers[data.draw(st.sampled_from(sorted(self.fleet.workers)))]
+            self.submit(Reported(worker.serial, crossed=worker.crossed + more))
 
     @rule(data=st.data())
     def worker_exits(self, data: st.DataObject) -> None:
@@ -327,6 +338,14 @@ class World(RuleBasedStateMachine):
         for scaling in self.fleet.scalings:
             assert (scaling.state is ScalingState.UNDER_WAY) == (self.scaled[scaling.id] == 0), "law 16"
         assert sum(s.state is ScalingState.UNDER_WAY for s in self.fleet.scalings) <= 1, "law 16"
+
+    @invariant()
+    def nothing_that_crossed_is_forgotten(self) -> None:
+        """Law 14: the crossing's figures, of the dead and of the living together, never fall."""
+        now = sum((worker.crossed for worker in self.fleet.workers.values()), self.fleet.crossed)
+        for part in fields(Crossed):
+            assert getattr(now, part.name) >= getattr(self.crossed, part.name), "law 14"
+        self.crossed = now
 
     @invariant()
     def draining_generations_are_bounded(self) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from supervisor.asgi.acceptor import Acceptor
+from supervisor.host.adoption import AdoptionQueue
+from supervisor.host.sources import Adoptions
 from supervisor.worker.connections import Drain
+from supervisor.worker.giving import Giver
 from supervisor.worker.state import Stillup
 from tests.asgi.serving import Client, Served, serving
 
@@ -26,6 +31,8 @@ class Worker:
     changed: asyncio.Event
     stillup: Stillup
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    givers: list[Giver] = field(default_factory=list)
+    adopters: list[Acceptor] = field(default_factory=list)
 
     def drain(self, *, timeout: float = LONG, final: bool = False) -> tuple[Drain, asyncio.Task[None]]:
         """Begin to drain, as a worker does after it has stopped to accept."""
@@ -34,6 +41,26 @@ class Worker:
         self.served.site.announce_close()
         self.tasks.append(asyncio.create_task(begun.run(lambda: True)))
         return begun, self.tasks[-1]
+
+    def hand_over(
+        self, queue: AdoptionQueue, *, timeout: float = LONG, packet: int = 16
+    ) -> tuple[Drain, Giver, asyncio.Task[None]]:
+        """Begin to drain into a queue, as a worker does whose successors serve."""
+        begun = Drain(self.served.site, self.changed, timeout=timeout, final=False)
+        giver = Giver(queue.writer.dup(), packet, begun.look)
+        begun.give_to(giver)
+        self.stillup.draining.begin()
+        self.tasks.append(asyncio.create_task(begun.run(lambda: True)))
+        self.givers.append(giver)
+        return begun, giver, self.tasks[-1]
+
+    def adopt(self, queue: AdoptionQueue) -> Acceptor:
+        """Take what comes from the queue, until it ends."""
+        source = Adoptions(queue.reader.dup(), 64)
+        taking = Acceptor(source, partial(self.served.site.protocol, {}), ended=self.changed.set)
+        taking.start()
+        self.adopters.append(taking)
+        return taking
 
     async def dial(self, path: str = "/") -> ClientConnection:
         host, port = self.served.address
@@ -54,6 +81,20 @@ async def working(*, told: bool = False, **options: Any) -> AsyncIterator[Worker
             for task in worker.tasks:
                 task.cancel()
             await asyncio.gather(*worker.tasks, return_exceptions=True)
+            for giver in worker.givers:
+                giver.stop()
+            for adopter in worker.adopters:
+                await adopter.stop()
+
+
+@contextlib.contextmanager
+def a_queue() -> Iterator[AdoptionQueue]:
+    """An adoption queue, as the supervisor holds it."""
+    queue = AdoptionQueue.make()
+    try:
+        yield queue
+    finally:
+        queue.close()
 
 
 async def idle(worker: Worker) -> Client:

@@ -1,0 +1,78 @@
+"""``python -m tests.worker.in_flight LOOP HTTP``: a giver whose user has too many descriptors in flight.
+
+In a process of its own, since the user and the limit are a process's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sys
+from typing import Any
+
+from supervisor.host import adoption
+from supervisor.host.adoption import AdoptionQueue
+from supervisor.worker.giving import Giver
+from tests.asgi.running import LOOPS, run, until
+from tests.asgi.serving import serving
+from tests.worker.working import a_queue
+
+LIMIT = 64
+NOBODY = 65533
+"""Nobody else's number: those in flight are counted by user."""
+
+
+def fill(queue: AdoptionQueue) -> int:
+    """Put as many descriptors in flight as this user may, in few bytes: the queue itself is far from full."""
+    sent = 0
+    try:
+        while True:
+            adoption.send(queue.writer, b"x", [0] * 8)
+            sent += 1
+    except OSError as error:
+        assert error.errno == errno.ETOOMANYREFS, error  # noqa: PT017 - no pytest in this process
+    return sent
+
+
+async def next_try(giver: Giver) -> None:
+    """Wait until the giver has tried once more."""
+    turn = giver._turn
+    await until(lambda: giver._turn is not None and giver._turn is not turn)
+
+
+async def story(http: str) -> None:
+    """Offer, see that they stay and are served, make room, see that they go."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            clients = [await served.connect() for _ in range(3)]
+            for client in clients:
+                await client.ask("/")
+                await client.answer()
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, hard))
+            if os.geteuid() == 0:
+                os.setresuid(NOBODY, NOBODY, 0)
+            filling = fill(queue)
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 16, stayed.append)
+            for connection in list(served.site.state.connections):
+                giver.offer(connection)
+            for _ in range(3):
+                await next_try(giver)
+                for client in clients:
+                    await client.ask("/")
+                    assert (await client.answer()).body == b"ok"
+            assert (giver.given, giver.works, stayed) == (0, True, [])
+            for _ in range(filling):
+                received = adoption.receive(queue.reader, 1, 8)
+                for fd in received.fds:
+                    os.close(fd)
+            await until(lambda: not served.site.state.connections)
+            assert (giver.given, stayed) == (3, [])
+            giver.stop()
+
+
+if __name__ == "__main__":
+    run(story(sys.argv[2]), LOOPS[sys.argv[1]])
+    sys.stdout.write("told\n")

@@ -1,0 +1,235 @@
+"""Giving connections away, on a real queue: packets, back-pressure, and what stays when it goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.asgi import borrowed
+from supervisor.core.drain import ConnectionClass
+from supervisor.host import adoption, descriptors
+from supervisor.wire.adoption import PACKET_ENOUGH
+from supervisor.worker.giving import Giver
+from tests.asgi.running import until
+from tests.asgi.serving import Client, Served, serving
+from tests.worker.filling import empty, fill, open_descriptors, packets
+from tests.worker.working import a_queue
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+ROOT = Path(__file__).parents[2]
+
+
+async def ask(client: Client) -> None:
+    await client.ask("/")
+    answer = await client.answer()
+    assert (answer.body, answer.says_close) == (b"ok", False)
+
+
+def read(connection: Any) -> int:
+    """How much of a head was read of a connection."""
+    found = borrowed.standing(connection)
+    assert found is not None
+    return len(found.head or b"")
+
+
+def offer_all(giver: Giver, served: Served) -> None:
+    for connection in list(served.site.state.connections):
+        giver.offer(connection)
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (16, [5])])
+async def test_packets(http: str, limit: int, sizes: list[int]) -> None:
+    """Connections go as many a packet as may be; the last packet has what is left."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            for _ in range(5):
+                await served.connect()
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), limit, stayed.append)
+            offer_all(giver, served)
+            await until(lambda: not served.site.state.connections)
+            assert (giver.given, stayed, queue.waiting()) == (5, [], 5)
+            giver.stop()
+            assert [len(packet) for packet in packets(queue)] == sizes
+
+
+async def test_long_heads_go_alone(http: str) -> None:
+    """A packet that has enough bytes gets no further connection, however few it has."""
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * PACKET_ENOUGH
+    with a_queue() as queue:
+        async with serving(http=http, h11_max_incomplete_event_size=1 << 17) as served:
+            for _ in range(3):
+                client = await served.connect()
+                await client.send(head)
+            await until(lambda: served.kinds == [ConnectionClass.HALF_READ] * 3)
+            await until(lambda: [read(connection) for connection in served.site.state.connections] == [len(head)] * 3)
+            giver = Giver(queue.writer.dup(), 16, lambda _: None)
+            offer_all(giver, served)
+            await until(lambda: not served.site.state.connections)
+            giver.stop()
+            seen = packets(queue)
+            assert [len(packet) for packet in seen] == [1, 1, 1]
+            assert all(packet[0].read == head for packet in seen)
+
+
+async def test_a_full_queue(http: str) -> None:
+    """While there is no room nothing is lost, closed or left unserved; with the first room all go."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            clients = [await served.connect() for _ in range(3)]
+            filling = fill(queue)
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 16, stayed.append)
+            offer_all(giver, served)
+            for client in clients:
+                await ask(client)
+            assert (len(served.site.state.connections), giver.given, stayed) == (3, 0, [])
+            assert giver.works
+            empty(queue, filling)
+            await until(lambda: not served.site.state.connections)
+            assert (giver.given, stayed, queue.waiting()) == (3, [], 3)
+            giver.stop()
+
+
+async def test_busy_when_there_is_room(http: str) -> None:
+    """Of those that waited, one that has a request under way when there is room stays, and is named; the others go."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            busy = await served.connect()
+            connection = served.connection
+            await served.connect()
+            filling = fill(queue)
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 16, stayed.append)
+            offer_all(giver, served)
+            await busy.ask("/held")
+            await served.waits()
+            empty(queue, filling)
+            await until(lambda: giver.given == 1)
+            await until(lambda: len(served.site.state.connections) == 1)
+            assert (stayed, served.connection) == ([connection], connection)
+            served.app.go.set()
+            assert (await busy.answer()).body == b"at last"
+            giver.stop()
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_gone_when_there_is_room(http: str, way: str) -> None:
+    """A client that has left while it waited is not given to anybody; the others are."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            gone = await served.connect()
+            await served.connect()
+            filling = fill(queue)
+            giver = Giver(queue.writer.dup(), 16, lambda _: None)
+            offer_all(giver, served)
+            getattr(gone, way)()
+            await until(lambda: len(served.site.state.connections) == 1)
+            empty(queue, filling)
+            await until(lambda: not served.site.state.connections)
+            assert (giver.given, queue.waiting()) == (1, 1)
+            giver.stop()
+
+
+async def test_stop(http: str) -> None:
+    """After stop() what waited stays, is named and served; the end is closed, and a second stop() changes nothing."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            clients = [await served.connect() for _ in range(3)]
+            filling = fill(queue)
+            stayed: list[Any] = []
+            writer = queue.writer.dup()
+            giver = Giver(writer, 16, stayed.append)
+            offer_all(giver, served)
+            await ask(clients[0])
+            giver.stop()
+            giver.stop()
+            assert set(stayed) == served.site.state.connections
+            assert (len(stayed), giver.works, writer.fileno()) == (3, False, -1)
+            empty(queue, filling)
+            for client in clients:
+                await ask(client)
+            assert queue.waiting() == 0
+
+
+async def test_stop_before_the_turn(http: str) -> None:
+    """A connection that was offered in the turn of the loop in which the giving is stopped stays."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            client = await served.connect()
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 16, stayed.append)
+            offer_all(giver, served)
+            giver.stop()
+            assert stayed == [served.connection]
+            await ask(client)
+            assert queue.waiting() == 0
+
+
+async def test_nobody_reads(http: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Once nobody can read the queue, the giver says so, gives up, and everything stays and is served."""
+    caplog.set_level(logging.ERROR, "uvicorn.error")
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            clients = [await served.connect() for _ in range(3)]
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 1, stayed.append)
+            queue.reader.close()
+            offer_all(giver, served)
+            await until(lambda: len(stayed) == 3)
+            assert (giver.works, giver.given) == (False, 0)
+            assert "connections stay here: adoption queue: [Errno 32] Broken pipe" in caplog.text
+            for client in clients:
+                await ask(client)
+            giver.stop()
+
+
+async def test_nobody_reads_any_more(http: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The same where the last reader goes while the queue is full and connections wait for it."""
+    caplog.set_level(logging.ERROR, "uvicorn.error")
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            client = await served.connect()
+            fill(queue)
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 1, stayed.append)
+            offer_all(giver, served)
+            await ask(client)
+            assert stayed == []
+            queue.reader.close()
+            await until(lambda: stayed)
+            assert not giver.works
+            await ask(client)
+            giver.stop()
+
+
+async def test_descriptors(http: str) -> None:
+    """What was given is closed here; nothing else is."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            await served.connect()
+            await served.connect()
+            giver = Giver(queue.writer.dup(), 16, lambda _: None)
+            before = open_descriptors()
+            giver.offer(next(iter(served.site.state.connections)))
+            await until(lambda: len(served.site.state.connections) == 1)
+            await until(lambda: open_descriptors() == before - 1)
+            received = adoption.receive(queue.reader, 1 << 17, 64)
+            assert (len(received.fds), open_descriptors()) == (1, before)
+            descriptors.close(received.fds)
+            giver.stop()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("http_", ["httptools", "h11"])
+def test_too_many_in_flight(loop: str, http_: str) -> None:
+    """Where the kernel has too many of this user's in flight, they stay, are served, and go a little later."""
+    command = [sys.executable, "-W", "error", "-m", "tests.worker.in_flight", loop, http_]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "told\n", "")
