@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import shutil
@@ -13,11 +14,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from benchmarks.control import Control
+from benchmarks.drop import SOON, demand_nothing_lost
+from benchmarks.load import MIXED, Load, Pace, Report, Target
 from supervisor.wire.control import CrossingView
 from tests.system.clients import Answer, Ended, Peer, request
 from tests.system.harness import DEADLINE, ROOT, Service, eventually, lines, mutated
@@ -407,6 +412,54 @@ def test_recycling_closes_no_connection(start: Start, stack: ExitStack) -> None:
         return len(seen) >= 2 + 6
 
     eventually(replaced, "six workers were replaced")
+    crossing = service.status().crossing
+    assert (crossing.lost, crossing.closed) == (0, 0)
+
+
+HUNDRED = replace(
+    MIXED,
+    stream=0,  # endless answers are hurried when a reload has to wait for older generations
+    think=0.05,
+    pace=Pace(slow=0.1, upload=0.1, stream=0.1, early=0.05, silence=0.3),
+)
+
+
+def test_a_hundred_reloads_in_a_row(tmp_path: Path, stack: ExitStack) -> None:
+    """A hundred reloads, each asked for at the cut-over of the one before, under load: nobody can tell.
+
+    At no time are there more generations than two that drain, one that serves and one that boots.
+    """
+    options = ("--app-dir", str(ROOT), "--no-access-log", "--health-path", "/healthz")
+    service = stack.enter_context(Service(tmp_path, "benchmarks.app:app", *options, workers=2))
+    seen: Counter[tuple[str, ...]] = Counter()
+
+    async def sample() -> None:
+        while True:
+            status = await asyncio.to_thread(service.status)
+            seen[tuple(generation.state for generation in status.generations)] += 1
+            await asyncio.sleep(0.05)
+
+    async def prove() -> Report:
+        control = Control(str(service.runtime))
+        async with Load(Target.parse(service.address()), HUNDRED) as load, asyncio.TaskGroup() as group:
+            await load.wait_every_client()
+            sampling = group.create_task(sample())
+            for number in range(2, 102):
+                assert (await control.reload())["generation"] == number
+            await load.every_kept_connection_answers("101", SOON)
+            sampling.cancel()
+            return await load.stop()
+
+    began = time.monotonic()
+    report = asyncio.run(prove())
+    print(f"100 reloads in {time.monotonic() - began:.0f} s: {report}, {report.crossed} crossed; {dict(seen)}")
+    demand_nothing_lost("100 reloads", report)
+    assert all(tally.requests for tally in report.kinds.values())
+    assert sum(seen.values()) > 100
+    for states in seen:
+        assert states.count("serving") == 1
+        assert states.count("draining") <= 2
+        assert len(states) <= 1 + 2 + 1, states
     crossing = service.status().crossing
     assert (crossing.lost, crossing.closed) == (0, 0)
 
