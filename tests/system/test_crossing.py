@@ -7,6 +7,8 @@ import os
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -325,6 +327,80 @@ def test_the_queue_waits_for_somebody_who_lives(start: Start, stack: ExitStack) 
             os.kill(pid, signal.SIGKILL)
     assert not crowd.hear()
     assert not set(crowd.where.values()) & set(new)
+
+
+DIES_GIVING = (
+    "worker/giving.py",
+    "        self.given += len(packet)\n",
+    """        import os, signal
+        try:
+            os.rename("kill", "killed")
+        except FileNotFoundError:
+            pass
+        else:
+            with open("given", "w") as file:
+                file.write(f"{os.getpid()} {len(packet)}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.given += len(packet)
+""",
+)
+"""Whoever finds the file `kill` dies when it has given connections, and before it has let go of them."""
+
+
+def test_an_old_worker_is_killed_while_it_gives(start: Start, stack: ExitStack) -> None:
+    """What it has put into the queue a moment before is not lost, though the worker has a copy of it as it dies."""
+    service = start(changes=[DIES_GIVING])
+    crowd = Crowd(service, stack, 200)
+    old = set(_pids(service).values())
+    (service.folder / "kill").touch()
+    _reload(service)
+    _gone(service)
+    victim, given = map(int, (service.folder / "given").read_text().split())
+    assert victim in old
+    held = len(crowd.held_by(victim)) - given
+    lost = crowd.turn()
+    print(f"{held} held by the victim, {len(lost)} of 200 failed")
+    assert 0 < given < 100
+    assert len(lost) <= held
+    assert not crowd.turn()
+
+
+def test_clients_that_leave_while_in_the_queue_cost_nobody_anything(start: Start, stack: ExitStack) -> None:
+    """Those who close or reset a connection that is in the queue are dropped by who adopts it; the others go on."""
+    service = start()
+    crowd = Crowd(service, stack, 60)
+    crowd.begin("g")
+    _reload(service)
+    with _frozen(list(_pids(service).values())):
+        crowd.end("g")
+        _until_waiting(service, 60)
+        crowd.ask()
+        for number in range(40):
+            peer = crowd.peers.pop()
+            if number % 2:
+                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.sock.close()
+    assert not crowd.hear()
+    eventually(lambda: sum(w.connections for w in service.workers()) == 20, "the rest is gone")
+    assert not crowd.turn()
+    assert service.status().crossing.lost == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_app_sees_the_same_client(tmp_path: Path, stack: ExitStack, loop: str) -> None:
+    """A connection's address is the same after it moved, and so is whether its X-Forwarded-For is trusted."""
+    binds = ["127.0.0.1:0", f"unix:{tmp_path}/app.sock"]
+    service = stack.enter_context(Service(tmp_path, *GATED, "--loop", loop, binds=binds))
+    tcp, unix = (stack.enter_context(Peer(service.address(index))) for index in range(2))
+    host, port = tcp.sock.getsockname()
+    for generation in (1, 2):
+        direct, proxied = tcp.get("/client"), unix.get("/client", "X-Forwarded-For: 192.0.2.7")
+        assert direct.body.endswith(f" {(host, port)}")
+        assert proxied.body.endswith(" ('192.0.2.7', 0)")
+        assert (direct.generation, proxied.generation) == (generation, generation)
+        if generation == 1:
+            _reload(service)
+            _gone(service)
 
 
 DIES_ADMITTING = (

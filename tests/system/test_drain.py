@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from supervisor.wire.control import WorkerView
 from tests.system.clients import Ended, Peer, request
+from tests.system.gated import BIG
 from tests.system.harness import APP, ROOT, Service, eventually, mutated, open_socket
 
 PARSERS = pytest.mark.parametrize("http", ["httptools", "h11"])
@@ -227,6 +228,21 @@ def test_a_body_whose_answer_came_early_is_read_to_its_end(start: Start, http: s
         _reload(service)
         _old(service, "answered")
         peer.send(b"x" * 100_000)
+        _moved(service, peer)
+
+
+@PARSERS
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_an_answer_that_is_not_sent_yet_is_sent_first(start: Start, http: str, loop: str) -> None:
+    """What the app has written and the client has not read keeps a connection here; when all has left, it moves."""
+    service = start("--http", http, "--loop", loop)
+    with Peer(service.address()) as peer:
+        peer.send(request("/big"))
+        eventually(lambda: not peer.is_open(), "the answer begins")
+        _reload(service)
+        _old(service, "idle")
+        answer = peer.answer()
+        assert (answer.generation, answer.closes, len(answer.body)) == (1, False, BIG)
         _moved(service, peer)
 
 
@@ -470,6 +486,29 @@ def test_a_stop_finishes_what_is_in_progress(start: Start, http: str) -> None:
         assert waits.answer().closes
         assert pipelined.answer().closes  # which says that what is behind it will not be answered (RFC 9112, 9.6)
         for peer in (waits, upload, pipelined):
+            assert peer.ends()
+    _stopped(service)
+
+
+def test_a_stop_during_a_drain_finishes_what_is_in_progress(start: Start) -> None:
+    """What an old worker still had to do when the stop came is done, by the old worker, and told to close."""
+    service = start()
+    with ExitStack() as stack:
+        waits, half, idle = (stack.enter_context(Peer(service.address())) for _ in range(3))
+        waits.send(request("/wait?gate=g"))
+        half.send(request() + request()[:9])
+        half.answer()
+        idle.get()
+        _reached(service, "g")
+        _reload(service)
+        eventually(lambda: any(sum(w.classes.values()) == 2 for w in service.workers("draining")), "two are left")
+        _stop(service)
+        half.send(request()[9:])
+        _open(service, "g")
+        for peer in (waits, half):
+            answer = peer.answer()
+            assert (answer.generation, answer.closes) == (1, True)
+        for peer in (waits, half, idle):
             assert peer.ends()
     _stopped(service)
 
