@@ -23,6 +23,7 @@ _COMMANDS = {
     "check": "supervisor.daemon.commands:check",
     "status": "supervisor.client.cli:status",
     "reload": "supervisor.client.cli:reload",
+    "scale": "supervisor.client.cli:scale",
     "stop": "supervisor.client.cli:stop",
 }
 """Each is imported when it is asked for: 'status' does not wait for what only 'run' needs."""

@@ -127,7 +127,7 @@ class Acceptor:
         making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
         waiter: asyncio.Future[Any]
         if self._tls is None:
-            # Its one await is until the transport is made. A task for that would be a tenth of a short connection's cost.
+            # It waits once, for the transport to be made: a task for that would cost a tenth of a short connection.
             waiter = making.send(None)
             waiter.add_done_callback(partial(self._made, making, connection))
         else:

@@ -35,41 +35,23 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
 from supervisor.asgi.lingering import LingeringTransport
+from supervisor.asgi.streams import STREAMS, noting_streams
+from supervisor.asgi.watched import Watched
 from supervisor.core.crossing import MOST_READ, Standing, class_of
 from supervisor.core.drain import ConnectionClass
 from supervisor.host.sources import Arrival
 from supervisor.wire.adoption import ConnectionInfo
 
 _CLOSE = (b"connection", b"close")
-_ENDLESS = b"text/event-stream"
-_STREAMS = "stillup.streams"
-"""In the scope of a request whose answer is a stream of events."""
-
-
-class Watched(set[Any]):
-    """A set that says when something leaves it."""
-
-    def __init__(self, left: Callable[[], None]) -> None:
-        super().__init__()
-        self._left = left
-
-    def discard(self, element: Any) -> None:
-        super().discard(element)
-        self._left()
-
-    def remove(self, element: Any) -> None:
-        super().remove(element)
-        self._left()
 
 
 class Site:
     """An ASGI app with what uvicorn's protocols need to serve it. Call ``load`` before anything else."""
 
-    def __init__(self, config: Config, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Serve what ``config`` says; ``changed`` is called whenever a connection has ended."""
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.state = ServerState()
-        self.state.connections = Watched(changed)
+        self.state.connections = self.connections = Watched()
         self.on_arrival: Callable[[Any], None] | None = None
         """Called with each connection that is adopted; a drain wants to know of those, too."""
         self._dated: int | None = None
@@ -84,7 +66,7 @@ class Site:
         self.config.load()
         app = self.config.loaded_app
         self._by_proxy = _trusting_its_peer(self.config, app)
-        self.config.loaded_app = _noting_streams(app)
+        self.config.loaded_app = noting_streams(app)
         self.lifespan = self.config.lifespan_class(self.config)
         self._class: Any = ours(cast("Any", self.config.http_protocol_class))
         self.refresh_headers()
@@ -104,10 +86,10 @@ class Site:
         """A protocol for a connection that has come; the peer on a Unix socket is trusted with X-Forwarded-*."""
         # The peer there is the local proxy.
         config = self._by_proxy if arrival.unix else self.config
-        made: Any = self._class(config=config, server_state=self.state, app_state=app_state)
-        made.arrival = arrival
-        made.site = self
-        return cast("asyncio.Protocol", made)
+        made: asyncio.Protocol = self._class(config=config, server_state=self.state, app_state=app_state)
+        made.arrival = arrival  # type: ignore[attr-defined]
+        made.site = self  # type: ignore[attr-defined]
+        return made
 
     def refresh_headers(self) -> None:
         """Put the current date into the default headers; to be called once a second."""
@@ -153,6 +135,12 @@ def _transport(protocol: Any) -> asyncio.Transport | None:
     return transport
 
 
+def heir(protocol: Any) -> Any:
+    """The protocol that a connection was handed to, as to one for WebSockets; else itself, or None without any."""
+    transport = _transport(protocol)
+    return transport.get_protocol() if transport is not None else None
+
+
 def never_asked(protocol: Any) -> bool:
     """Whether no whole request head has come on this connection yet."""
     return protocol.cycle is None
@@ -161,33 +149,30 @@ def never_asked(protocol: Any) -> bool:
 # The crossing
 
 
-class _Ours:
-    """Mixed into whatever class of uvicorn's serves HTTP: its connections linger when they are closed."""
+class _Lingering:
+    """Mixed into a class of uvicorn's that we don't know: its connections linger when closed, and never move."""
 
     site: Site
     arrival: Arrival
 
     def connection_made(self: Any, transport: Any) -> None:
-        self._lingering = lingering = LingeringTransport(transport, self)
-        super().connection_made(lingering)  # type: ignore[misc]
-
-    def connection_lost(self: Any, exc: Exception | None) -> None:
-        super().connection_lost(exc)  # type: ignore[misc]
-        self._lingering.forget()
+        super().connection_made(LingeringTransport(transport, self.arrival.socket))  # type: ignore[misc]
 
 
-class Followed(_Ours):
-    """Mixed into those classes whose connections may move.
+class Followed:
+    """Mixed into those classes whose connections may move; they linger, too.
 
     What stands between here and uvicorn is paid for by every request, so it is as little as can be; what a drain alone
     needs is put into its place by ``follow``.
     """
 
+    site: Site
+    arrival: Arrival
     requests = 0
     """That came on this connection, here and at earlier workers."""
 
     def connection_made(self: Any, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport, self.arrival.socket))  # type: ignore[misc]
         if self.arrival.info is not None:
             _take_up(self, self.arrival.info)
 
@@ -196,9 +181,12 @@ class Followed(_Ours):
         if self.cycle is None or not self.all_here():
             return False
         scope = self.cycle.scope
-        return scope["http_version"] == "1.0" or any(
-            name == b"connection" and value.lower() == b"close" for name, value in scope["headers"]
-        )
+        if scope["http_version"] == "1.0":
+            return True
+        for name, value in scope["headers"]:  # noqa: SIM110 - any() costs twice as much, and each short connection pays
+            if name == b"connection" and value.lower() == b"close":
+                return True
+        return False
 
 
 @cache
@@ -208,7 +196,7 @@ def ours(protocol: Any) -> Any:
         return type("FollowedHttpTools", (_FollowedHttpTools, protocol), {})
     if _is_class(protocol, *_H11):
         return type("FollowedH11", (_FollowedH11, protocol), {})
-    return type(f"Our{protocol.__name__}", (_Ours, protocol), {})
+    return type(f"Lingering{protocol.__name__}", (_Lingering, protocol), {})
 
 
 class _FollowedHttpTools(Followed):
@@ -245,7 +233,7 @@ class _FollowedHttpTools(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and _STREAMS in cycle.scope,
+            endless=answering and STREAMS in cycle.scope,
             arriving=not answering and scope is not self._ended and not in_head,
             head=(self._head or None) if in_head else b"",
             unsent=self.transport.get_write_buffer_size(),
@@ -268,7 +256,7 @@ class _FollowedH11(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and _STREAMS in cycle.scope,
+            endless=answering and STREAMS in cycle.scope,
             arriving=not answering and conn.their_state is h11.SEND_BODY,
             head=bytes(conn.trailing_data[0]) if between else None,
             unsent=self.transport.get_write_buffer_size(),
@@ -304,22 +292,11 @@ def standing(protocol: Any) -> Standing | None:
     return found
 
 
-def hold(protocol: Any) -> None:
-    """Read nothing more from a connection: what its client sends waits in the kernel."""
-    transport = protocol.transport
-    if transport.is_reading():
-        transport.pause_reading()
-
-
-def release(protocol: Any) -> None:
-    """Read again from a connection that was held."""
-    if not _ends(protocol) and not protocol.transport.is_reading():
-        protocol.transport.resume_reading()
-
-
 def descriptor(protocol: Any) -> int:
-    """A connection's descriptor; the transport still owns it."""
-    return int(protocol.transport.get_extra_info("socket").fileno())
+    """A connection's descriptor, which its transport owns; -1 where that is closed, or not known."""
+    transport = _transport(protocol)
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    return sock.fileno() if sock is not None else -1
 
 
 def describe(protocol: Any, head: bytes, now: float) -> ConnectionInfo:
@@ -330,8 +307,14 @@ def describe(protocol: Any, head: bytes, now: float) -> ConnectionInfo:
 
 
 def let_go(protocol: Any) -> None:
-    """Close this process's copy of a connection that somebody else has too. Its client sees nothing of it."""
-    protocol.transport.abort()  # close(2) without shutdown(2): nothing is written any more, so nothing is cut
+    """Close this process's copy of a connection that somebody else has too, at once and without a word to its client.
+
+    Nothing more is read here: what comes from now on is for the other copy.
+    """
+    transport = protocol.transport
+    if transport.is_reading():
+        transport.pause_reading()
+    transport.abort()  # close(2) without shutdown(2); nothing that was written is left, so nothing is cut
 
 
 def hear_when_sent(protocol: Any) -> None:
@@ -357,7 +340,6 @@ def _take_up(protocol: Any, info: ConnectionInfo) -> None:
 
 def _exempt(protocol: Any) -> None:
     """Have the next request answered whatever ``limit_concurrency`` is: nobody is turned away for having moved."""
-
     complete = protocol.on_response_complete
 
     def completed() -> None:
@@ -428,31 +410,12 @@ class _PeerTrusted:
         return getattr(self._hosts, name)
 
 
-def _noting_streams(app: Any) -> Any:
-    """The app, with a note in the scope of each request that it answers with ``text/event-stream``."""
-
-    def noting(scope: Any, receive: Any, send: Any) -> Any:
-        if scope["type"] != "http":
-            return app(scope, receive, send)
-
-        def noted(message: Any) -> Any:
-            if message["type"] == "http.response.start":
-                for name, value in message.get("headers", ()):
-                    if value.startswith(_ENDLESS) and name.lower() == b"content-type":
-                        scope[_STREAMS] = True
-            return send(message)
-
-        return app(scope, receive, noted)
-
-    return noting
-
-
 def _trusting_its_peer(config: Config, app: Any) -> Config:
     config = copy.copy(config)
     if isinstance(app, ProxyHeadersMiddleware):
         app = copy.copy(app)
         app.trusted_hosts = _PeerTrusted(app.trusted_hosts)
-    config.loaded_app = _noting_streams(app)
+    config.loaded_app = noting_streams(app)
     return config
 
 

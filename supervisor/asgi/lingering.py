@@ -8,6 +8,7 @@ Always: that the request was read to its end does not help, since the client's n
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -23,48 +24,51 @@ class LingeringTransport(asyncio.Transport):
     A protocol may say in a method ``said_last`` that its client will send nothing more; then nobody lingers for it.
     """
 
-    def __init__(self, inner: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:  # the base has nothing to do
+    # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
+    __slots__ = ("_closing", "_inner", "_socket", "write")
+
+    def __init__(self, inner: asyncio.Transport, sock: socket.socket) -> None:  # the base class has nothing to do
         self._inner = inner
-        self._protocol = protocol
+        self._socket = sock
         self._closing = False
-        # Each connection comes by here, so only what each one uses is taken over; the rest is asked for below.
+        # What every request uses is taken over, the rest asked for below.
         self.write = inner.write  # type: ignore[method-assign]
-        self.get_extra_info = inner.get_extra_info  # type: ignore[method-assign]
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        # The connection's own: uvloop has a stand-in, which makes a new socket object for each question.
+        return self._socket if name == "socket" else self._inner.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol = protocol
         self._inner.set_protocol(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._protocol
+        return self._inner.get_protocol()
 
     def is_closing(self) -> bool:
         return self._closing or self._inner.is_closing()
 
     def close(self) -> None:
-        if self.is_closing():
+        inner = self._inner
+        if self._closing or inner.is_closing():
             return
         self._closing = True
-        # A protocol may still write after its close(); asyncio drops that, but not after the write_eof() below.
-        self.write = self.writelines = _drop  # type: ignore[assignment,method-assign]
-        said_last = getattr(self._protocol, "said_last", None)
-        if (said_last is not None and said_last()) or not self._inner.can_write_eof():  # TLS says goodbye in its own way
-            self._inner.close()
+        protocol = inner.get_protocol()
+        said_last = getattr(protocol, "said_last", None)
+        if (said_last is not None and said_last()) or not inner.can_write_eof():  # TLS says goodbye in its own way
+            inner.close()
             return
-        self._inner.set_protocol(_Discard(self._inner, self._protocol))
+        # A protocol may still write after its close(); asyncio drops that, but not after the write_eof() below.
+        self.write = _drop  # type: ignore[assignment]
+        inner.set_protocol(_Discard(inner, protocol))
         try:
-            self._inner.write_eof()
-            self._inner.resume_reading()
+            inner.write_eof()
+            inner.resume_reading()
         except OSError:  # the client has reset the connection: nobody is left to linger for
-            self._inner.abort()
+            inner.abort()
 
     def abort(self) -> None:
         self._closing = True
         self._inner.abort()
-
-    def forget(self) -> None:
-        """Let go of the protocol, which holds this: once the connection is lost, neither is left to the collector."""
-        self._protocol = _NOBODY
 
     def can_write_eof(self) -> bool:
         return self._inner.can_write_eof()
@@ -91,10 +95,7 @@ class LingeringTransport(asyncio.Transport):
         self._inner.write_eof()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self._inner.writelines(list_of_data)
-
-
-_NOBODY: Final = asyncio.BaseProtocol()
+        self.write(b"".join(list_of_data))
 
 
 def _drop(_: object) -> None:

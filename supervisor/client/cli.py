@@ -1,4 +1,4 @@
-"""``stillup status``, ``reload`` and ``stop``: what they say, and how they exit.
+"""``stillup status``, ``reload``, ``scale`` and ``stop``: what they say, and how they exit.
 
 Exit codes: 0 done, 1 it did not happen (the old generation is kept), 2 usage, 3 not running, 4 denied, 5 superseded.
 """
@@ -17,12 +17,15 @@ import msgspec
 from supervisor.client import show
 from supervisor.client.find import find
 from supervisor.client.http import Client, NotRunningError, ProblemError
+from supervisor.core.scaling import MOST_WORKERS
 from supervisor.errors import StillupError, UsageError
 from supervisor.wire.control import RolloutView
 
-DENIED = {"not-permitted": 4, "superseded": 5}
+DENIED = {"usage": 2, "not-permitted": 4, "superseded": 5}
 POLL = 0.1
-"""Seconds between two looks at a rollout."""
+"""Seconds between two looks at a rollout or a scaling."""
+CROSSING = 0.5
+"""Seconds after a cut-over that connections are given to cross before a reload is summed up."""
 
 
 def _addressed(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,12 +94,53 @@ def reload(client: Client, *, wait: str, as_json: bool) -> None:
 
 
 def _follow(client: Client, rollout: RolloutView, board: show.Rollout, *, drained: bool) -> RolloutView:
+    settled: float | None = None
     while True:
-        board.update(rollout)
-        if rollout.outcome == "aborted" or (rollout.outcome is not None and (not drained or rollout.state == "done")):
+        now = time.monotonic()
+        if settled is None and rollout.outcome is not None:
+            settled = now
+        # Most connections cross at once: a moment later there is more to tell, and most often all.
+        told = settled is not None and not drained and now - settled >= CROSSING
+        board.update(rollout, told=told)
+        if rollout.outcome == "aborted" or rollout.state == "done" or told:
             return rollout
         time.sleep(POLL)
         rollout = client.rollout(rollout.id)
+
+
+@click.command(short_help="Have more or fewer workers.")
+@click.argument("workers", metavar="N", type=click.IntRange(min=1, max=MOST_WORKERS))
+@click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
+@_addressed
+def scale(client: Client, *, workers: int, as_json: bool) -> None:
+    """Have N workers.
+
+    More are started beside those that serve; fewer drain, the last ones first, and finish what they hold. Later
+    generations have as many, until the supervisor is started again: then --workers counts.
+
+    Returns when N workers serve and whoever is beyond takes nothing new (exit 0), or when a new one failed (exit 1; N
+    are still wanted, and its slot is tried again), or when somebody asked for another number meanwhile (exit 5).
+    Refused during a reload (exit 1). Ctrl-C only stops watching.
+
+    The same by signal, one at a time: kill -TTIN adds a worker, kill -TTOU takes one.
+    """
+    name = client.status().name
+    scaling = client.scale(workers)
+    board = show.Scaling(name, quiet=as_json)
+    try:
+        while True:
+            board.update(scaling)
+            if scaling.outcome is not None:
+                break
+            time.sleep(POLL)
+            scaling = client.scaling(scaling.id)
+    except KeyboardInterrupt:
+        click.echo(f"\nnot watching any more; {workers} workers stay wanted: stillup status", err=True)
+        sys.exit(130)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(scaling), indent=2).decode())
+    if scaling.outcome == "aborted":
+        sys.exit(5 if scaling.reason == "superseded" else 1)
 
 
 @click.command(short_help="Stop the service.")

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from supervisor.errors import PeerError, StillupError
-from supervisor.wire.control import PROBLEM, Problem, RolloutView, Status
+from supervisor.wire.control import PROBLEM, Problem, RolloutView, ScalingView, Status
 from supervisor.wire.places import CONTROL
 
 T = TypeVar("T")
@@ -67,6 +67,13 @@ class Client:
 
     def rollout(self, number: int) -> RolloutView:
         return self._call("GET", f"/v1/rollouts/{number}", RolloutView)
+
+    def scale(self, workers: int) -> ScalingView:
+        """Ask for that many workers; the request as it begins."""
+        return self._call("POST", f"/v1/scale?workers={workers}", ScalingView)
+
+    def scaling(self, number: int) -> ScalingView:
+        return self._call("GET", f"/v1/scalings/{number}", ScalingView)
 
     def stop(self) -> None:
         """Ask the service to stop, and wait until the supervisor has ended: it removes its socket, then hangs up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from supervisor.wire.control import FailureView, RolloutView, Status, WorkerView
+from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, WorkerView
 
 _STYLES = {
     "serving": "green",
@@ -61,8 +61,8 @@ class Rollout:
         self._shown: set[str] = set()
         self._console = _console()
 
-    def update(self, rollout: RolloutView) -> None:
-        """Show what is new."""
+    def update(self, rollout: RolloutView, *, told: bool = False) -> None:
+        """Show what is new; ``told``: nothing more will be asked, so show what the old generation still has."""
         if self._quiet:
             return
         if rollout.state == "waiting":
@@ -72,26 +72,32 @@ class Rollout:
         if rollout.outcome == "aborted":
             self._aborted(rollout)
         elif rollout.outcome == "succeeded":
-            self._succeeded(rollout)
+            self._succeeded(rollout, told=told)
         elif rollout.booting_for is not None and rollout.booting_for >= 1:
             seconds = int(rollout.booting_for)
             ready = f"{rollout.workers_ready}/{rollout.workers_wanted} ready"
             self._once(f"booting {seconds}", f"  boot      {ready}{'':<22}{seconds:>4} s ...")
 
-    def _succeeded(self, rollout: RolloutView) -> None:
-        if "done" not in self._shown:
-            self._shown.add("done")
-            probe = f", {rollout.probe}" if rollout.probe else ""
-            ready = f"{rollout.workers_wanted}/{rollout.workers_wanted} ready{probe}"
-            self._console.print(Text(f"  boot      {ready:<30}{rollout.booting_for or 0:.1f} s"))
-            self._console.print(Text(f"  cut over  {'':<30}{(rollout.cut_over_took or 0) * 1000:.0f} ms"))
-            _line(self._console, "ok", f"gen {rollout.generation} serving", rollout.total)
-            if rollout.state == "draining":
-                what = f": {', '.join(f'{n} {kind}' for kind, n in rollout.drains.items())}" if rollout.drains else ""
-                self._console.print(
-                    Text(f"  gen {rollout.previous} drains{what}; at most {rollout.drain_left or 0:.0f} s", "yellow")
-                )
-        if rollout.state == "done" and rollout.previous is not None and "left" not in self._shown:
+    def _succeeded(self, rollout: RolloutView, *, told: bool) -> None:
+        probe = f", {rollout.probe}" if rollout.probe else ""
+        ready = f"{rollout.workers_wanted}/{rollout.workers_wanted} ready{probe}"
+        self._once("boot", f"  boot      {ready:<30}{rollout.booting_for or 0:.1f} s")
+        self._once("cut", f"  cut over  {'':<30}{(rollout.cut_over_took or 0) * 1000:.0f} ms")
+        if rollout.state != "done" and not told:
+            return
+        if rollout.moved:
+            pause = f"longest pause {rollout.longest_pause * 1000:.0f} ms"
+            self._once("moved", f"  moved     {rollout.moved} connections, {pause}")
+        if "ok" not in self._shown:
+            self._shown.add("ok")
+            closed = f", {rollout.closed} connections closed" if rollout.previous is not None else ""
+            _line(self._console, "ok", f"gen {rollout.generation} serving{closed}", rollout.total)
+        if rollout.state == "draining":
+            what = f": {', '.join(f'{n} {kind}' for kind, n in rollout.drains.items())}" if rollout.drains else ""
+            self._console.print(
+                Text(f"  gen {rollout.previous} drains{what}; at most {rollout.drain_left or 0:.0f} s", "yellow")
+            )
+        elif rollout.previous is not None:
             self._once("left", f"  gen {rollout.previous} has left")
 
     def _aborted(self, rollout: RolloutView) -> None:
@@ -114,6 +120,52 @@ class Rollout:
         if key not in self._shown:
             self._shown.add(key)
             self._console.print(Text(line))
+
+
+class Scaling:
+    """A request for more or fewer workers as it goes on."""
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        """Show the request to service ``name``; ``quiet`` shows nothing."""
+        self._name = name
+        self._quiet = quiet
+        self._seconds = 0
+        self._console = _console()
+        self._begun = False
+
+    def update(self, scaling: ScalingView) -> None:
+        """Show what is new."""
+        if self._quiet:
+            return
+        if not self._begun:
+            self._begun = True
+            self._console.print(Text(f"{self._name}  {scaling.workers_before} -> {scaling.workers_wanted} workers"))
+        if scaling.outcome == "aborted":
+            self._aborted(scaling)
+        elif scaling.outcome == "succeeded":
+            _line(self._console, "ok", _serve(scaling), scaling.total)
+            if scaling.workers_leaving:
+                self._console.print(Text(f"  {scaling.workers_leaving} leaving, with what they hold", "yellow"))
+        elif int(scaling.total) > self._seconds:
+            self._seconds = int(scaling.total)
+            self._console.print(Text(f"  {_serve(scaling):<40}{self._seconds:>4} s ..."))
+
+    def _aborted(self, scaling: ScalingView) -> None:
+        failure = scaling.failure
+        if failure is not None:
+            who = f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
+            self._console.print(Text(f"  {who} {failure.message}"))
+            for line in failure.output.splitlines():
+                self._console.print(Text(f"  | {line}"))
+        _line(self._console, "no", f"{_serve(scaling)} ({scaling.reason})", scaling.total)
+        if failure is not None:
+            self._console.print(
+                Text(f"  its slot is tried again; 'stillup scale {scaling.workers_before}' gives it up")
+            )
+
+
+def _serve(scaling: ScalingView) -> str:
+    return f"{scaling.workers_serving} of {scaling.workers_wanted} serve"
 
 
 def _line(console: Console, verdict: str, text: str, seconds: float | None = None) -> None:

@@ -1,6 +1,6 @@
 """The law of each state machine, as a table.
 
-1. Every change of a worker's, generation's, rollout's or service's state goes through one of these tables.
+1. Every change of a worker's, generation's, rollout's, scaling's or service's state goes through one of these tables.
 2. What a table lacks is refused, and the fleet stays as it was.
 3. An end state has no way out.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from supervisor.core.model import GenerationState, RolloutState, ServiceState, WorkerState
+from supervisor.core.model import GenerationState, RolloutState, ScalingState, ServiceState, WorkerState
 from supervisor.errors import Refused
 
 
@@ -69,6 +69,13 @@ ROLLOUT: Mapping[RolloutState, Mapping[Step, RolloutState]] = {
     _R.ABORTED: {},
 }
 
+_C = ScalingState
+SCALING: Mapping[ScalingState, Mapping[Step, ScalingState]] = {
+    _C.UNDER_WAY: {Step.END: _C.DONE, Step.ABORT: _C.ABORTED},
+    _C.DONE: {},
+    _C.ABORTED: {},
+}
+
 _S = ServiceState
 SERVICE: Mapping[ServiceState, Mapping[Step, ServiceState]] = {
     _S.STARTING: {Step.SERVE: _S.SERVING, Step.STOP: _S.STOPPING},
@@ -77,7 +84,7 @@ SERVICE: Mapping[ServiceState, Mapping[Step, ServiceState]] = {
     _S.STOPPED: {},
 }
 
-S = TypeVar("S", WorkerState, GenerationState, RolloutState, ServiceState)
+S = TypeVar("S", WorkerState, GenerationState, RolloutState, ScalingState, ServiceState)
 
 
 def after(table: Mapping[S, Mapping[Step, S]], state: S, step: Step) -> S:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from supervisor.core.crossing import Crossed
 
@@ -87,6 +88,16 @@ class RolloutState(StrEnum):
 _PENDING = frozenset({RolloutState.WAITING, RolloutState.BOOTING, RolloutState.CUTTING_OVER})
 
 
+class ScalingState(StrEnum):
+    """Where a request for more or fewer workers stands. ``DONE`` and ``ABORTED`` are ends."""
+
+    UNDER_WAY = "under-way"
+    DONE = "done"
+    """As many serve as were wanted, and whoever is beyond has been told to leave."""
+    ABORTED = "aborted"
+    """It was not waited for any longer; as many are still wanted unless a later request says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """What to run, resolved once and kept for the life of its generation."""
@@ -107,6 +118,10 @@ class Release:
     health_path: str = ""
     """What the health probe asks for; without it there is no probe."""
     health_host: str = "localhost"
+    max_worker_age: float | None = None
+    """Seconds after which a worker is worn."""
+    max_worker_rss: int | None = None
+    """Bytes in memory from which on a worker is worn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +172,8 @@ class Worker:
     """How many workers of this slot died young in a row before this one."""
     worn: str = ""
     """Why it asks to be replaced; empty while it does not."""
+    worn_at: float = 0.0
+    """When it first did."""
     failure: Failure | None = None
     connections: Mapping[str, int] = field(default_factory=dict)
     """Open connections by class, as last reported."""
@@ -216,6 +233,30 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """One request for more or fewer workers. It has one outcome."""
+
+    id: int
+    state: ScalingState
+    generation: int
+    """The one that served when it was asked."""
+    size: int
+    """Workers wanted."""
+    previous: int
+    """Workers that were wanted before."""
+    asked: float
+    last_worker: int
+    """The serial of the last worker when it was asked: who has a higher one was started since."""
+    ended: float | None = None
+    reason: str = ""
+    """Of an aborted one: ``superseded``, ``stopping`` or the failure's stage."""
+    failure: Failure | None = None
+
+
+T = TypeVar("T", Rollout, Scaling)
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """All that the supervisor knows."""
 
@@ -228,11 +269,14 @@ class Fleet:
     workers: Mapping[int, Worker] = field(default_factory=dict)
     rollouts: tuple[Rollout, ...] = ()
     """Oldest first; ended ones are kept up to ``HISTORY``."""
+    scalings: tuple[Scaling, ...] = ()
+    """Oldest first, kept like rollouts."""
     crossed: Crossed = field(default_factory=Crossed)
     """Of all workers that are gone."""
     last_generation: int = 0
     last_worker: int = 0
     last_rollout: int = 0
+    last_scaling: int = 0
 
     def of(self, generation: int) -> Iterator[Worker]:
         """The workers of a generation, by slot."""
@@ -242,6 +286,15 @@ class Fleet:
     def rollout(self, number: int) -> Rollout | None:
         """The rollout of that number, unless it is unknown or forgotten."""
         return next((rollout for rollout in self.rollouts if rollout.id == number), None)
+
+    def scaling(self, number: int) -> Scaling | None:
+        """The request for more or fewer workers of that number, unless it is unknown or forgotten."""
+        return next((scaling for scaling in self.scalings if scaling.id == number), None)
+
+    @property
+    def scaling_under_way(self) -> Scaling | None:
+        """The one request for more or fewer workers that has no outcome yet."""
+        return next((scaling for scaling in self.scalings if scaling.state is ScalingState.UNDER_WAY), None)
 
     def crossed_of(self, generation: int) -> Crossed:
         """The crossing's figures of a generation: of its workers that are gone, and of those that are left."""
@@ -280,13 +333,23 @@ class Fleet:
 
     def with_rollout(self, rollout: Rollout) -> Fleet:
         """The same fleet with that rollout put in or replaced, and the oldest ended ones forgotten."""
-        rest = [known if known.id != rollout.id else rollout for known in self.rollouts]
-        if rollout.id not in {known.id for known in self.rollouts}:
-            rest.append(rollout)
-        ended = [known.id for known in rest if known.state in (RolloutState.DONE, RolloutState.ABORTED)]
-        forgotten = set(ended[: max(0, len(ended) - HISTORY)])
-        return replace(self, rollouts=tuple(known for known in rest if known.id not in forgotten))
+        return replace(self, rollouts=_remember(self.rollouts, rollout))
 
+    def with_scaling(self, scaling: Scaling) -> Fleet:
+        """The same with a request for more or fewer workers."""
+        return replace(self, scalings=_remember(self.scalings, scaling))
+
+
+def _remember(known: tuple[T, ...], new: T) -> tuple[T, ...]:
+    rest = [one if one.id != new.id else new for one in known]
+    if new.id not in {one.id for one in known}:
+        rest.append(new)
+    ended = [one.id for one in rest if one.state in _ENDED]
+    forgotten = set(ended[: max(0, len(ended) - HISTORY)])
+    return tuple(one for one in rest if one.id not in forgotten)
+
+
+_ENDED = frozenset({RolloutState.DONE, RolloutState.ABORTED, ScalingState.DONE, ScalingState.ABORTED})
 
 HISTORY = 32
-"""Ended rollouts that stay known to ``GET /v1/rollouts/{id}``."""
+"""Ended rollouts that stay known to ``GET /v1/rollouts/{id}``, and as many scalings."""

@@ -1,9 +1,9 @@
-"""When a dead worker's slot is filled again."""
+"""When the slot of a worker that is dead, or worn, is filled again."""
 
 from __future__ import annotations
 
 YOUNG = 10.0
-"""A worker that dies before it is that many seconds old died young."""
+"""A worker that dies before it is that many seconds old died young; one that is worn before, wore out young."""
 LONGEST = 30.0
 """Seconds; the back-off's ceiling."""
 

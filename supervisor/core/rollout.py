@@ -52,7 +52,7 @@ from supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from supervisor.core.turn import Turn
+from supervisor.core.scaling import Scale
 from supervisor.errors import Refused
 
 
@@ -80,7 +80,7 @@ def step(fleet: Fleet, event: Event, now: float) -> Decision:
     return Decision(turn.fleet, tuple(turn.commands))
 
 
-class _Turn(Turn):
+class _Turn(Scale):
     """One call of ``step``."""
 
     def take(self, event: Event) -> None:
@@ -97,6 +97,7 @@ class _Turn(Turn):
                 self.boot(event)
             case _:
                 self.life(event)
+        self.settle_scaling()
 
     # Requests
 
@@ -124,6 +125,7 @@ class _Turn(Turn):
         self.announce("service.stopping", why=why)
         if self.fleet.pending is not None:
             self.abort(self.fleet.pending, reason="stopping")
+        self.abort_scaling("stopping")
         self.commands.append(CloseListeners())
         for generation in tuple(self.fleet.generations.values()):
             self.retire(generation, final=True)
@@ -138,25 +140,6 @@ class _Turn(Turn):
                 self.terminate(worker)
             elif worker.state is WorkerState.STOPPING:
                 self.kill(worker)
-
-    def scale(self, size: int) -> None:
-        serving = self.fleet.serving
-        if size < 1:
-            message = "a service needs at least 1 worker; 'stillup stop' ends it"
-            raise Refused(message, code="usage")
-        if serving is None or self.fleet.pending is not None:
-            message = (
-                "the number of workers can be changed only while one generation serves and no rollout is under way"
-            )
-            raise Refused(message, code="rollout-in-progress")
-        self.fleet = replace(self.fleet, size=size)
-        vacancies = {slot: deaths for slot, deaths in serving.vacancies.items() if slot <= size}
-        self.fleet = self.fleet.with_generation(replace(serving, size=size, vacancies=vacancies))
-        self.announce("service.scaled", generation=serving.id, workers=size)
-        for worker in tuple(self.fleet.of(serving.id)):
-            if worker.slot > size:
-                self.leave(worker)
-        self.refill(serving.id)
 
     # A worker's way into service
 
@@ -204,10 +187,7 @@ class _Turn(Turn):
             if all(other.state is WorkerState.SERVING for other in self.fleet.of(generation.id)):
                 self.cut_over(generation)
             return
-        self.announce("worker.serving", worker=worker.name, pid=worker.pid)
-        for other in tuple(self.fleet.of(generation.id)):
-            if other is not worker and other.slot == worker.slot and other.worn:
-                self.leave(other)
+        self.take_over(worker)
 
     # A worker's life and end
 
@@ -215,13 +195,13 @@ class _Turn(Turn):
         worker = self.worker(event.serial)
         match event:
             case Reported(_, connections, requests, worn, oldest, crossed):
-                if worn and not worker.worn:
-                    self.announce("worker.worn", worker=worker.name, why=worn)
+                if crossed.lost > worker.crossed.lost:
+                    self.announce(
+                        "connections.lost", worker=worker.name, connections=crossed.lost - worker.crossed.lost
+                    )
                 since = {kind: self.now - age for kind, age in oldest.items()}
                 figures = replace(worker, connections=connections, requests=requests, oldest=since, crossed=crossed)
-                self.put(replace(figures, worn=worn or worker.worn))
-                if worn:
-                    self.refill(worker.generation)
+                self.report(figures, worn)
             case ChannelLost(_, message):
                 self.channel_lost(worker, message)
             case _:
@@ -234,9 +214,10 @@ class _Turn(Turn):
         elif worker.state is WorkerState.SERVING:
             # It can be told nothing any more; a serving worker takes SIGTERM as the order to drain.
             self.commands.append(Terminate(worker.serial))
-            worker = self.move(replace(worker, failure=Failure("channel", message)), Step.DRAIN)
+            failed = replace(worker, failure=Failure("channel", message))
+            self.move(failed, Step.DRAIN)
             self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
-            self.refill(worker.generation, died=worker)
+            self.refill(worker.generation, died=failed)
 
     def gone(self, worker: Worker, failure: Failure) -> None:
         after(WORKER, worker.state, Step.EXIT)
@@ -253,6 +234,7 @@ class _Turn(Turn):
                     self.announce(
                         "worker.died", worker=worker.name, pid=worker.pid, why=_why(failure), output=failure.output
                     )
+                    self.fail_scaling(worker, failure)
                 self.refill(generation.id, died=worker)
             case _:
                 if worker.state is WorkerState.DRAINING and failure.message != "exited 0":
@@ -266,10 +248,7 @@ class _Turn(Turn):
             if generation is None or timer.slot not in generation.vacancies:
                 raise Refused(f"no vacancy {timer.of}.{timer.slot}", code="out-of-order")
             deaths = generation.vacancies[timer.slot]
-            left = {slot: n for slot, n in generation.vacancies.items() if slot != timer.slot}
-            generation = replace(generation, vacancies=left)
-            self.fleet = self.fleet.with_generation(generation)
-            self.spawn(generation, timer.slot, deaths)
+            self.spawn(self.vacate(timer.of, timer.slot), timer.slot, deaths)
             return
         worker = self.worker(timer.of)
         policy = self.fleet.policy
@@ -326,6 +305,7 @@ class _Turn(Turn):
         self.fleet = self.fleet.with_rollout(rollout)
         self.announce("rollout.cut-over", rollout=rollout.id, generation=generation.id, previous=rollout.previous)
         self.finish_rollouts()
+        self.refill(generation.id)
 
     def abort(self, rollout: Rollout, *, reason: str, failure: Failure | None = None) -> None:
         state = after(ROLLOUT, rollout.state, Step.ABORT)
@@ -339,12 +319,12 @@ class _Turn(Turn):
             why=_why(failure) if failure else "",
             output=failure.output if failure else "",
         )
-        if rollout.generation is not None:
-            self.retire(self.fleet.generations[rollout.generation])
         first = self.fleet.state is ServiceState.STARTING and self.fleet.pending is None
         if first and failure is not None and not self.fleet.policy.keep_trying:
             self.fleet = replace(self.fleet, exit_code=1)
             self.stop(f"generation {rollout.generation} could not start")
+        elif rollout.generation is not None:
+            self.retire(self.fleet.generations[rollout.generation])
 
     def retire(self, generation: Generation, *, final: bool = False) -> None:
         """Send every worker of a generation on its way. A final drain is also told to those that drain already."""

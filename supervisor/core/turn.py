@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervisor.core import respawn
 from supervisor.core.commands import Accept, Announce, BeginDrain, Command, Kill, SetTimer, Spawn, Terminate
 from supervisor.core.crossing import packet_limit
 from supervisor.core.events import Timer, TimerKind
 from supervisor.core.lifecycle import GENERATION, WORKER, Step, after
-from supervisor.core.model import Failure, Fleet, Generation, GenerationState, Worker, WorkerState
+from supervisor.core.model import Failure, Fleet, Generation, Worker, WorkerState
 from supervisor.errors import Refused
 
 
@@ -89,26 +88,3 @@ class Turn:
         self.move(worker, Step.KILL)
         self.commands.append(Kill(worker.serial))
         self.announce("worker.killed", worker=worker.name, connections=dict(worker.connections))
-
-    def refill(self, number: int, died: Worker | None = None) -> None:
-        """Fill the slots of the serving generation in which nobody fit serves or boots."""
-        generation = self.fleet.generations[number]
-        if generation.state is not GenerationState.SERVING:
-            return
-        for slot in range(1, generation.size + 1):
-            inside = [w for w in self.fleet.of(number) if w.slot == slot]
-            # One that failed keeps its slot until its exit, which counts the death.
-            failed = any(w.failure and w.state in (WorkerState.STOPPING, WorkerState.KILLED) for w in inside)
-            if failed or slot in generation.vacancies or any(not w.state.retiring and not w.worn for w in inside):
-                continue
-            deaths = 0
-            if died is not None and died.slot == slot and not (died.state.retiring and died.failure is None):
-                deaths = respawn.deaths_in_a_row(died.deaths, self.now - died.spawned)
-            wait = respawn.delay(deaths)
-            if wait == 0:
-                self.spawn(generation, slot, deaths)
-                continue
-            generation = replace(generation, vacancies={**generation.vacancies, slot: deaths})
-            self.fleet = self.fleet.with_generation(generation)
-            self.announce("worker.waits", worker=f"{number}.{slot}", deaths=deaths, seconds=wait)
-            self.commands.append(SetTimer(Timer(TimerKind.RESPAWN, number, slot), self.now + wait))

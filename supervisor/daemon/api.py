@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,13 +20,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supervisor import __version__
 from supervisor.core.access import Principal, admit
-from supervisor.core.events import ReloadAsked, StopAsked
-from supervisor.core.model import Fleet, Release, Rollout, RolloutState, ServiceState
+from supervisor.core.events import ReloadAsked, ScaleAsked, StopAsked
+from supervisor.core.model import Fleet, Release, Rollout, RolloutState, ScalingState, ServiceState
 from supervisor.daemon.engine import Engine
 from supervisor.daemon.holder import Holder
 from supervisor.errors import Refused
 from supervisor.wire import control
-from supervisor.wire.control import PROBLEM, PROBLEM_TYPE, Problem, RolloutView
+from supervisor.wire.control import PROBLEM, PROBLEM_TYPE, Problem, RolloutView, ScalingView
 
 _STATUS = {
     "not-permitted": 403,
@@ -34,6 +35,7 @@ _STATUS = {
     "out-of-order": 409,
     "rollout-in-progress": 409,
     "rollout-aborted": 409,
+    "scaling-aborted": 409,
     "superseded": 409,
     "stopping": 503,
     "not-ready": 503,
@@ -63,6 +65,8 @@ class Api:
             Route("/v1/status", self._status),
             Route("/v1/reload", self._reload, methods=["POST"]),
             Route("/v1/rollouts/{id:int}", self._rollout),
+            Route("/v1/scale", self._scale, methods=["POST"]),
+            Route("/v1/scalings/{id:int}", self._scaling),
             Route("/v1/stop", self._stop, methods=["POST"]),
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
@@ -96,7 +100,7 @@ class Api:
         )
 
     async def _reload(self, request: Request) -> Response:
-        wait = _wait(request)
+        wait = _wait(request, {"true": "until the cut-over", "drained": "until the old generation has left"})
         principal: Principal = request.state.principal
         release = await self._resolve()
         fleet = await self._engine.ask(ReloadAsked(release, f"asked by {principal}"))
@@ -113,6 +117,22 @@ class Api:
     async def _rollout(self, request: Request) -> Response:
         return _json(_view(self._engine.fleet, request.path_params["id"]))
 
+    async def _scale(self, request: Request) -> Response:
+        wait = _wait(request, {"true": "until as many serve, and whoever is beyond has been told to leave"})
+        fleet = await self._engine.ask(ScaleAsked(_workers(request)))
+        number = fleet.last_scaling
+        location = {"Location": f"/v1/scalings/{number}"}
+        if wait is None:
+            return _json(_scaling_view(fleet, number), 202, location)
+        fleet = await self._engine.until(_scaled(number))
+        view = _scaling_view(fleet, number)
+        if view.outcome == "aborted":
+            return _not_scaled(view, location)
+        return _json(view, 200, location)
+
+    async def _scaling(self, request: Request) -> Response:
+        return _json(_scaling_view(self._engine.fleet, request.path_params["id"]))
+
     async def _stop(self, request: Request) -> Response:
         fleet = await self._engine.ask(StopAsked(f"asked by {request.state.principal}"))
         return _json({"state": fleet.state}, 202)
@@ -127,11 +147,24 @@ class Api:
         return _json({"ready": True})
 
 
-def _wait(request: Request) -> str | None:
+def _wait(request: Request, known: Mapping[str, str]) -> str | None:
+    """What the caller wants to wait for: a key of ``known``, whose values say what each means."""
     wait = request.query_params.get("wait")
-    if wait not in (None, "true", "drained"):
-        raise Refused(f"wait={wait}: it is 'true' (until the cut-over) or 'drained'", code="usage")
+    if wait is not None and wait not in known:
+        choices = " or ".join(f"'{word}' ({meaning})" for word, meaning in known.items())
+        raise Refused(f"wait={wait}: it is {choices}", code="usage")
     return wait
+
+
+def _workers(request: Request) -> int:
+    """How many workers are wanted; whether so many can be had is not decided here."""
+    text = request.query_params.get("workers")
+    if text is None:
+        raise Refused("how many? POST /v1/scale?workers=N", code="usage")
+    # int() would also take "1_000", " 3 " and the digits of every script, and refuses no length that we would.
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise Refused(f"workers={text}: it is a number of workers, such as 4", code="usage")
+    return int(text)
 
 
 def _reached(number: int, wait: str) -> Callable[[Fleet], bool]:
@@ -144,6 +177,21 @@ def _reached(number: int, wait: str) -> Callable[[Fleet], bool]:
         return not rollout.state.pending
 
     return reached
+
+
+def _scaled(number: int) -> Callable[[Fleet], bool]:
+    def scaled(fleet: Fleet) -> bool:
+        scaling = fleet.scaling(number)
+        return scaling is None or scaling.state is not ScalingState.UNDER_WAY
+
+    return scaled
+
+
+def _scaling_view(fleet: Fleet, number: int) -> ScalingView:
+    scaling = fleet.scaling(number)
+    if scaling is None:
+        raise Refused(f"scaling {number} is not known, or was forgotten", code="not-found")
+    return control.scaling(fleet, scaling, asyncio.get_running_loop().time())
 
 
 def _view(fleet: Fleet, number: int) -> RolloutView:
@@ -161,6 +209,16 @@ def _aborted(view: RolloutView, headers: dict[str, str]) -> Response:
     return _problem(code, detail, rollout=view, headers=headers)
 
 
+def _not_scaled(view: ScalingView, headers: dict[str, str]) -> Response:
+    detail = f"{view.workers_serving} of {view.workers_wanted} workers serve ({view.reason})"
+    if view.failure is not None:
+        more = view.workers_wanted > view.workers_before
+        tried = f"its slot is tried again{f', unless you scale to {view.workers_before}' if more else ''}"
+        detail = f"{detail}: {view.failure.worker} {view.failure.message}; {tried}"
+    code = view.reason if view.reason in ("superseded", "stopping") else "scaling-aborted"
+    return _problem(code, detail, scaling=view, headers=headers)
+
+
 async def _refused(_: Request, error: Refused) -> Response:
     return _problem(error.code, str(error))
 
@@ -171,10 +229,15 @@ async def _http_error(_: Request, error: HTTPException) -> Response:
 
 
 def _problem(
-    code: str, detail: str, *, rollout: RolloutView | None = None, headers: dict[str, str] | None = None
+    code: str,
+    detail: str,
+    *,
+    rollout: RolloutView | None = None,
+    scaling: ScalingView | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     status = _STATUS.get(code, 409)
-    body = Problem(f"{PROBLEM_TYPE}{code}", code.replace("-", " "), status, detail, rollout)
+    body = Problem(f"{PROBLEM_TYPE}{code}", code.replace("-", " "), status, detail, rollout, scaling)
     return _json(body, status, headers, media_type=PROBLEM)
 
 

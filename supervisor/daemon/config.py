@@ -6,6 +6,7 @@ uvicorn's own options are taken from uvicorn's own definitions, so that they can
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 import sys
@@ -21,9 +22,11 @@ from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
 from supervisor.core.model import Policy
+from supervisor.core.scaling import MOST_WORKERS
 from supervisor.errors import UsageError
 from supervisor.wire.address import Address, Bind, InheritedAddress, TcpAddress, parse_binds
 from supervisor.wire.places import check_name, default_name
+from supervisor.wire.size import parse_size
 
 FILES: Final = ("stillup.toml", "pyproject.toml")
 _LEFT_OUT: Final = frozenset({"app", "version", "timeout_worker_healthcheck"})
@@ -55,6 +58,8 @@ class Settings:
     env_file: str = ""
     health_path: str = ""
     health_host: str = "localhost"
+    max_worker_age: float | None = None
+    max_worker_rss: int | None = None
     log_level: str = "info"
     options: Mapping[str, Any] = field(default_factory=dict)
     """uvicorn's worker options, by the names of ``uvicorn.Config``'s arguments."""
@@ -62,9 +67,31 @@ class Settings:
     """uvicorn's ``reload_*`` options; None without ``--reload``."""
 
 
+class _Seconds(click.FloatRange):
+    """Seconds; ``inf`` and ``nan`` are floats to Python, but no JSON that a worker could read."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # not generic in the oldest click that we support
+    """Bytes, or a number with K, M or G."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
 def _own_parameters() -> list[click.Parameter]:
     """What stillup adds to uvicorn's command line."""
-    seconds = click.FloatRange(min=0.1)
+    seconds = _Seconds(min=0.1)
     return [
         click.Argument(["app"], metavar="APP"),
         click.Option(
@@ -110,6 +137,19 @@ def _own_parameters() -> list[click.Parameter]:
             type=seconds,
             help="Seconds that an old worker may take to finish what it holds. "
             "[default: --timeout-graceful-shutdown if given, else 30; 3 with --reload]",
+        ),
+        click.Option(
+            ["--max-worker-age"],
+            type=seconds,
+            metavar="SECONDS",
+            help="Replace a worker that is that old, and up to 10 % older; another serves first. [default: never]",
+        ),
+        click.Option(
+            ["--max-worker-rss"],
+            type=_Size(),
+            metavar="SIZE",
+            help="Replace a worker that holds that much memory (bytes, or 512M, 1.5G; without its children); "
+            "another serves first. [default: never]",
         ),
         click.Option(
             ["--config", "config_file"],
@@ -172,6 +212,8 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     workers = given["workers"] if given["workers"] is not None else _web_concurrency()
     if workers < 1:
         raise UsageError("a service needs at least 1 worker (--workers)")
+    if workers > MOST_WORKERS:
+        raise UsageError(f"{workers} workers are too many: {MOST_WORKERS} are the most (--workers)")
     path = given["health_path"] or ""
     if path and not path.startswith("/"):
         raise UsageError(f"'{path}' is no path: --health-path begins with /")
@@ -194,6 +236,8 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         env_file=given["env_file"] or "",
         health_path=path,
         health_host=given["health_host"],
+        max_worker_age=given["max_worker_age"],
+        max_worker_rss=given["max_worker_rss"],
         log_level=given["log_level"] or "info",
         options=_worker_options(given),
         reload=_reload_options(given, directory) if given["reload"] else None,

@@ -168,6 +168,8 @@ class LiveEffects:
             boot_timeout=max(boot_left, 0.1),
             health_path=release.health_path,
             health_host=release.health_host,
+            max_age=release.max_worker_age,
+            max_rss=release.max_worker_rss,
         )
 
     def _ended(self, serial: int) -> None:

@@ -51,6 +51,8 @@ def resolve(settings: Settings) -> Release:
         options=settings.options,
         health_path=settings.health_path,
         health_host=settings.health_host,
+        max_worker_age=settings.max_worker_age,
+        max_worker_rss=settings.max_worker_rss,
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import resource
+import select
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,9 @@ from supervisor.host import descriptors
 
 SO_COOKIE: Final = 57
 """Linux 4.6; not in Python's socket module."""
-SO_SNDBUFFORCE: Final = 32
-"""Past wmem_max, for CAP_NET_ADMIN (socket(7)); not in Python's socket module."""
-BUFFER: Final = 4 * 1024 * 1024
-"""Bytes asked for; without the capability the kernel gives as much as net.core.wmem_max allows."""
+BUFFER: Final = 212_992
+"""Bytes, of the kernel's memory: its own default, whatever this host has made of that. Room for the largest packet
+(less gives EMSGSIZE), and no more: a connection in the queue is one that nobody serves."""
 _INT: Final = array.array("i").itemsize
 
 
@@ -45,10 +45,7 @@ class AdoptionQueue:
     @classmethod
     def make(cls) -> AdoptionQueue:
         reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        try:
-            writer.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
-        except PermissionError:
-            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER // 2)  # which the kernel doubles (socket(7))
         return cls(reader, writer)
 
     @classmethod
@@ -66,10 +63,9 @@ class AdoptionQueue:
                     end = socket.socket(fileno=fd)
                 except OSError as error:
                     raise PeerError("adoption queue: what came is no socket") from error
+                undo.callback(end.detach)  # the number is closed once
                 ends.append(end)
                 if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
-                    for taken in ends:
-                        taken.detach()
                     raise PeerError("adoption queue: what came is not the end of it that it was said to be")
             undo.pop_all()
         return cls(ends[0], ends[1])
@@ -119,6 +115,13 @@ def send(writer: socket.socket, packet: bytes, fds: Iterable[int]) -> None:
     """
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
     writer.sendmsg([packet], rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+
+def is_writable(writer: socket.socket) -> bool:
+    """Whether the kernel calls it so: while what is in it takes at most a quarter of its buffer."""
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 class Reserve:

@@ -23,6 +23,10 @@ class Channel:
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
 
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 once closed."""
+        return self._sock.fileno()
+
     async def send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
         """Send one packet, waiting while the peer does not read.
 

@@ -75,6 +75,19 @@ def put_in_place(fd: int, target: int) -> None:
     os.close(fd)
 
 
+def blind(fds: Iterable[int]) -> None:
+    """Let them mean /dev/null in this process, as far as they are open.
+
+    Not closed: their numbers would come to mean something else, which whoever closes them later would close.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.fstat(fd)
+            os.dup2(null, fd, inheritable=False)
+    os.close(null)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write it all, waiting as long as it takes.
 

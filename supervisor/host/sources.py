@@ -110,7 +110,7 @@ class Adoptions:
             return ()
         finally:
             self._refill()
-        if not received.packet:
+        if not received.packet and not received.fds:
             raise EndOfSource
         return self._understand(received)
 
@@ -131,15 +131,17 @@ class Adoptions:
             raise
         # The kernel keeps the order and drops from the end: the first descriptions are those of what came.
         arrivals = []
-        for info in infos:
+        self.lost += abs(len(infos) - len(fds))
+        for info, fd in zip(infos, fds, strict=False):
             try:
-                connection = socket.socket(fileno=fds.pop(0))
-            except (IndexError, OSError):
+                connection = socket.socket(fileno=fd)
+            except OSError:  # no socket
+                descriptors.close([fd])
                 self.lost += 1
             else:
                 connection.setblocking(False)
                 arrivals.append(Arrival(connection, info.listener, connection.family == socket.AF_UNIX, info))
-        descriptors.close(fds)
+        descriptors.close(fds[len(infos) :])
         return arrivals
 
     def close(self) -> None:

@@ -6,7 +6,17 @@ from typing import Final
 
 import msgspec
 
-from supervisor.core.model import Fleet, Generation, Rollout, RolloutState, Worker, WorkerState
+from supervisor.core.model import (
+    Failure,
+    Fleet,
+    Generation,
+    Rollout,
+    RolloutState,
+    Scaling,
+    ScalingState,
+    Worker,
+    WorkerState,
+)
 from supervisor.wire.handoff import ListenerInfo
 
 PROBLEM: Final = "application/problem+json"
@@ -108,6 +118,25 @@ class RolloutView(msgspec.Struct, frozen=True):
     """Seconds; the longest that a connection was between two workers, as far as the new generation has seen."""
 
 
+class ScalingView(msgspec.Struct, frozen=True):
+    """A request for more or fewer workers. ``outcome`` is null until it has one: ``succeeded`` or ``aborted``."""
+
+    id: int
+    state: str
+    outcome: str | None
+    workers_wanted: int
+    workers_before: int
+    """As many were wanted before."""
+    workers_serving: int
+    """Of the generation that serves."""
+    workers_leaving: int
+    """Of that generation, those that finish what they hold."""
+    total: float
+    """From the request until its outcome, or until now."""
+    reason: str
+    failure: FailureView | None
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole service."""
 
@@ -130,6 +159,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     detail: str
     rollout: RolloutView | None = None
+    scaling: ScalingView | None = None
 
 
 def status(
@@ -198,14 +228,30 @@ def rollout(fleet: Fleet, shown: Rollout, now: float) -> RolloutView:
         cut_over_took=cut - ready if cut is not None and ready is not None else None,
         total=(settled if settled is not None else now) - shown.asked,
         reason=shown.reason,
-        failure=FailureView(**{name: getattr(shown.failure, name) for name in FailureView.__struct_fields__})
-        if shown.failure is not None
-        else None,
+        failure=_failure(shown.failure),
         drains=drains,
         drain_left=left,
         moved=crossed.given,
         closed=crossed.closed,
         longest_pause=fleet.crossed_of(shown.generation or 0).longest,
+    )
+
+
+def scaling(fleet: Fleet, shown: Scaling, now: float) -> ScalingView:
+    """Show one request for more or fewer workers."""
+    workers = list(fleet.of(fleet.serving.id)) if fleet.serving is not None else []
+    aborted = "aborted" if shown.state is ScalingState.ABORTED else "succeeded"
+    return ScalingView(
+        id=shown.id,
+        state=shown.state,
+        outcome=None if shown.state is ScalingState.UNDER_WAY else aborted,
+        workers_wanted=shown.size,
+        workers_before=shown.previous,
+        workers_serving=sum(worker.state is WorkerState.SERVING for worker in workers),
+        workers_leaving=sum(worker.state.retiring for worker in workers),
+        total=(shown.ended if shown.ended is not None else now) - shown.asked,
+        reason=shown.reason,
+        failure=_failure(shown.failure),
     )
 
 
@@ -216,6 +262,12 @@ def _outcome(state: RolloutState) -> str | None:
     if state.pending:
         return None
     return "aborted" if state is RolloutState.ABORTED else "succeeded"
+
+
+def _failure(failure: Failure | None) -> FailureView | None:
+    if failure is None:
+        return None
+    return FailureView(**{name: getattr(failure, name) for name in FailureView.__struct_fields__})
 
 
 def _generation(fleet: Fleet, generation: Generation, now: float) -> GenerationView:

@@ -103,6 +103,10 @@ class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fiel
     """Seconds left until READY is due."""
     health_path: str = ""
     health_host: str = "localhost"
+    max_age: float | None = None
+    """Seconds after which the worker is to say that it is worn."""
+    max_rss: int | None = None
+    """Bytes in memory from which on it is."""
 
 
 class Refusal(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):

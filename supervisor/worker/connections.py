@@ -41,9 +41,14 @@ BACKGROUND: Final = "background"
 """What a request's task is called whose answer is out."""
 
 
-def count(site: Site) -> dict[str, int]:
+async def count(site: Site) -> dict[str, int]:
     """Open connections by class; requests whose answer is out and whose task still runs count as ``background``."""
-    classes = Counter(str(kind) for kind in (classify(c) for c in site.state.connections) if kind is not None)
+    classes: Counter[str] = Counter()
+    for place, connection in enumerate(list(site.state.connections)):
+        if (kind := classify(connection)) is not None:
+            classes[kind] += 1
+        if place % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
     # A task that has ended leaves the set a turn of the loop later.
     running = sum(not task.done() for task in site.state.tasks)
     background = running - sum(classes[kind] for kind in _WITH_TASK)
@@ -119,10 +124,9 @@ class Drain:
 
         ``queue_ended`` says whether the adoption queue has come to its end; ``changed`` is set when that happens, too.
         """
-        self._site.on_arrival = self._follow
+        self._site.on_arrival = self.look
+        self._site.connections.watch(self._changed.set)
         try:
-            for connection in self._site.state.connections:
-                borrowed.follow(connection, self.look)
             await self._look_at_all()
             while not self._over(queue_ended):
                 await self._until_changed(self._timeout - self._age())
@@ -130,7 +134,7 @@ class Drain:
                     self._new_rules = False
                     await self._look_at_all()
             if self._giver is not None:
-                await self._giver.stop()
+                self._giver.stop()
             await self._cut()
         finally:
             for timer in self._timers.values():
@@ -141,10 +145,6 @@ class Drain:
             return True
         state = self._site.state
         return not (state.connections or state.tasks) and (not self._final or queue_ended())
-
-    def _follow(self, connection: Any) -> None:
-        borrowed.follow(connection, self.look)
-        self.look(connection)
 
     async def _until_changed(self, seconds: float) -> None:
         """Wait for the end of a connection, or of a request's task once there are only those, or a change of rules."""
@@ -158,8 +158,7 @@ class Drain:
 
     async def _look_at_all(self) -> None:
         if self._final and self._giver is not None:
-            await self._giver.stop()
-            self._giver = None
+            self._giver.stop()
         connections = list(self._site.state.connections)
         for place, connection in enumerate(connections):
             self._places.setdefault(connection, place / len(connections))
@@ -177,7 +176,12 @@ class Drain:
         self._looks.discard(connection)
         if (timer := self._timers.pop(connection, None)) is not None:
             timer.cancel()
-        if connection not in self._site.state.connections or connection in self._ended:
+        if connection not in self._site.state.connections:
+            heir = borrowed.heir(connection)
+            if heir in self._site.state.connections and heir not in self._seen:
+                self.look(heir)  # it has become a WebSocket
+            return
+        if connection in self._ended:
             return
         found = borrowed.standing(connection)
         kind = class_of(found) if found is not None else classify(connection)
@@ -194,6 +198,7 @@ class Drain:
                 return
             if found.unsent and not found.answering:
                 borrowed.hear_when_sent(connection)
+        borrowed.follow(connection, self.look)
         self._end_in_time(connection, kind, since, age)
 
     def _end_in_time(self, connection: Any, kind: ConnectionClass, since: float, age: float) -> None:
@@ -222,7 +227,7 @@ class Drain:
     async def _cut(self) -> None:
         """The drain's own time is over: end what is left, and say what that was."""
         state = self._site.state
-        left = count(self._site)
+        left = await count(self._site)
         if left:
             logger.warning(
                 "drain ended %s after %.1f s", ", ".join(f"{n} {kind}" for kind, n in left.items()), self._age()

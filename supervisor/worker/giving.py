@@ -1,4 +1,10 @@
-"""Giving connections away: from a worker that drains into the adoption queue."""
+"""Giving connections away: from a worker that drains into the adoption queue.
+
+1. A connection is served here until the moment in which it is sent: what waits for room in the queue waits for nothing.
+2. Packets are sent only while the kernel calls the queue writable, which is while it is at most a quarter full
+   (unix(7)'s sockets): a connection spends little time between two workers, however many cross.
+3. It is closed here only once it is in the queue. Whatever goes wrong before, it stays.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +24,11 @@ from supervisor.wire.adoption import PACKET_ENOUGH, ConnectionInfo, encode
 logger = logging.getLogger("uvicorn.error")
 
 AGAIN: Final = 0.02
-"""Seconds until a full queue is tried again: its becoming writable does not tell of every reason for being full."""
+"""Seconds until it is tried again when the kernel has too many descriptors of this user in flight: no event tells."""
 
 
 class Giver:
-    """Puts connections into the queue, some a packet, waiting while it is full. Owns its copy of the writing end."""
+    """Puts connections into the queue, some a packet. Owns its copy of the writing end."""
 
     def __init__(self, writer: socket.socket, packet: int, stayed: Callable[[Any], None]) -> None:
         """Give at most ``packet`` connections at a time; ``stayed`` is told of each that cannot move after all."""
@@ -31,69 +37,82 @@ class Giver:
         self._stayed = stayed
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Any, None] = {}
-        self._offered = asyncio.Event()
-        self._task = self._loop.create_task(self._run())
+        self._turn: asyncio.Handle | None = None
+        """What will give next, unless that is the queue's becoming writable."""
+        self._listening = False
         self.given = 0
         self.works = True
         """Whether the queue takes connections, now or later; not once nobody can read from it any more."""
 
     def offer(self, connection: Any) -> None:
-        """Give it away as soon as the queue takes it; until then nothing is read from it."""
-        borrowed.hold(connection)
-        self._waiting[connection] = None
-        self._offered.set()
+        """Give it away as soon as the queue has room, if it may still move then.
 
-    async def stop(self) -> None:
-        """Give no more: what still waits is read again. Says so to the readers by closing the writing end."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        At the loop's next turn, before anything more is read: else a client that asks without a pause would never move.
+        """
+        self._waiting[connection] = None
+        if self._turn is None and not self._listening:
+            self._turn = self._loop.call_soon(self._give_while_writable)
+
+    def stop(self) -> None:
+        """Give no more; what waited stays. Closing the writing end says so to whoever reads. Idempotent."""
+        if self._writer.fileno() < 0:
+            return
+        self._rest()
         self._writer.close()
         self._keep_all()
 
-    def _keep_all(self) -> None:
-        self.works = False
-        waiting, self._waiting = self._waiting, {}
-        for connection in waiting:
-            self._keep(connection)
+    def _rest(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._listening:
+            self._listening = False
+            self._loop.remove_writer(self._writer.fileno())
 
-    def _keep(self, connection: Any) -> None:
-        borrowed.release(connection)
-        self._stayed(connection)
+    def _give_while_writable(self) -> None:
+        self._turn = None
+        while self._waiting and adoption.is_writable(self._writer):
+            if not self._give_some():
+                return
+        if self._waiting:
+            self._listening = True
+            self._loop.add_writer(self._writer.fileno(), self._writable)
 
-    async def _run(self) -> None:
-        while True:
-            await self._offered.wait()
-            self._offered.clear()
-            while self._waiting:
-                try:
-                    self._give()
-                except BlockingIOError:
-                    await self._until_writable()
-                except OSError as error:
-                    if error.errno != errno.ETOOMANYREFS:
-                        logger.error("connections stay here: adoption queue: %s", error)  # noqa: TRY400 - no bug
-                        self._keep_all()
-                        return
-                    await asyncio.sleep(AGAIN)  # this user's descriptors in flight: no event tells when they are fewer
-                else:
-                    # A turn for everybody else, so that giving many away stops no request.
-                    await asyncio.sleep(0)
+    def _writable(self) -> None:
+        """Send one packet; the loop's other work comes before the next."""
+        if self._give_some() and not self._waiting:
+            self._rest()
+
+    def _give_some(self) -> bool:
+        """Send one packet; False when there is no more to be done for now."""
+        try:
+            self._give()
+        except BlockingIOError:
+            return True  # another worker was faster; the queue says when there is room again
+        except OSError as error:
+            self._rest()
+            if error.errno == errno.ETOOMANYREFS:
+                self._turn = self._loop.call_later(AGAIN, self._give_while_writable)
+                return False
+            logger.error("connections stay here: adoption queue: %s", error)  # noqa: TRY400 - no bug
+            self._keep_all()
+            return False
+        return True
 
     def _give(self) -> None:
         """Send one packet.
 
         Raises:
-            BlockingIOError: the queue is full. All stays as it was.
             OSError: as ``host.adoption.send``. All stays as it was.
         """
         packet: dict[Any, ConnectionInfo] = {}
         now, read = time.monotonic(), 0
         for connection in tuple(self._waiting):
-            # What was offered may have come to its end meanwhile, such as by its keep-alive timer.
+            # It was served meanwhile: it may have come to its end, or have a request under way.
             found = borrowed.standing(connection)
             if found is None or not may_move(found):
                 del self._waiting[connection]
-                self._keep(connection)
+                self._stayed(connection)
                 continue
             head = found.head or b""
             packet[connection] = borrowed.describe(connection, head, now)
@@ -108,16 +127,8 @@ class Giver:
             del self._waiting[connection]
             borrowed.let_go(connection)
 
-    async def _until_writable(self) -> None:
-        writable = self._loop.create_future()
-        self._loop.add_writer(self._writer.fileno(), _wake, writable)
-        try:
-            await asyncio.wait([writable], timeout=AGAIN)
-        finally:
-            self._loop.remove_writer(self._writer.fileno())
-            writable.cancel()
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def _keep_all(self) -> None:
+        self.works = False
+        waiting, self._waiting = self._waiting, {}
+        for connection in waiting:
+            self._stayed(connection)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import os
 import random
 import signal
 import sys
@@ -13,15 +14,18 @@ import time
 
 from uvicorn.config import Config
 
+from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site
 from supervisor.asgi.tracebacks import show_error
 from supervisor.core.crossing import PACKET_FOR_ONE
 from supervisor.errors import PeerError
+from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
-from supervisor.worker import connections, probe
+from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
+from supervisor.worker.lull import Lull
 from supervisor.worker.session import Session
 from supervisor.worker.state import Stillup
 
@@ -33,8 +37,8 @@ SOON = 0.1
 """Seconds after which news of the crossing is reported, together with what came meanwhile."""
 TERM_PATIENCE = 10.0
 """Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
-QUEUE_PATIENCE = 2.0
-"""Seconds that a worker without a supervisor reads the adoption queue on."""
+QUEUE_PATIENCE = 5.0
+"""Seconds of a final drain in which the adoption queue is read on for its end."""
 ROOM_PATIENCE = 1.0
 """Seconds that a worker at its --limit-concurrency leaves connections in the queue to others."""
 PROBE_MARGIN = 0.5
@@ -49,26 +53,32 @@ class Server:
     def __init__(self, session: Session, config: Config) -> None:
         self._session = session
         self._changed = asyncio.Event()
-        self._site = Site(config, changed=self._changed.set)
+        self._site = Site(config)
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
         self._adoptions = Adoptions(session.queue.reader, PACKET_FOR_ONE)
-        self._adopter = Acceptor(
-            self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set
-        )
+        self._adopter = Acceptor(self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
         self._adopted = 0
+        self._lull = Lull()
         self._longest = 0.0
         self._full_since: float | None = None
         self._drain: connections.Drain | None = None
         self._giver: Giver | None = None
         self._packet = 1
-        self._cut_off: float | None = None
-        """When the supervisor was lost."""
-        self._reporting: asyncio.TimerHandle | None = None
+        self._final_since: float | None = None
+        self._news = asyncio.Event()
+        """Set when there is something to report before the next beat."""
         self._asked_to_leave = ""
         self._leaving = asyncio.Event()
-        self._worn_at = _request_limit(config)
+        self._began = time.monotonic()
+        self._wear = wear.draw(
+            random.SystemRandom(),
+            requests=config.limit_max_requests,
+            requests_jitter=config.limit_max_requests_jitter,
+            age=session.welcome.max_age,
+            rss=session.welcome.max_rss,
+        )
         self._terminations = 0
         self._started = False
         """Whether the app has started, and so is owed a shutdown."""
@@ -76,6 +86,8 @@ class Server:
     async def run(self) -> int:
         """Live; the exit code."""
         loop = asyncio.get_running_loop()
+        # Close-on-exec is not close-on-fork: a child that an app forks would keep open what was moved or closed here.
+        os.register_at_fork(after_in_child=self._let_go_in_child)
         self._booting = booting = loop.create_task(self._boot())
         conversation = loop.create_task(self._converse())
         beat = None
@@ -97,6 +109,10 @@ class Server:
                 beat.cancel()
             self._session.close()
         return 0
+
+    def _let_go_in_child(self) -> None:
+        fds = [borrowed.descriptor(connection) for connection in self._site.state.connections]
+        descriptors.blind([*self._session.descriptors(), *fds])
 
     # Boot
 
@@ -174,8 +190,6 @@ class Server:
             return
         if self._drain is None:
             logger.warning("without a supervisor: finishing what is here, then leaving")
-        self._cut_off = asyncio.get_running_loop().time()
-        asyncio.get_running_loop().call_later(QUEUE_PATIENCE, self._changed.set)
         self._begin_drain(self._session.welcome.drain_timeout, final=True)
 
     async def _accept(self) -> None:
@@ -201,9 +215,10 @@ class Server:
 
     def _adopt(self, arrival: Arrival) -> asyncio.Protocol:
         self._adopted += 1
+        self._lull.one_more()
         if arrival.info is not None:
             self._longest = max(self._longest, time.monotonic() - arrival.info.given)
-        self._report_soon()
+        self._news.set()
         return self._protocol(arrival)
 
     async def _tell(self, message: FromWorker) -> None:
@@ -212,29 +227,22 @@ class Server:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT)
+            try:
+                async with asyncio.timeout(BEAT):
+                    await self._news.wait()
+                await asyncio.sleep(SOON)  # together with what comes meanwhile
+            except TimeoutError:
+                pass  # no news
+            self._news.clear()
             self._site.refresh_headers()
-            requests = self._site.state.total_requests
-            worn = self._asked_to_leave
-            if self._worn_at is not None and requests >= self._worn_at:
-                worn = f"{requests} requests (--limit-max-requests)"
-            await self._tell(self._report(worn))
+            await self._tell(await self._report())
 
-    def _report_soon(self, seconds: float = SOON) -> None:
-        """Report before the next beat."""
-        if self._reporting is None:
-            self._reporting = asyncio.get_running_loop().call_later(seconds, self._report_now)
-
-    def _report_now(self) -> None:
-        self._reporting = None
-        self._session.say_now(self._report(self._asked_to_leave))
-
-    def _report(self, worn: str = "") -> Report:
+    async def _report(self) -> Report:
         drain, giver = self._drain, self._giver
         return Report(
-            connections.count(self._site),
+            await connections.count(self._site),
             self._site.state.total_requests,
-            worn,
+            self._worn(),
             oldest=drain.oldest() if drain is not None else {},
             given=giver.given if giver is not None else 0,
             adopted=self._adopted,
@@ -242,6 +250,14 @@ class Server:
             closed=drain.closed if drain is not None else 0,
             longest=self._longest,
         )
+
+    def _worn(self) -> str:
+        requests = self._site.state.total_requests
+        rss = 0
+        with contextlib.suppress(OSError):  # out of descriptors, perhaps; the next beat looks again
+            rss = memory.resident()
+        age = time.monotonic() - self._began
+        return self._wear.why(requests=requests, age=age, rss=rss) or self._asked_to_leave
 
     # Leaving
 
@@ -257,7 +273,7 @@ class Server:
             self._booting.cancel()
         elif self._drain is None and self._terminations == 1:
             self._asked_to_leave = "SIGTERM"
-            self._report_soon(0)
+            self._news.set()
             asyncio.get_running_loop().call_later(TERM_PATIENCE, self._begin_drain, self._session.welcome.drain_timeout)
         elif self._drain is None:
             self._begin_drain(self._session.welcome.drain_timeout)
@@ -274,8 +290,12 @@ class Server:
             self._drain.become_final(timeout)
         if final or not self._site.can_move:
             self._site.announce_close()
-        if final and self._giver is None:
-            self._session.queue.writer.close()
+        if final and self._final_since is None:
+            loop = asyncio.get_running_loop()
+            self._final_since = loop.time()
+            loop.call_later(QUEUE_PATIENCE, self._changed.set)
+            if self._giver is None:
+                self._session.queue.writer.close()
 
     async def _leave(self) -> None:
         """Reader off first, accepts under way to their end, and only then the connections are asked: none is missed."""
@@ -289,17 +309,19 @@ class Server:
         if not drain.final and self._site.can_move:
             self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
             drain.give_to(self._giver)
-        self._report_soon()
+        self._news.set()
         await drain.run(self._queue_ended)
         await self._adopter.stop()
-        await self._tell(self._report())
+        await self._tell(await self._report())
         await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
 
     def _queue_ended(self) -> bool:
         if self._adopter.at_end:
             return True
-        # Who was cut off does not hear whether the supervisor and the other workers still live and keep it open.
-        return self._cut_off is not None and asyncio.get_running_loop().time() >= self._cut_off + QUEUE_PATIENCE
+        # A worker that is stopped or was cut off from its supervisor may keep it open, and so may a child of its app's.
+        return self._final_since is not None and (
+            asyncio.get_running_loop().time() >= self._final_since + QUEUE_PATIENCE
+        )
 
     async def _shut_down(self, patience: float) -> None:
         """Let the app end what its startup began."""
@@ -322,9 +344,3 @@ def _flush() -> None:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.flush()  # type: ignore[union-attr]
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _request_limit(config: Config) -> int | None:
-    if config.limit_max_requests is None:
-        return None
-    return config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)  # noqa: S311 - spreads load

@@ -64,6 +64,11 @@ class Session:
         descriptors.put_in_place(self.stdout, 1)
         descriptors.put_in_place(self.stderr, 2)
 
+    def descriptors(self) -> list[int]:
+        """What no child of the app's may hold open; -1 for what is closed already."""
+        sockets = [listener for _, listener in self.listeners] + [self.queue.reader, self.queue.writer]
+        return [self.channel.fileno(), *(sock.fileno() for sock in sockets)]
+
     def close(self) -> None:
         self.channel.close()
         for _, listener in self.listeners:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from supervisor.asgi import acceptor
+from supervisor.host.sources import Backlog
 from tests.asgi.running import LOOPS, run, until
 
 PAUSE = 0.2
@@ -46,7 +47,7 @@ async def serve(errors: Errors) -> None:
     loop = asyncio.get_running_loop()
     taken: list[float] = []
     with exhausted(3) as (listener, clients, spare):
-        serving = acceptor.Acceptor(listener, lambda _: taken.append(loop.time()))
+        serving = acceptor.Acceptor(Backlog("web", listener), lambda _: taken.append(loop.time()))
         serving.start()
         await until(lambda: errors.messages)
         failed = loop.time()
@@ -64,7 +65,7 @@ async def stop(errors: Errors) -> None:
     """Stop with a client in the backlog for whom there is no descriptor, and see that nothing goes on after it."""
     loop = asyncio.get_running_loop()
     with exhausted(1) as (listener, _, _):
-        serving = acceptor.Acceptor(listener, lambda _: None)
+        serving = acceptor.Acceptor(Backlog("web", listener), lambda _: None)
         await serving.stop(empty=True)
         assert listener.fileno() == -1
         later = asyncio.Event()

@@ -7,16 +7,19 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site, classify, make_config
 from supervisor.core.drain import ConnectionClass
+from supervisor.host.sources import Backlog
 from tests.asgi.running import until
 
 HEAD_END = b"\r\n\r\n"
+LISTENER = "web"
 
 
 class App:
@@ -241,7 +244,6 @@ class Served:
 async def serving(
     app: App | None = None,
     *,
-    changed: Callable[[], None] = lambda: None,
     unix: bool = False,
     app_state: dict[str, Any] | None = None,
     **options: Any,
@@ -254,11 +256,11 @@ async def serving(
     listener.bind("" if unix else ("127.0.0.1", 0))
     listener.listen(64)
     address = listener.getsockname()
-    site = Site(make_config(app, {"log_config": None, "lifespan": "off", **options}), changed=changed)
+    site = Site(make_config(app, {"log_config": None, "lifespan": "off", **options}))
     site.load()
     await site.lifespan.startup()
     state = site.lifespan.state if app_state is None else app_state
-    acceptor = Acceptor(listener, lambda _: site.protocol(state, unix=unix), tls=site.config.ssl)
+    acceptor = Acceptor(Backlog(LISTENER, listener), partial(site.protocol, state), tls=site.config.ssl)
     acceptor.start()
     served = Served(app, site, acceptor, address, family)
     try:

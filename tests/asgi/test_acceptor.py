@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 
 from supervisor.asgi import acceptor as module
-from supervisor.asgi.acceptor import BATCH, Acceptor
+from supervisor.asgi.acceptor import Acceptor
+from supervisor.host.sources import BATCH, Backlog
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
 
@@ -40,7 +41,7 @@ class Side:
     def __init__(self, listener: socket.socket, name: bytes = b"hello") -> None:
         self.made: list[Greeter] = []
         self.copy = listener.dup()
-        self.acceptor = Acceptor(self.copy, lambda _: Greeter(name, self.made))
+        self.acceptor = Acceptor(Backlog("web", self.copy), lambda _: Greeter(name, self.made))
 
     async def end(self) -> None:
         if self.copy.fileno() >= 0:
@@ -103,7 +104,7 @@ async def test_turned_away(listener: socket.socket) -> None:
     """A connection for which there is no protocol is closed, and the next is served."""
     greeter = Greeter(b"hello", [])
     protocols: Iterator[Greeter | None] = iter([None, greeter])
-    acceptor = Acceptor(listener.dup(), lambda _: next(protocols))
+    acceptor = Acceptor(Backlog("web", listener.dup()), lambda _: next(protocols))
     with Clients(listener, 2) as (away, served):
         acceptor.start()
         assert await heard(away) == b""
@@ -151,7 +152,7 @@ async def test_stop_waits_for_accepts_under_way(listener: socket.socket) -> None
 async def test_stop_waits_for_a_handshake(listener: socket.socket, certificate: Certificate) -> None:
     """stop() waits until a TLS handshake that has begun is over, and its connection is then a good one."""
     made: list[Greeter] = []
-    acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", made), tls=certificate.server())
+    acceptor = Acceptor(Backlog("web", listener.dup()), lambda _: Greeter(b"hello", made), tls=certificate.server())
     acceptor.start()
     with Clients(listener, 1) as (client,):
         await until(lambda: acceptor._connecting)
@@ -174,7 +175,7 @@ async def test_stop_gives_a_handshake_up(
 ) -> None:
     """A client that says nothing where a TLS handshake is due holds stop() for HANDSHAKE seconds, and is closed."""
     monkeypatch.setattr(module, "HANDSHAKE", 0.1)
-    acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", []), tls=certificate.server())
+    acceptor = Acceptor(Backlog("web", listener.dup()), lambda _: Greeter(b"hello", []), tls=certificate.server())
     acceptor.start()
     with Clients(listener, 1) as (client,):
         await until(lambda: acceptor._connecting)
@@ -185,7 +186,7 @@ async def test_stop_gives_a_handshake_up(
 async def test_failed_handshake(listener: socket.socket, certificate: Certificate) -> None:
     """A client that speaks no TLS, or leaves during the handshake, ends by itself, and the next one is served."""
     made: list[Greeter] = []
-    acceptor = Acceptor(listener.dup(), lambda _: Greeter(b"hello", made), tls=certificate.server())
+    acceptor = Acceptor(Backlog("web", listener.dup()), lambda _: Greeter(b"hello", made), tls=certificate.server())
     acceptor.start()
     with Clients(listener, 2) as (plain, gone):
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")

@@ -22,6 +22,7 @@ from uvicorn.main import main as uvicorn_command
 from supervisor.asgi.borrowed import Site, make_config, watch_filter
 from supervisor.core.drain import ConnectionClass
 from supervisor.daemon import config as daemon_config
+from supervisor.host.sources import Arrival
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
 from tests.asgi.serving import App, Client, serving
@@ -129,23 +130,29 @@ async def test_failed_lifespan() -> None:
 
 
 @pytest.mark.usefixtures("loop_factory")
-async def test_sets_say_when_something_leaves(http: str) -> None:
-    """``connections`` and ``tasks`` hold what is open, and ``changed`` is called when one of either has ended."""
+async def test_connections_say_when_one_leaves(http: str) -> None:
+    """``connections`` and ``tasks`` hold what is open; once ``connections`` are watched, each end of one is told."""
     calls: list[tuple[int, int]] = []
 
-    def changed() -> None:
+    def left() -> None:
         calls.append((len(served.site.state.connections), len(served.site.state.tasks)))
 
-    async with serving(http=http, changed=changed) as served:
+    async with serving(http=http) as served:
         state = served.site.state
+        first = await served.connect()
+        first.close()
+        await until(lambda: not state.connections)
+        served.site.connections.watch(left)
         client = await served.connect()
         await client.ask("/held")
         await served.waits()
         assert (len(state.connections), len(state.tasks), calls) == (1, 1, [])
         served.app.go.set()
-        await until(lambda: (1, 0) in calls)
+        await until(lambda: not state.tasks)
+        assert calls == []
         client.close()
-        await until(lambda: (0, 0) in calls)
+        await until(lambda: calls)
+        assert (calls, len(state.connections)) == ([(0, 0)], 0)
 
 
 @pytest.mark.usefixtures("loop_factory")
@@ -302,7 +309,9 @@ async def test_unix_listener_that_no_proxy_uses() -> None:
         with theirs:
             client = Client(theirs)
             ours.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: site.protocol({}), ours)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: site.protocol({}, Arrival(ours, "web", unix=False)), ours
+            )
             await client.ask("/scope", CHAIN)
             assert json.loads((await client.answer()).body)["client"] is None
 

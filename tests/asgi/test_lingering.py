@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from supervisor.asgi import lingering
-from supervisor.asgi.lingering import Entry, LingeringTransport
+from supervisor.asgi.lingering import LingeringTransport
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
 from tests.asgi.serving import Client
@@ -30,15 +30,17 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Recorder(asyncio.Protocol):
     """A protocol that notes what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lingers: bool = True) -> None:
+        self.lingers = lingers
         self.transport: Any = None
         self.received = b""
         self.lost: list[Exception | None] = []
         self.gone = asyncio.Event()
         self.paused: list[bool] = []
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+    def connection_made(self, transport: Any) -> None:
+        sock = transport.get_extra_info("socket")
+        self.transport = LingeringTransport(transport, sock) if self.lingers else transport
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -55,7 +57,7 @@ class Recorder(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def connection(*, entry: bool = True, window: int = 0) -> AsyncIterator[tuple[Client, Recorder]]:
+async def connection(*, lingers: bool = True, window: int = 0) -> AsyncIterator[tuple[Client, Recorder]]:
     """A TCP connection: its client, and the protocol of its server side. ``window`` limits what the client takes."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as sock:
         if window:
@@ -63,9 +65,9 @@ async def connection(*, entry: bool = True, window: int = 0) -> AsyncIterator[tu
         sock.connect(listener.getsockname())
         accepted, _ = listener.accept()
         accepted.setblocking(False)
-        protocol = Recorder()
+        protocol = Recorder(lingers=lingers)
         loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: Entry(protocol) if entry else protocol, accepted)
+        await loop.connect_accepted_socket(lambda: protocol, accepted)
         try:
             yield Client(sock), protocol
         finally:
@@ -86,24 +88,24 @@ async def received(client: Client) -> tuple[int, str]:
         count += len(data)
 
 
-@pytest.mark.parametrize("entry", [True, False])
-async def test_answer_arrives_while_the_body_is_still_sent(*, entry: bool) -> None:
+@pytest.mark.parametrize("lingers", [True, False])
+async def test_answer_arrives_while_the_body_is_still_sent(*, lingers: bool) -> None:
     """An answer before close() arrives whole though input is unread; the transport's own close() loses it by a reset.
 
     The answer is in the kernel's buffer at close(), where a client that takes little at once has left it.
     """
-    async with connection(entry=entry, window=4096) as (client, server):
+    async with connection(lingers=lingers, window=4096) as (client, server):
         server.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         server.transport.pause_reading()
         await client.send(b"x" * 4096)
         server.transport.write(b"a" * 300_000)
         await until(lambda: not server.transport.get_write_buffer_size())
         server.transport.close()
-        if not entry:
+        if not lingers:
             await server.gone.wait()
         count, end = await received(client)
-        assert end == ("end" if entry else "reset")
-        assert (count == 300_000) == entry
+        assert end == ("end" if lingers else "reset")
+        assert (count == 300_000) == lingers
 
 
 async def test_answer_larger_than_the_kernel_takes() -> None:
@@ -260,7 +262,7 @@ async def test_nothing_is_kept() -> None:
     assert ended() is None
 
 
-async def test_entry_steps_aside() -> None:
+async def test_bytes_do_not_pass_through() -> None:
     """Bytes come from the loop's transport straight to the protocol; only the transport that it sees is ours."""
     async with connection() as (_, server):
         assert isinstance(server.transport, LingeringTransport)
@@ -292,7 +294,7 @@ async def test_tls_closes_in_its_own_way(certificate: Certificate) -> None:
             asyncio.open_connection(*listener.getsockname(), ssl=certificate.client(), server_hostname="localhost")
         )
         accepted, _ = await loop.sock_accept(listener)
-        await loop.connect_accepted_socket(lambda: Entry(protocol), accepted, ssl=certificate.server())
+        await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=certificate.server())
         reader, writer = await dial
         assert not protocol.transport.can_write_eof()
         protocol.transport.write(b"answer")

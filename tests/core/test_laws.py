@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.core.commands import Accept, Announce, BeginDrain, Exit, Kill, SetTimer, Spawn, Terminate
 from supervisor.core.events import (
@@ -34,6 +34,7 @@ from supervisor.core.model import (
     Policy,
     Release,
     RolloutState,
+    ScalingState,
     ServiceState,
     Worker,
     WorkerState,
@@ -66,6 +67,7 @@ class World(RuleBasedStateMachine):
         self.killed: set[int] = set()
         self.timers: list[tuple[float, Timer]] = []
         self.settled: Counter[int] = Counter()
+        self.scaled: Counter[int] = Counter()
         self.exit: int | None = None
         self.has_served = False
 
@@ -94,6 +96,10 @@ class World(RuleBasedStateMachine):
                     rollout = int(str(data["rollout"]))
                     self.settled[rollout] += 1
                     self.check_outcome(rollout)
+                case Announce("scaling.done" | "scaling.aborted", data):
+                    scaling = int(str(data["scaling"]))
+                    self.scaled[scaling] += 1
+                    self.check_scaling(scaling)
                 case Accept(serial):
                     self.check_accept(before.workers[serial])
                 case BeginDrain(serial=serial) | Terminate(serial) | Kill(serial):
@@ -122,6 +128,17 @@ class World(RuleBasedStateMachine):
         assert generation.id == rollout.generation
         serving = [w.slot for w in self.fleet.of(generation.id) if w.state is WorkerState.SERVING]
         assert serving == list(range(1, generation.size + 1)), "law 9: all serve before the old may go"
+
+    def check_scaling(self, number: int) -> None:
+        """A request for more or fewer workers that is done has found as many serving, and no more."""
+        scaling, serving = self.fleet.scaling(number), self.fleet.serving
+        assert scaling is not None
+        if scaling.state is ScalingState.ABORTED:
+            return
+        assert serving is not None
+        slots = [w.slot for w in self.fleet.of(serving.id) if w.state is WorkerState.SERVING]
+        assert slots == list(range(1, scaling.size + 1)), "law 17"
+        assert not any(w.slot > scaling.size for w in self.fleet.of(serving.id) if not w.state.retiring), "law 17"
 
     def check_accept(self, worker: Worker) -> None:
         """A worker is told to accept with all its fellows, or in a generation that serves."""
@@ -159,6 +176,14 @@ class World(RuleBasedStateMachine):
         return [w.serial for w in self.fleet.workers.values() if w.state in states]
 
     # What can happen
+
+    @initialize(served=st.booleans())
+    def begin(self, served: bool) -> None:
+        """Half of all stories begin where most of them happen: while a generation serves."""
+        if served:
+            self.submit(ReloadAsked(RELEASE, "start"))
+            self.all_go_on()
+            assert self.fleet.serving is not None
 
     @rule(seconds=st.floats(0.0, 100.0))
     def time_passes(self, seconds: float) -> None:
@@ -236,6 +261,23 @@ class World(RuleBasedStateMachine):
         ]
         self.submit(data.draw(st.sampled_from(events)))
 
+    @rule(most=st.integers(1, 4))
+    def workers_wear_out(self, most: int) -> None:
+        for serial in self.known(WorkerState.SERVING)[-most:]:
+            self.submit(Reported(serial, {"idle": 1}, 5, worn="old"))
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(how=st.sampled_from([BootFailed(0, "import", "no"), ChannelLost(0, "garbage"), Exited(0, "exited 1")]))
+    def heir_fails(self, how: BootFailed | ChannelLost | Exited) -> None:
+        """Whoever is on its way to a worn worker's slot does not come to serve."""
+        assert self.fleet.serving is not None
+        for worn in self.worn(self.fleet.serving.id):
+            for heir in self.heirs(worn):
+                if isinstance(how, Exited):
+                    self.leave(heir.serial)
+                else:
+                    self.submit(replace(how, serial=heir.serial))
+
     @rule(data=st.data())
     def worker_exits(self, data: st.DataObject) -> None:
         if self.fleet.workers:
@@ -280,10 +322,31 @@ class World(RuleBasedStateMachine):
             assert rollout.state.pending == (self.settled[rollout.id] == 0), "law 8"
 
     @invariant()
+    def every_scaling_has_one_outcome(self) -> None:
+        assert all(count == 1 for count in self.scaled.values()), "law 16"
+        for scaling in self.fleet.scalings:
+            assert (scaling.state is ScalingState.UNDER_WAY) == (self.scaled[scaling.id] == 0), "law 16"
+        assert sum(s.state is ScalingState.UNDER_WAY for s in self.fleet.scalings) <= 1, "law 16"
+
+    @invariant()
     def draining_generations_are_bounded(self) -> None:
         if self.fleet.state in (ServiceState.STARTING, ServiceState.SERVING):
             for state in (GenerationState.DRAINING, GenerationState.STOPPING):
                 assert self.fleet.count(state) <= self.fleet.policy.max_draining, "law 11"
+
+    @invariant()
+    def worn_workers_are_replaced_one_at_a_time(self) -> None:
+        for generation in self.fleet.generations.values():
+            renewed = [w.name for w in self.worn(generation.id) if self.heirs(w)]
+            assert len(renewed) <= 1, "law 14"
+
+    def worn(self, generation: int) -> list[Worker]:
+        return [w for w in self.fleet.of(generation) if w.worn and w.state is WorkerState.SERVING]
+
+    def heirs(self, worn: Worker) -> list[Worker]:
+        """Who is on the way into service in a worn worker's slot."""
+        inside = [w for w in self.fleet.of(worn.generation) if w.slot == worn.slot and w.serial != worn.serial]
+        return [w for w in inside if not w.state.retiring]
 
     @invariant()
     def every_wait_has_a_timer(self) -> None:
@@ -296,12 +359,15 @@ class World(RuleBasedStateMachine):
                 assert Timer(TimerKind.RESPAWN, generation.id, slot) in coming, "law 12"
 
     def teardown(self) -> None:
-        """Laws 6, 7, 8 and 13: deadlines are kept, healthy workers come to serve, and in the end all comes to rest."""
+        """Laws 6, 7, 8, 13, 15, 16, 18: deadlines are kept, the healthy come to serve, in the end all comes to rest."""
         expired = [w.serial for w in self.fleet.workers.values() if w.state is WorkerState.DRAINING]
         for _ in range(6):
             self.time_passes(100.0)
         for serial in expired:
             assert serial in self.killed or serial in self.exited, "law 6"
+        self.worn_workers_are_relieved()
+        if self.fleet.state is ServiceState.SERVING:
+            assert self.fleet.scaling_under_way is None, "law 18: none waits for ever"
         self.everybody_behaves()
         self.submit(StopAsked("teardown"))
         for _ in range(50):
@@ -316,7 +382,23 @@ class World(RuleBasedStateMachine):
         assert self.fleet.state is ServiceState.STOPPED, "law 7"
         assert self.exit is not None
         assert set(self.settled) == set(range(1, self.fleet.last_rollout + 1)), "law 8"
+        assert set(self.scaled) == set(range(1, self.fleet.last_scaling + 1)), "law 16"
         assert all(r.state in (RolloutState.DONE, RolloutState.ABORTED) for r in self.fleet.rollouts), "law 7"
+
+    def worn_workers_are_relieved(self) -> None:
+        """Law 15: whatever was before, a worn worker serves until its heir does, and in the end each has had one."""
+        for _ in range(12):
+            for serial in self.known(WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
+                self.leave(serial)
+            before = self.known(WorkerState.SERVING)
+            self.all_go_on()
+            slots = {w.name for w in self.fleet.workers.values() if w.state is WorkerState.SERVING}
+            left = [self.fleet.workers[n] for n in before if self.fleet.workers[n].state is WorkerState.DRAINING]
+            serving = self.fleet.serving
+            assert all(w.name in slots for w in left if serving and w.generation == serving.id), "law 15"
+            self.time_passes(31.0)  # the longest back-off
+        if self.fleet.serving is not None:
+            assert self.worn(self.fleet.serving.id) == [], "law 15"
 
     def everybody_behaves(self) -> None:
         """Law 13: whatever was before, a reload whose workers boot and whose predecessors leave comes to its end."""

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import pytest
 
-from supervisor.core.lifecycle import GENERATION, ROLLOUT, SERVICE, WORKER, Step, after
-from supervisor.core.model import GenerationState, RolloutState, ServiceState, WorkerState
+from supervisor.core.lifecycle import GENERATION, ROLLOUT, SCALING, SERVICE, WORKER, Step, after
+from supervisor.core.model import GenerationState, RolloutState, ScalingState, ServiceState, WorkerState
 from supervisor.errors import Refused
 
-S = TypeVar("S", WorkerState, GenerationState, RolloutState, ServiceState)
+S = TypeVar("S", WorkerState, GenerationState, RolloutState, ScalingState, ServiceState)
 
 
 def ways(table: Mapping[S, Mapping[Step, S]], states: Iterable[S]) -> set[str]:
@@ -39,6 +39,7 @@ def test_every_state_has_an_entry() -> None:
     assert set(WORKER) == set(WorkerState)
     assert set(GENERATION) == set(GenerationState)
     assert set(ROLLOUT) == set(RolloutState)
+    assert set(SCALING) == set(ScalingState)
     assert set(SERVICE) == set(ServiceState)
 
 
@@ -47,6 +48,7 @@ def test_the_ends_are_ends() -> None:
     assert ends(WORKER) == {WorkerState.EXITED}
     assert ends(GENERATION) == {GenerationState.GONE}
     assert ends(ROLLOUT) == {RolloutState.DONE, RolloutState.ABORTED}
+    assert ends(SCALING) == {ScalingState.DONE, ScalingState.ABORTED}
     assert ends(SERVICE) == {ServiceState.STOPPED}
 
 
@@ -136,3 +138,8 @@ def test_what_retires_and_what_is_pending() -> None:
         RolloutState.BOOTING,
         RolloutState.CUTTING_OVER,
     }
+
+
+def test_the_ways_of_a_scaling() -> None:
+    """A request for more or fewer workers is done or aborted, once."""
+    assert ways(SCALING, ScalingState) == {"under-way -end-> done", "under-way -abort-> aborted"}

@@ -13,6 +13,8 @@ from supervisor.core.model import (
     Release,
     Rollout,
     RolloutState,
+    Scaling,
+    ScalingState,
     Worker,
     WorkerState,
 )
@@ -31,6 +33,10 @@ def generation(number: int, state: GenerationState) -> Generation:
 
 def rollout(number: int, state: RolloutState) -> Rollout:
     return Rollout(number, state, RELEASE, "test", asked=0.0)
+
+
+def scaling(number: int, state: ScalingState) -> Scaling:
+    return Scaling(number, state, generation=1, size=2, previous=1, asked=0.0, last_worker=1)
 
 
 def test_a_change_makes_another_fleet() -> None:
@@ -91,6 +97,19 @@ def test_history_forgets_the_oldest_ended_rollouts(states: list[RolloutState]) -
     wanted = [number for number, state in enumerate(states, 1) if state not in ENDED or number in kept]
     assert [known.id for known in fleet.rollouts] == wanted
     assert [fleet.rollout(number) is not None for number in ended] == [number in kept for number in ended]
+
+
+def test_history_forgets_the_oldest_scalings() -> None:
+    """Requests for more or fewer workers are kept as long as rollouts, and beside them."""
+    fleet = Fleet().with_rollout(rollout(1, RolloutState.DONE))
+    for number in range(1, HISTORY + 2):
+        fleet = fleet.with_scaling(scaling(number, ScalingState.UNDER_WAY))
+        assert fleet.scaling_under_way == scaling(number, ScalingState.UNDER_WAY)
+        fleet = fleet.with_scaling(scaling(number, ScalingState.DONE))
+    assert fleet.scaling_under_way is None
+    assert (fleet.scaling(1), fleet.scaling(2)) == (None, scaling(2, ScalingState.DONE))
+    assert len(fleet.scalings) == HISTORY
+    assert fleet.rollout(1) is not None
 
 
 def test_a_known_rollout_is_replaced_in_its_place() -> None:

@@ -1,22 +1,18 @@
-"""What operators ask for, told as stories: one reload after another, more and fewer workers, the end."""
+"""What operators ask for, told as stories: one reload after another, the end."""
 
 from __future__ import annotations
 
 import pytest
 
 from supervisor.core.commands import (
-    Accept,
     BeginDrain,
     CloseListeners,
     Exit,
     Hurry,
     Kill,
-    Spawn,
     Terminate,
 )
 from supervisor.core.events import (
-    ScaleAsked,
-    SpawnFailed,
     StopAsked,
     Timer,
     TimerKind,
@@ -53,7 +49,10 @@ def test_who_was_told_to_accept_drains_when_superseded() -> None:
     story.ready(3, 4)
     story.serve(3)
     story.reload(OLD)
-    assert story.orders[:2] == [BeginDrain(3, 30.0, final=False), BeginDrain(4, 30.0, final=False)]
+    assert story.orders[:2] == [
+        BeginDrain(3, 30.0, final=False, packet=16),
+        BeginDrain(4, 30.0, final=False, packet=16),
+    ]
     story.serve(4)
     assert (story.orders, story.news) == ([], {})
     assert story.generations()[2] is GenerationState.DRAINING
@@ -110,93 +109,6 @@ def test_a_reload_below_the_limit_hurries_nobody() -> None:
     assert story.orders == [spawn(3, 3, 1)]
 
 
-# More and fewer workers
-
-
-def test_more_workers_are_started_at_once() -> None:
-    """Scaled up, the generation that serves gets its new slots filled, and the next generation has as many."""
-    story = serving(size=1)
-    story.tell(ScaleAsked(3))
-    assert story.orders == [spawn(2, 1, 2), spawn(3, 1, 3)]
-    assert story.news == {"service.scaled": {"generation": 1, "workers": 3}}
-    story.ready(2)
-    assert story.orders == [Accept(2)]
-    story.serve(2)
-    assert story.news == {"worker.serving": {"worker": "1.2", "pid": 102}}
-    story.reload()
-    assert [order.slot for order in story.orders if isinstance(order, Spawn)] == [1, 2, 3]
-
-
-def test_fewer_workers_drain_from_the_last_slot() -> None:
-    """Scaled down, the workers beyond the wanted number drain or, if they serve nobody yet, are ended."""
-    story = serving(size=3)
-    story.exit(3)
-    assert story.orders == [spawn(4, 1, 3)]
-    story.tell(ScaleAsked(1))
-    assert story.orders == [BeginDrain(2, 30.0, final=False), Terminate(4)]
-    story.exit(2, 4)
-    assert (story.orders, story.news) == ([], {})
-    assert set(story.fleet.workers) == {1}
-
-
-def test_a_slot_that_waits_is_dropped_with_its_number() -> None:
-    """Scaled down, a slot that waits for its next start is forgotten; scaled up again, it is filled at once."""
-    story = serving(size=2)
-    story.exit(2)
-    story.tell(SpawnFailed(3, "no memory"))
-    assert story.fleet.generations[1].vacancies == {2: 2}
-    story.tell(ScaleAsked(1))
-    assert story.fleet.generations[1].vacancies == {}
-    with pytest.raises(Refused, match=r"no vacancy 1\.2"):
-        story.fire(TimerKind.RESPAWN, 1, slot=2)
-    story.tell(ScaleAsked(2))
-    assert story.orders == [spawn(4, 1, 2)]
-
-
-def test_a_slot_that_waits_goes_on_waiting_when_others_are_added() -> None:
-    """Scaled up or down, a slot that stays goes on waiting: only new ones are filled, no back-off is cut short."""
-    story = serving(size=1)
-    story.exit(1)
-    story.tell(SpawnFailed(2, "no memory"))
-    story.tell(ScaleAsked(2))
-    assert story.orders == [spawn(3, 1, 2)]
-    assert story.fleet.generations[1].vacancies == {1: 2}
-    story.tell(ScaleAsked(1))
-    assert story.orders == [Terminate(3)]
-    assert story.fleet.generations[1].vacancies == {1: 2}
-
-
-def test_no_workers_at_all_is_refused() -> None:
-    """To have no workers is to stop, and the refusal says so."""
-    story = serving()
-    with pytest.raises(Refused, match="at least 1 worker; 'stillup stop' ends it") as caught:
-        story.tell(ScaleAsked(0))
-    assert caught.value.code == "usage"
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_a_rollout_is_not_scaled(first: bool) -> None:
-    """While a generation is on its way the number of workers stays as it is."""
-    story = begin() if first else serving()
-    if not first:
-        story.reload()
-    with pytest.raises(Refused, match="only while one generation serves") as caught:
-        story.tell(ScaleAsked(3))
-    assert caught.value.code == "rollout-in-progress"
-    assert story.fleet.size == 2
-
-
-def test_what_does_not_serve_is_not_scaled() -> None:
-    """Without a generation that serves there is nothing to scale, whether none could start or all must leave."""
-    never = begin(size=1, policy=Policy(keep_trying=True))
-    never.tell(SpawnFailed(1, "no memory"))
-    leaving = serving(size=1)
-    leaving.tell(StopAsked("test"))
-    for story in (never, leaving):
-        with pytest.raises(Refused, match="only while one generation serves"):
-            story.tell(ScaleAsked(3))
-
-
 # The end
 
 
@@ -204,7 +116,11 @@ def test_a_stop_drains_for_good() -> None:
     """Asked to stop, the service lets its listeners go, drains with nobody to come after, and ends with 0."""
     story = serving()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [CloseListeners(), BeginDrain(1, 30.0, final=True), BeginDrain(2, 30.0, final=True)]
+    assert story.orders == [
+        CloseListeners(),
+        BeginDrain(1, 30.0, final=True, packet=64),
+        BeginDrain(2, 30.0, final=True, packet=64),
+    ]
     assert story.news == {"service.stopping": {"why": "SIGTERM"}}
     assert story.state() is ServiceState.STOPPING
     story.exit(1)
@@ -271,7 +187,11 @@ def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:
     """A generation that drains for its successor is told to drain for good, and is waited for like the other."""
     story = at_the_limit()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [CloseListeners(), BeginDrain(1, 30.0, final=True), BeginDrain(2, 30.0, final=True)]
+    assert story.orders == [
+        CloseListeners(),
+        BeginDrain(1, 30.0, final=True, packet=64),
+        BeginDrain(2, 30.0, final=True, packet=64),
+    ]
     story.exit(2)
     assert story.orders == []
     story.exit(1)
@@ -283,7 +203,7 @@ def test_a_stop_calls_off_the_rollout_under_way() -> None:
     story = serving(size=1)
     story.reload()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True)]
+    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True, packet=64)]
     rollout = story.rollout(2)
     assert (rollout.state, rollout.reason, rollout.failure) == (RolloutState.ABORTED, "stopping", None)
 
@@ -294,7 +214,9 @@ def test_a_stop_during_the_cut_over_makes_the_drain_final() -> None:
     story.reload()
     story.ready(2)
     story.tell(StopAsked("SIGTERM"))
-    assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(2, 30.0, final=True)
+    assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(
+        2, 30.0, final=True, packet=64
+    )
     assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.DRAINING}
 
 

@@ -15,6 +15,7 @@ from supervisor.core.events import (
     HelloSaid,
     ReloadAsked,
     Reported,
+    ScaleAsked,
     Spawned,
     SpawnFailed,
     StopAsked,
@@ -118,7 +119,7 @@ def test_a_worn_worker_is_replaced_before_it_leaves() -> None:
     story.ready(3)
     assert story.orders == [Accept(3)]
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=16)]
     assert story.workers() == {1: WorkerState.DRAINING, 2: WorkerState.SERVING, 3: WorkerState.SERVING}
     story.tell(Exited(1, "exited 0"))
     assert (story.orders, story.news) == ([], {})
@@ -146,16 +147,166 @@ def test_a_replacement_that_dies_is_replaced_in_its_turn() -> None:
     assert story.orders == [spawn(2, 1, 1), spawn(3, 1, 1)]
     story.ready(3)
     story.serve(3)
-    assert story.orders == [BeginDrain(1, 30.0, final=False)]
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=64)]
 
 
-def test_a_replacement_relieves_nobody_but_its_own_slot() -> None:
-    """Of two worn workers, each leaves for its own replacement."""
+def test_worn_workers_are_replaced_one_at_a_time() -> None:
+    """Of two worn workers the second has its turn when the first one's heir serves; each leaves for its own."""
     story = serving(2)
     story.tell(Reported(1, worn="old"), Reported(2, worn="old"))
+    assert story.orders == [spawn(3, 1, 1)]
+    story.ready(3)
+    assert story.orders == [Accept(3)]
+    story.serve(3)
+    assert story.orders == [BeginDrain(1, 30.0, final=False, packet=16), spawn(4, 1, 2)]
     story.ready(4)
     story.serve(4)
-    assert story.orders == [BeginDrain(2, 30.0, final=False)]
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16)]
+
+
+def test_who_has_been_worn_longest_comes_next() -> None:
+    """Turns go by when each said that it was worn, not by slot."""
+    story = serving(3)
+    for serial in (2, 3, 1):
+        story.now += 1.0
+        story.tell(Reported(serial, worn="old"))
+    story.ready(4)
+    story.serve(4)
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16), spawn(5, 1, 3)]
+
+
+def test_an_heir_that_dies_keeps_its_turn() -> None:
+    """An heir that dies young is tried again, after its back-off and before any other: the death is not forgotten."""
+    story = serving(2)
+    story.tell(Reported(2, worn="old"), Reported(1, worn="old"))
+    story.die(3, age=1.0)
+    assert story.orders == [spawn(4, 1, 2)]
+    story.die(4, age=1.0)
+    assert story.orders == []
+    assert story.news["worker.waits"] == {"worker": "1.2", "deaths": 2, "seconds": 1.5}
+    story.tell(Reported(1, worn="old"))
+    assert story.orders == []
+    story.fire(TimerKind.RESPAWN, 1, slot=2)
+    assert story.orders == [spawn(5, 1, 2)]
+    story.ready(5)
+    story.serve(5)
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=16), spawn(6, 1, 1)]
+
+
+def test_an_heir_that_fails_holds_its_turn_until_its_exit() -> None:
+    """Between the word that an heir cannot serve and its exit, nobody else's replacement begins."""
+    story = serving(2)
+    story.tell(Reported(1, worn="old"), BootFailed(3, "import", "no"), Reported(2, worn="old"))
+    assert story.orders == [spawn(3, 1, 1), Terminate(3)]
+    story.tell(Exited(3, "exited 1"))
+    assert story.orders == [spawn(4, 1, 1)]
+    assert story.workers()[1] is WorkerState.SERVING
+
+
+def test_a_worn_worker_that_dies_is_replaced_at_once() -> None:
+    """Whose turn it is does not matter to a slot in which nobody serves any more."""
+    story = serving(2)
+    story.tell(Reported(1, worn="old"), Reported(2, worn="old"))
+    story.die(2, age=90.0)
+    assert story.orders == [spawn(4, 1, 2)]
+    story.die(1, age=95.0)
+    assert story.orders == [], "its heir is its replacement"
+
+
+def test_a_worn_worker_that_dies_frees_the_turn() -> None:
+    """When the worker whose heir is on its way dies, the next worn one has its turn."""
+    story = serving(2)
+    story.tell(Reported(1, worn="old"), Reported(2, worn="old"))
+    story.die(1, age=90.0)
+    assert story.orders == [spawn(4, 1, 2)]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_slot_that_is_empty_does_not_wait_for_an_heirs_time(lost: bool) -> None:
+    """An heir's back-off ends with the life of the worker it was for; the row of young deaths is remembered."""
+    story = serving(1)
+    story.tell(Reported(1, worn="old"))
+    story.die(2, age=1.0)
+    story.die(3, age=1.0)
+    assert story.fleet.generations[1].vacancies == {1: 2}
+    story.tell(ChannelLost(1, "garbage") if lost else Exited(1, "killed by SIGSEGV"))
+    assert story.orders[-1] == spawn(4, 1, 1)
+    assert story.fleet.generations[1].vacancies == {}
+    story.die(4, age=1.0)
+    assert story.news["worker.waits"]["deaths"] == 3
+    if lost:
+        story.tell(Exited(1, "exited 0"))
+        assert story.orders == [], "one that could be told nothing has died once"
+
+
+def test_another_death_does_not_cut_a_wait_short() -> None:
+    """Who dies in one slot leaves the back-off of another slot's heir as it is."""
+    story = serving(2)
+    story.tell(Reported(1, worn="old"))
+    story.die(3, age=1.0)
+    story.die(4, age=1.0)
+    story.die(2, age=90.0)
+    assert story.orders == [spawn(5, 1, 2)]
+    assert story.fleet.generations[1].vacancies == {1: 2}
+
+
+def test_who_wears_out_young_is_replaced_later_each_time() -> None:
+    """A limit that every worker exceeds from its start costs a new worker now and then, and nobody's service."""
+    story = serving(1)
+    story.tell(Reported(1, worn="rss"))
+    for serial, seconds in ((2, 0.0), (3, 0.0), (4, 1.5), (5, 2.25)):
+        if seconds:
+            assert story.orders == []
+            fast = {"worker": "1.1", "why": "rss", "times": serial - 2, "seconds": seconds}
+            assert story.news["worker.wears-fast"] == fast
+            story.fire(TimerKind.RESPAWN, 1, slot=1)
+        assert [order for order in story.orders if isinstance(order, Spawn)] == [spawn(serial, 1, 1)]
+        story.ready(serial)
+        story.serve(serial)
+        assert story.orders == [BeginDrain(serial - 1, 30.0, final=False, packet=64)]
+        story.now += 1.0
+        story.tell(Reported(serial, worn="rss"))
+    assert story.workers()[5] is WorkerState.SERVING
+
+
+def test_who_is_worn_in_its_time_ends_the_row() -> None:
+    """After a worker that lived its time, the next is replaced at once, and an early death of the heir is the first."""
+    story = serving(1)
+    story.tell(Reported(1, worn="old"))
+    story.ready(2)
+    story.serve(2)
+    story.now += 20.0
+    story.tell(Reported(2, worn="old"))
+    assert story.orders == [spawn(3, 1, 1)]
+    assert story.fleet.workers[3].deaths == 0
+
+
+def test_who_is_worn_before_it_serves_has_its_turn_when_it_does() -> None:
+    """A worker that says so while it boots is not replaced before it has taken over."""
+    story = serving(1)
+    story.tell(ScaleAsked(2))
+    story.ready(2)
+    story.tell(Reported(2, worn="old"))
+    assert (story.orders, list(story.news)) == ([], ["worker.worn"])
+    story.serve(2)
+    assert story.orders == [spawn(3, 1, 2)]
+
+
+def test_who_leaves_anyway_is_not_worn() -> None:
+    """A worker that drains may reach its limits on its way out; nobody needs to hear of it."""
+    story = serving(2)
+    story.tell(ScaleAsked(1))
+    story.tell(Reported(2, worn="old"))
+    assert (story.orders, story.news) == ([], {})
+    assert story.fleet.workers[2].worn == ""
+
+
+def test_fewer_slots_free_the_turn() -> None:
+    """When the slot that is being renewed is given up, the next worn worker has its turn."""
+    story = serving(2)
+    story.tell(Reported(2, worn="old"), Reported(1, worn="old"))
+    story.tell(ScaleAsked(1))
+    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=64), Terminate(3), spawn(4, 1, 1)]
 
 
 def test_a_report_is_kept_as_the_workers_figures() -> None:

@@ -30,7 +30,7 @@ def _write_app(folder: Path) -> None:
     Service(folder).write()
 
 
-@pytest.mark.parametrize("words", [(), ("run",), ("check",), ("status",), ("reload",), ("stop",)])
+@pytest.mark.parametrize("words", [(), ("run",), ("check",), ("status",), ("reload",), ("scale",), ("stop",)])
 def test_help_teaches(words: tuple[str, ...]) -> None:
     """Every command has a help that says what it does."""
     shown = _stillup(*words, "--help")
@@ -39,10 +39,10 @@ def test_help_teaches(words: tuple[str, ...]) -> None:
     assert len(shown.stdout.splitlines()) > 5
 
 
-@pytest.mark.parametrize("command", ["status", "reload", "stop"])
-def test_not_running_is_exit_3(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [("status",), ("reload",), ("scale", "2"), ("stop",)])
+def test_not_running_is_exit_3(tmp_path: Path, command: tuple[str, ...]) -> None:
     """Without a supervisor every command says so in one line and exits 3."""
-    shown = _stillup(command, "--runtime-dir", str(tmp_path / "none"))
+    shown = _stillup(*command, "--runtime-dir", str(tmp_path / "none"))
     assert shown.returncode == 3
     assert shown.stderr == f"stillup: no supervisor runs in {tmp_path}/none\n"
 
@@ -54,6 +54,13 @@ def test_not_running_is_exit_3(tmp_path: Path, command: str) -> None:
         (["--bind", "::1:80"], "an IPv6 address stands in brackets"),
         (["--bind", "127.0.0.1:0", "--port", "1"], "--bind, --port each say where to listen"),
         (["--workers", "0"], "at least 1 worker"),
+        (["--workers", "1001"], "1000 are the most"),
+        (["--max-worker-age", "soon"], "'soon' is not a valid float"),
+        (["--max-worker-age", "0"], "0.0 is not in the range"),
+        (["--max-worker-age", "inf"], "inf is no number of seconds"),
+        (["--boot-timeout", "nan"], "nan is no number of seconds"),
+        (["--max-worker-rss", "512MB"], "'512MB' is no size: write bytes, or a number with K, M or G, such as 512M"),
+        (["--max-worker-rss", "0"], "'0' is no size that memory can have"),
         (["--name", "a b"], "cannot be named 'a b'"),
         (["--health-path", "healthz"], "--health-path begins with /"),
         (["--bind", "a=127.0.0.1:0", "--bind", "a=[::1]:0"], "two binds are named 'a'"),
@@ -115,6 +122,27 @@ def test_settings_come_from_file_environment_and_flags(tmp_path: Path) -> None:
     (tmp_path / "stillup.toml").unlink()
     environment = {"STILLUP_GENERATION": "0", "WEB_CONCURRENCY": "7"}
     assert " 7 worker" in _stillup("check", "main:app", cwd=tmp_path, environment=environment).stdout
+
+
+def test_limits_come_from_file_and_environment(tmp_path: Path) -> None:
+    """The limits of a worker's life are settings like all others: numbers or text in a file, text in a variable."""
+    _write_app(tmp_path)
+    file = tmp_path / "stillup.toml"
+    for text, says in (
+        ('app = "main:app"\nmax-worker-age = 3600\nmax-worker-rss = 536870912\n', ""),
+        ('app = "main:app"\nmax-worker-rss = "512M"\n', ""),
+        ('app = "main:app"\nmax-worker-rss = "lots"\n', "'lots' is no size"),
+        ('app = "main:app"\nmax-worker-rss = true\n', "'True' is no size"),
+    ):
+        file.write_text(text)
+        shown = _stillup("check", cwd=tmp_path, environment={"STILLUP_GENERATION": "0"})
+        assert (shown.returncode, says in shown.stderr) == (2 if says else 0, True), (text, shown)
+    environment = {"STILLUP_GENERATION": "0", "STILLUP_MAX_WORKER_AGE": "3600", "STILLUP_MAX_WORKER_RSS": "1.5G"}
+    file.unlink()
+    shown = _stillup("check", "main:app", cwd=tmp_path, environment=environment)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    shown = _stillup("check", "main:app", cwd=tmp_path, environment={**environment, "STILLUP_MAX_WORKER_AGE": "old"})
+    assert (shown.returncode, "'old' is not a valid float" in shown.stderr) == (2, True)
 
 
 def test_a_wrong_key_in_a_file_is_an_error_with_its_place(tmp_path: Path) -> None:
@@ -179,7 +207,7 @@ def test_a_symlinked_directory_is_followed_at_each_reload(tmp_path: Path) -> Non
         for process in service.family():
             if process.pid == pid:
                 process.kill()
-        eventually(lambda: service.workers() and service.workers()[0].pid != pid, "a respawn")
+        eventually(lambda: any(w.pid != pid for w in service.workers()), "a respawn")
         assert service.get().endswith("41"), "a respawn is of its generation's release"
         assert "releases/41 -> releases/42" in service.reload().stdout
         assert service.get().endswith("42")

@@ -87,6 +87,9 @@ def test_curl_notices_a_failed_reload(service: Service) -> None:
         ("DELETE", "/v1/status", 405, "method-not-allowed"),
         ("GET", "/v1/rollouts/99", 404, "not-found"),
         ("POST", "/v1/reload?wait=soon", 400, "usage"),
+        ("GET", "/v1/scale?workers=1", 405, "method-not-allowed"),
+        ("POST", "/v1/scale", 400, "usage"),
+        ("GET", "/v1/scalings/99", 404, "not-found"),
     ],
 )
 def test_errors_are_problem_documents(service: Service, method: str, path: str, status: int, kind: str) -> None:

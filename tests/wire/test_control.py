@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
     BecameReady,
     BeganServing,
@@ -25,14 +26,17 @@ from supervisor.core.rollout import step
 from supervisor.wire.control import (
     PROBLEM,
     PROBLEM_TYPE,
+    CrossingView,
     FailureView,
     GenerationView,
     ListenerView,
     Problem,
     RolloutView,
+    ScalingView,
     Status,
     WorkerView,
     rollout,
+    scaling,
     status,
 )
 from supervisor.wire.handoff import ListenerInfo
@@ -98,7 +102,7 @@ def show(fleet: Fleet, number: int, now: float) -> RolloutView:
 
 
 def look(fleet: Fleet, now: float) -> Status:
-    return status(fleet, name="shop", version="1.0", pid=42, listeners=LISTENERS, now=now)
+    return status(fleet, name="shop", version="1.0", pid=42, listeners=LISTENERS, waiting=3, capacity=278, now=now)
 
 
 BOOTING = RolloutView(
@@ -236,8 +240,45 @@ def test_a_service_that_serves() -> None:
                 ],
             )
         ],
+        crossing=CrossingView(given=0, adopted=0, waiting=3, lost=0, closed=0, capacity=278, longest=0.0),
         rollout=show(fleet, 1, 10.0),
     )
+
+
+def test_the_crossing_is_that_of_the_dead_and_of_the_living() -> None:
+    """What moved is added up over the workers that are there and those that are gone, and does not fall by a death."""
+    fleet = after(
+        draining(),
+        (14.0, Reported(1, crossed=Crossed(given=5, closed=2))),
+        (14.0, Reported(2, crossed=Crossed(given=3, closed=1))),
+        (14.0, Reported(3, crossed=Crossed(adopted=7, lost=1, longest=0.25))),
+    )
+    shown = CrossingView(given=8, adopted=7, waiting=3, lost=1, closed=3, capacity=278, longest=0.25)
+    assert look(fleet, 15.0).crossing == shown
+    fleet = after(fleet, (16.0, Exited(1, "exited 0")))
+    assert look(fleet, 17.0).crossing == shown
+
+
+def test_a_rollout_shows_what_its_old_generation_gave_away() -> None:
+    """What moved and what was closed is the old generation's, also once that is gone; the pause is the new one's."""
+    fleet = after(
+        draining(),
+        (14.0, Reported(1, crossed=Crossed(given=5, closed=2, longest=9.0))),
+        (14.0, Reported(2, crossed=Crossed(given=3))),
+        (14.0, Reported(3, crossed=Crossed(adopted=8, longest=0.25))),
+    )
+    for serial in (None, 1, 2):
+        if serial is not None:
+            fleet = after(fleet, (20.0, Exited(serial, "exited 0")))
+        view = show(fleet, 2, 21.0)
+        assert (view.moved, view.closed, view.longest_pause) == (8, 2, 0.25)
+    assert show(fleet, 2, 21.0).state == "done"
+
+
+def test_how_long_a_draining_worker_has_held_each_class() -> None:
+    """The age of the oldest connection of each class goes on between two reports."""
+    fleet = after(draining(), (20.0, Reported(1, {"stream": 1}, oldest={"stream": 6.0})))
+    assert look(fleet, 23.0).generations[0].workers[0].oldest == {"stream": 9.0}
 
 
 def test_generations_are_shown_in_their_order() -> None:
@@ -267,6 +308,72 @@ def test_a_supervisor_that_was_asked_for_nothing_has_no_rollout() -> None:
     assert look(after(serving(), (5.0, StopAsked("test"))), 6.0).state == "stopping"
 
 
+SCALING = ScalingView(
+    id=1,
+    state="under-way",
+    outcome=None,
+    workers_wanted=3,
+    workers_before=2,
+    workers_serving=2,
+    workers_leaving=0,
+    total=2.0,
+    reason="",
+    failure=None,
+)
+"""The request of ``scaling_up`` as it is shown at second 12."""
+
+
+def scaling_up() -> Fleet:
+    """At second 10 a third worker was asked for."""
+    return after(serving(), (10.0, ScaleAsked(3)))
+
+
+def show_scaling(fleet: Fleet, now: float) -> ScalingView:
+    known = fleet.scaling(1)
+    assert known is not None
+    return scaling(fleet, known, now)
+
+
+def test_a_scaling_under_way() -> None:
+    """While new workers boot, the view tells how many serve and how long it has taken."""
+    assert show_scaling(scaling_up(), 12.0) == SCALING
+
+
+def test_a_scaling_that_is_done() -> None:
+    """When they serve the request's time stands still."""
+    fleet = after(scaling_up(), *come(3, 11.0), (11.5, BeganServing(3)))
+    assert show_scaling(fleet, 99.0) == msgspec.structs.replace(
+        SCALING, state="done", outcome="succeeded", workers_serving=3, total=1.5
+    )
+
+
+def test_a_scaling_to_fewer() -> None:
+    """Who is beyond the wanted number is shown as leaving, until it has left."""
+    fleet = after(serving(), (10.0, ScaleAsked(1)))
+    done = msgspec.structs.replace(
+        SCALING, state="done", outcome="succeeded", workers_wanted=1, workers_serving=1, workers_leaving=1, total=0.0
+    )
+    assert show_scaling(fleet, 12.0) == done
+    fleet = after(fleet, (13.0, Exited(2, "exited 0")))
+    assert show_scaling(fleet, 14.0) == msgspec.structs.replace(done, workers_leaving=0)
+
+
+def test_a_scaling_that_was_aborted() -> None:
+    """An aborted one tells the reason, which worker failed and how; a stop leaves nobody to count."""
+    fleet = after(scaling_up(), (11.0, Spawned(3, 103)), (12.0, Exited(3, "exited 1", "Traceback")))
+    assert show_scaling(fleet, 99.0) == msgspec.structs.replace(
+        SCALING,
+        state="aborted",
+        outcome="aborted",
+        reason="exit",
+        failure=FailureView("exit", "exited 1", "1.3", 103, "Traceback"),
+    )
+    fleet = after(scaling_up(), (11.0, StopAsked("test")))
+    assert show_scaling(fleet, 99.0) == msgspec.structs.replace(
+        SCALING, state="aborted", outcome="aborted", reason="stopping", workers_serving=0, total=1.0
+    )
+
+
 def test_a_status_crosses_the_socket() -> None:
     """What the supervisor shows is what a client reads."""
     for fleet in (Fleet(), booting(), draining(), aborted()):
@@ -280,7 +387,7 @@ def test_a_problem_says_what_it_is() -> None:
 
 
 def test_a_problem_leaves_out_what_it_does_not_have() -> None:
-    """A problem document has a rollout only when it is about one."""
+    """A problem document has a rollout or a scaling only when it is about one."""
     problem = Problem(f"{PROBLEM_TYPE}usage", "usage", 400, "no")
     assert msgspec.to_builtins(problem) == {
         "type": "urn:stillup:problem:usage",
@@ -289,4 +396,6 @@ def test_a_problem_leaves_out_what_it_does_not_have() -> None:
         "detail": "no",
     }
     about = Problem(f"{PROBLEM_TYPE}superseded", "superseded", 409, "no", BOOTING)
+    assert msgspec.json.decode(msgspec.json.encode(about), type=Problem) == about
+    about = Problem(f"{PROBLEM_TYPE}superseded", "superseded", 409, "no", scaling=SCALING)
     assert msgspec.json.decode(msgspec.json.encode(about), type=Problem) == about

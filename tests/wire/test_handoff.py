@@ -38,6 +38,8 @@ from supervisor.wire.handoff import (
 
 TEXT = st.text(max_size=30)
 WHOLE = st.integers(-(2**63), 2**63 - 1)
+COOKIE = st.integers(0, 2**64 - 1)
+"""As the kernel has it: an unsigned long long."""
 SECONDS = st.floats(0.0, 1e9)
 JSON = st.recursive(
     st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
@@ -50,7 +52,18 @@ FROM_WORKER: st.SearchStrategy[FromWorker] = (
     | st.builds(BootFailed, TEXT, TEXT)
     | st.builds(Ready, TEXT)
     | st.builds(Serving)
-    | st.builds(Report, st.dictionaries(TEXT, WHOLE, max_size=4), WHOLE, TEXT)
+    | st.builds(
+        Report,
+        st.dictionaries(TEXT, WHOLE, max_size=4),
+        WHOLE,
+        TEXT,
+        st.dictionaries(TEXT, SECONDS, max_size=4),
+        WHOLE,
+        WHOLE,
+        WHOLE,
+        WHOLE,
+        SECONDS,
+    )
 )
 WELCOMES = st.builds(
     Welcome,
@@ -65,14 +78,16 @@ WELCOMES = st.builds(
     boot_timeout=SECONDS,
     health_path=TEXT,
     health_host=TEXT,
+    max_age=st.none() | SECONDS,
+    max_rss=st.none() | WHOLE,
 )
 FROM_SUPERVISOR: st.SearchStrategy[FromSupervisor] = (
     WELCOMES
     | st.builds(Refusal, TEXT)
-    | st.builds(Offer, st.lists(st.builds(ListenerInfo, TEXT, WHOLE, TEXT), max_size=3))
+    | st.builds(Offer, st.lists(st.builds(ListenerInfo, TEXT, WHOLE, TEXT), max_size=3), st.tuples(COOKIE, COOKIE))
     | st.builds(Batch, WHOLE)
     | st.builds(Accept)
-    | st.builds(Drain, SECONDS, st.booleans())
+    | st.builds(Drain, SECONDS, st.booleans(), WHOLE)
     | st.builds(Hurry)
 )
 
@@ -169,6 +184,14 @@ def test_a_packet_fits_the_kernels_limits() -> None:
     """A packet fits a socket buffer of the default size, and its descriptors one control message."""
     assert MESSAGE_LIMIT < 212_992
     assert BATCH_LIMIT <= 253
+
+
+def test_a_welcome_without_limits_is_understood() -> None:
+    """A worker that is told of no limit to its age and memory has none."""
+    plain = b'{"type":"Welcome","protocol":1,"worker":1,"generation":1,"app":"a:b","directory":"/","app_dir":"/",'
+    welcome = decode_from_supervisor(plain + b'"options":{},"drain_timeout":1,"boot_timeout":1}')
+    assert isinstance(welcome, Welcome)
+    assert (welcome.max_age, welcome.max_rss) == (None, None)
 
 
 def test_our_own_version_is_spoken() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from supervisor.errors import PeerError
 from supervisor.host import descriptors
+from supervisor.host.adoption import AdoptionQueue
 from supervisor.host.channel import Channel
 from supervisor.wire import handoff
 from supervisor.wire.handoff import Accept, BootFailed, Drain, Hello, Ready, Serving, Welcome
@@ -26,12 +27,12 @@ def ends(no_leak: None) -> Iterator[tuple[Session, socket.socket]]:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel = Channel(here, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
     listener = socket.create_server(("127.0.0.1", 0))
-    session = Session(channel, WELCOME, -1, -1, [("web", listener)])
+    session = Session(channel, WELCOME, -1, -1, [("web", listener)], AdoptionQueue.make())
     with there:
         there.settimeout(10)
         yield session, there
         session.close()
-        assert listener.fileno() == -1
+        assert set(session.descriptors()) == {-1}
 
 
 async def test_say(ends: tuple[Session, socket.socket]) -> None:
@@ -84,6 +85,16 @@ async def test_descriptors_out_of_turn(ends: tuple[Session, socket.socket]) -> N
     session, there = ends
     descriptors.send(there, handoff.encode(Accept()), [0, 1])
     assert await session.hear() == Accept()
+
+
+def test_what_no_child_may_hold(ends: tuple[Session, socket.socket]) -> None:
+    """A session knows each descriptor that it holds: the channel, the listeners, and both ends of the queue."""
+    session, _ = ends
+    ((_, listener),) = session.listeners
+    queue = session.queue
+    expected = [session.channel.fileno(), listener.fileno(), queue.reader.fileno(), queue.writer.fileno()]
+    assert session.descriptors() == expected
+    assert all(os.get_inheritable(fd) is False for fd in expected)
 
 
 def test_restore_output(ends: tuple[Session, socket.socket]) -> None:

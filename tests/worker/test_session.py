@@ -14,6 +14,7 @@ import pytest
 
 from supervisor.errors import PeerError
 from supervisor.host import descriptors
+from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.host.sockets import describe
 from supervisor.wire import handoff
 from supervisor.wire.handoff import (
@@ -43,6 +44,7 @@ class Supervisor:
 
     sock: socket.socket
     listeners: list[socket.socket]
+    queue: AdoptionQueue
     heard: list[FromWorker] = field(default_factory=list)
 
     def hear(self) -> FromWorker | None:
@@ -56,6 +58,11 @@ class Supervisor:
 
     def say(self, message: FromSupervisor, *fds: int) -> None:
         descriptors.send(self.sock, handoff.encode(message), fds)
+
+    @property
+    def all(self) -> list[socket.socket]:
+        """What a worker gets, in its order."""
+        return [*self.listeners, self.queue.reader, self.queue.writer]
 
     @property
     def infos(self) -> list[ListenerInfo]:
@@ -82,7 +89,7 @@ class Supervisor:
         """Up to the worker's word that it knows what is to come."""
         self.welcome()
         self.hear()
-        self.say(Offer(self.infos if infos is None else infos))
+        self.say(Offer(self.infos if infos is None else infos, self.queue.cookies))
         self.hear()
 
     def batch(self, *socks: socket.socket, count: int | None = None) -> None:
@@ -108,7 +115,9 @@ def supervised(path: str, script: Script) -> Iterator[Supervisor]:
         listeners[1].bind("")
         listeners[1].listen()
         # Connected by the script's thread; there before it so that what it heard can be asked for.
-        supervisor = Supervisor(door, listeners)
+        queue = AdoptionQueue.make()
+        stack.callback(queue.close)
+        supervisor = Supervisor(door, listeners, queue)
 
         def play() -> None:
             try:
@@ -140,15 +149,15 @@ def close(session: Session) -> None:
     descriptors.close([session.stdout, session.stderr])
 
 
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("batches", [1, 2, 4])
 def test_take_over(path: str, batches: int) -> None:
-    """A worker that was handed everything, in one batch or several, holds outputs and working listeners by name."""
+    """A worker that was handed everything, in one batch or several, holds outputs, listeners by name and the queue."""
 
     def script(supervisor: Supervisor) -> None:
         supervisor.offer()
-        for number in range(batches):
-            share = supervisor.listeners[number::batches]
-            supervisor.batch(*share)
+        size = len(supervisor.all) // batches
+        for start in range(0, len(supervisor.all), size):
+            supervisor.batch(*supervisor.all[start : start + size])
             supervisor.hear()
 
     with supervised(path, script) as supervisor:
@@ -159,19 +168,29 @@ def test_take_over(path: str, batches: int) -> None:
             with socket.socket(listener.family) as client:
                 client.connect(listener.getsockname())
                 listener.accept()[0].close()
+        assert session.queue.cookies == supervisor.queue.cookies
+        session.queue.writer.send(b"by the worker")
+        assert supervisor.queue.reader.recv(64) == b"by the worker"
         for output in (session.stdout, session.stderr):
             assert os.readlink(f"/proc/self/fd/{output}") == os.devnull
             assert not os.get_inheritable(output)
         close(session)
-    share = [Taken(2)] if batches == 1 else [Taken(1), Taken(1)]
+    share = [Taken(4 // batches)] * batches
     assert supervisor.heard == [Hello(handoff.PROTOCOL, NONCE), Taken(0), Taken(0), *share]
 
 
 def test_no_listeners(path: str) -> None:
-    """A supervisor without listeners can hand over as well."""
-    with supervised(path, lambda supervisor: supervisor.offer([])):
+    """A supervisor without listeners can hand over the queue as well."""
+
+    def script(supervisor: Supervisor) -> None:
+        supervisor.offer([])
+        supervisor.batch(supervisor.queue.reader, supervisor.queue.writer)
+        supervisor.hear()
+
+    with supervised(path, script) as supervisor:
         session = take_over(path, NONCE)
         assert session.listeners == []
+        assert session.queue.cookies == supervisor.queue.cookies
         close(session)
 
 
@@ -219,7 +238,7 @@ def give_three_outputs(supervisor: Supervisor) -> None:
 
 def skip_the_welcome(supervisor: Supervisor) -> None:
     supervisor.hear()
-    supervisor.say(Offer([]), 0, 1)
+    supervisor.say(Offer([], (1, 2)), 0, 1)
 
 
 def talk_nonsense(supervisor: Supervisor) -> None:
@@ -266,12 +285,12 @@ def test_misbehaviour_before_the_listeners(path: str, script: Script, message: s
 
 def announce_more_than_come(supervisor: Supervisor) -> None:
     supervisor.offer()
-    supervisor.batch(*supervisor.listeners, count=3)
+    supervisor.batch(*supervisor.all, count=5)
 
 
 def announce_fewer_than_come(supervisor: Supervisor) -> None:
     supervisor.offer()
-    supervisor.batch(*supervisor.listeners, count=1)
+    supervisor.batch(*supervisor.all, count=3)
 
 
 def announce_none(supervisor: Supervisor) -> None:
@@ -281,7 +300,7 @@ def announce_none(supervisor: Supervisor) -> None:
 
 def give_more_than_offered(supervisor: Supervisor) -> None:
     supervisor.offer(supervisor.infos[:1])
-    supervisor.batch(*supervisor.listeners)
+    supervisor.batch(*supervisor.all)
 
 
 def give_the_wrong_order(supervisor: Supervisor) -> None:
@@ -307,6 +326,49 @@ def give_no_socket(supervisor: Supervisor) -> None:
         supervisor.say(Batch(2), null.fileno(), supervisor.listeners[1].fileno())
 
 
+def give_the_ends_the_other_way_round(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(*supervisor.listeners, supervisor.queue.writer, supervisor.queue.reader)
+
+
+def give_one_end_twice(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(*supervisor.listeners, supervisor.queue.reader, supervisor.queue.reader)
+
+
+def give_another_queue(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    supervisor.batch(*supervisor.listeners)
+    supervisor.hear()
+    other = AdoptionQueue.make()
+    supervisor.batch(other.reader, other.writer)
+    other.close()
+
+
+def give_a_stream_for_the_queue(supervisor: Supervisor) -> None:
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        supervisor.welcome()
+        supervisor.hear()
+        supervisor.say(Offer(supervisor.infos, (cookie(reader), cookie(writer))))
+        supervisor.hear()
+        supervisor.batch(*supervisor.listeners, reader, writer)
+
+
+def give_no_socket_for_the_queue(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    with open(os.devnull, "rb") as null:
+        fds = [sock.fileno() for sock in supervisor.listeners]
+        supervisor.say(Batch(4), *fds, null.fileno(), supervisor.queue.writer.fileno())
+
+
+def give_no_socket_for_the_writer(supervisor: Supervisor) -> None:
+    supervisor.offer()
+    with open(os.devnull, "rb") as null:
+        fds = [sock.fileno() for sock in supervisor.all[:3]]
+        supervisor.say(Batch(4), *fds, null.fileno())
+
+
 def say_accept_too_soon(supervisor: Supervisor) -> None:
     supervisor.offer()
     supervisor.say(Accept(), 0)
@@ -314,14 +376,20 @@ def say_accept_too_soon(supervisor: Supervisor) -> None:
 
 LATE: list[tuple[Script, str]] = [
     (refuse_late, "turned away by the supervisor: too late"),
-    (announce_more_than_come, "3 listeners were announced, 2 came"),
-    (announce_fewer_than_come, "1 listeners were announced, 2 came"),
-    (announce_none, "0 listeners were announced, 0 came"),
-    (give_more_than_offered, "2 listeners were announced, 2 came"),
+    (announce_more_than_come, "5 descriptors were announced, 4 came"),
+    (announce_fewer_than_come, "3 descriptors were announced, 4 came"),
+    (announce_none, "0 descriptors were announced, 0 came"),
+    (give_more_than_offered, "4 descriptors were announced, 4 came"),
     (give_the_wrong_order, "listener 'name-0': what came is not the listening socket 127.0.0.1"),
     (give_a_wrong_last, "listener 'name-1': what came is not the listening socket unix:@"),
     (give_one_that_does_not_listen, "listener 'bound': what came is not the listening socket"),
     (give_no_socket, "listener 'name-0': what came is no socket"),
+    (give_the_ends_the_other_way_round, "adoption queue: what came is not the end of it that it was said to be"),
+    (give_one_end_twice, "adoption queue: what came is not the end of it that it was said to be"),
+    (give_another_queue, "adoption queue: what came is not the end of it that it was said to be"),
+    (give_a_stream_for_the_queue, "adoption queue: what came is not the end of it that it was said to be"),
+    (give_no_socket_for_the_queue, "adoption queue: what came is no socket"),
+    (give_no_socket_for_the_writer, "adoption queue: what came is no socket"),
     (say_accept_too_soon, "expected Batch of the supervisor, got Accept"),
 ]
 

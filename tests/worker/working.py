@@ -32,7 +32,7 @@ class Worker:
         begun = Drain(self.served.site, self.changed, timeout=timeout, final=final)
         self.stillup.draining.begin()
         self.served.site.announce_close()
-        self.tasks.append(asyncio.create_task(begun.run()))
+        self.tasks.append(asyncio.create_task(begun.run(lambda: True)))
         return begun, self.tasks[-1]
 
     async def dial(self, path: str = "/") -> ClientConnection:
@@ -46,7 +46,7 @@ async def working(*, told: bool = False, **options: Any) -> AsyncIterator[Worker
     changed = asyncio.Event()
     stillup = Stillup(1, 1)
     state = {"stillup": stillup} if told else {}
-    async with serving(changed=changed.set, app_state=state, **options) as served:
+    async with serving(app_state=state, **options) as served:
         worker = Worker(served, changed, stillup)
         try:
             yield worker

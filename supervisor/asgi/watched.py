@@ -1,0 +1,19 @@
+"""A set that can be made to say when something leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Watched(set[Any]):
+    """Any set, until it is watched: each connection leaves one, and pays what leaving costs."""
+
+    def watch(self, left: Callable[[], None]) -> None:
+        """Call ``left`` from now on, whenever something leaves."""
+
+        def discard(element: Any) -> None:
+            set.discard(self, element)
+            left()
+
+        self.discard = self.remove = discard  # type: ignore[method-assign]

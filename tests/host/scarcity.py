@@ -1,0 +1,155 @@
+"""``python -m tests.host.scarcity STORY``: an adoption queue where descriptors are few, in a process of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from supervisor.host import adoption
+from supervisor.host.adoption import AdoptionQueue, Reserve, capacity
+from supervisor.host.sources import Adoptions
+from supervisor.wire.adoption import PACKET_LIMIT, encode
+from tests.host.queueing import a_queue, established, give, infos, talk, use
+
+HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+NOBODY = 65534
+
+
+def leave(free: int) -> None:
+    """Let there be exactly so many descriptors more: the kernel gives out the lowest numbers below the limit."""
+    used = {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+    limit = 0
+    while limit in used or free:
+        free -= limit not in used
+        limit += 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, HARD))
+
+
+def plenty() -> None:
+    """Let there be as many as before."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(HARD, 4096), HARD))
+
+
+@contextmanager
+def crowd(queue: AdoptionQueue, count: int) -> Iterator[list[socket.socket]]:
+    """Clients whose connections are in the queue, one packet for all."""
+    with established(count) as (clients, servers):
+        give(queue, servers)
+        yield clients
+
+
+def cut() -> None:
+    """Receive five connections where there is room for two: the first two came, and work; the kernel ended three."""
+    with a_queue() as queue, crowd(queue, 5) as clients:
+        leave(2)
+        received = adoption.receive(queue.reader, PACKET_LIMIT, 16)
+        plenty()
+        assert received.cut
+        assert len(received.fds) == 2
+        for client, fd in zip(clients, received.fds, strict=False):
+            with socket.socket(fileno=fd) as server:
+                talk(client, server)
+        assert [client.recv(1) for client in clients[2:]] == [b""] * 3
+
+
+def without_reserve() -> None:
+    """The same with a source that keeps no reserve: it serves what came through, and counts what did not."""
+    with a_queue() as queue, crowd(queue, 5) as clients, reading(queue, 16) as source:
+        source._reserve.free()
+        source._reserve = NoReserve(0)
+        leave(2)
+        arrivals = source.take()
+        plenty()
+        assert (len(arrivals), source.lost) == (2, 3)
+        use(clients[:2], arrivals)
+        assert [client.recv(1) for client in clients[2:]] == [b""] * 3
+
+
+class NoReserve(Reserve):
+    """Holds nothing."""
+
+    def fill(self) -> None:
+        pass
+
+
+@contextmanager
+def reading(queue: AdoptionQueue, most: int) -> Iterator[Adoptions]:
+    """A source with a copy of its own of the queue's reading end."""
+    source = Adoptions(queue.reader.dup(), most)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def with_reserve() -> None:
+    """A source with its reserve loses nothing: it takes what fits, or leaves it in the queue and says so."""
+    with a_queue() as queue, reading(queue, 4) as source, ExitStack() as stack:
+        crowds = [stack.enter_context(crowd(queue, 4)) for _ in range(3)]
+        leave(0)
+        arrivals = source.take()
+        assert len(arrivals) == 4
+        for _ in range(3):
+            try:
+                source.take()
+            except OSError as error:
+                assert error.errno == errno.EMFILE  # noqa: PT017 - no pytest in this process
+            else:
+                raise AssertionError("a packet was read without a reserve")
+        plenty()
+        assert queue.waiting() == 8
+        use(crowds[0], arrivals)
+        leave(4)
+        for clients in crowds[1:]:
+            use(clients, source.take())
+        plenty()
+        assert (queue.waiting(), source.lost) == (0, 0)
+
+
+def too_many() -> None:
+    """As somebody without privileges, fill the queue to what RLIMIT_NOFILE allows in flight: nothing is lost by it."""
+    with a_queue() as queue, established(20) as (clients, servers), reading(queue, 20) as source:
+        assert queue.waiting() == 0  # reads what is to be imported, which nobody else may
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, HARD))
+        assert capacity(encode(infos(16)), 16) == 128
+        fds = [server.fileno() for server in servers]
+        sent = 0
+        while (error := _send(queue, fds)) == 0:
+            sent += 1
+        assert error == errno.ETOOMANYREFS
+        assert select.select([], [queue.writer], [], 0)[1], "no event would tell the end of it"
+        assert 128 < sent * len(fds) <= 128 + len(fds)
+        assert queue.waiting() == sent * len(fds)
+        for _ in range(sent):
+            use(clients, source.take())
+        assert _send(queue, fds) == 0
+        use(clients, source.take())
+
+
+def _send(queue: AdoptionQueue, fds: list[int]) -> int:
+    try:
+        adoption.send(queue.writer, encode(infos(len(fds))), fds)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+STORIES: dict[str, Callable[[], None]] = {
+    story.__name__: story for story in (cut, without_reserve, with_reserve, too_many)
+}
+
+if __name__ == "__main__":
+    before = sorted(os.listdir("/proc/self/fd"))
+    STORIES[sys.argv[1]]()
+    assert sorted(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    sys.stdout.write("told\n")
