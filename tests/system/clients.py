@@ -46,7 +46,7 @@ class Peer:
 
     def __init__(self, address: str, sock: socket.socket | None = None) -> None:
         self.sock = sock or open_socket(address)
-        self._read = b""
+        self._read = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +102,8 @@ class Peer:
     def _take(self, size: int) -> bytes:
         while len(self._read) < size:
             self._fill()
-        taken, self._read = self._read[:size], self._read[size:]
+        taken = bytes(self._read[:size])
+        del self._read[:size]
         return taken
 
     def _fill(self) -> None:

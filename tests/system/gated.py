@@ -20,6 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 WHO = f"{os.environ.get('STILLUP_GENERATION')}.{os.environ.get('STILLUP_WORKER')} {os.getpid()}"
 POLL = 0.02
+BIG = 16 * 1024 * 1024
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -39,6 +40,16 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 async def _who(_: Message, __: str, ___: Receive, send: Send) -> None:
     await _answer(send, WHO)
+
+
+async def _client(scope: Message, _: str, __: Receive, send: Send) -> None:
+    """Answer with the client's address, as the app sees it."""
+    await _answer(send, f"{WHO} {scope['client']}")
+
+
+async def _big(_: Message, __: str, ___: Receive, send: Send) -> None:
+    """Answer with more than any socket's buffers hold, all at once."""
+    await _answer(send, WHO.ljust(BIG))
 
 
 async def _wait(_: Message, gate: str, __: Receive, send: Send) -> None:
@@ -109,6 +120,8 @@ def _live_until(gate: str) -> NoReturn:
 
 _ROUTES = {
     "/": _who,
+    "/client": _client,
+    "/big": _big,
     "/wait": _wait,
     "/upload": _upload,
     "/early": _early,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,11 +16,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from benchmarks.control import Control
+from benchmarks.drop import SOON, demand_nothing_lost
+from benchmarks.load import MIXED, Load, Pace, Report, Target
 from supervisor.wire.control import CrossingView
 from tests.system.clients import Answer, Ended, Peer, request
 from tests.system.harness import DEADLINE, ROOT, Service, eventually, lines, mutated
@@ -322,6 +329,80 @@ def test_the_queue_waits_for_somebody_who_lives(start: Start, stack: ExitStack) 
     assert not set(crowd.where.values()) & set(new)
 
 
+DIES_GIVING = (
+    "worker/giving.py",
+    "        self.given += len(packet)\n",
+    """        import os, signal
+        try:
+            os.rename("kill", "killed")
+        except FileNotFoundError:
+            pass
+        else:
+            with open("given", "w") as file:
+                file.write(f"{os.getpid()} {len(packet)}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.given += len(packet)
+""",
+)
+"""Whoever finds the file `kill` dies when it has given connections, and before it has let go of them."""
+
+
+def test_an_old_worker_is_killed_while_it_gives(start: Start, stack: ExitStack) -> None:
+    """What it has put into the queue a moment before is not lost, though the worker has a copy of it as it dies."""
+    service = start(changes=[DIES_GIVING])
+    crowd = Crowd(service, stack, 200)
+    old = set(_pids(service).values())
+    (service.folder / "kill").touch()
+    _reload(service)
+    _gone(service)
+    victim, given = map(int, (service.folder / "given").read_text().split())
+    assert victim in old
+    held = len(crowd.held_by(victim)) - given
+    lost = crowd.turn()
+    print(f"{held} held by the victim, {len(lost)} of 200 failed")
+    assert 0 < given < 100
+    assert len(lost) <= held
+    assert not crowd.turn()
+
+
+def test_clients_that_leave_while_in_the_queue_cost_nobody_anything(start: Start, stack: ExitStack) -> None:
+    """Those who close or reset a connection that is in the queue are dropped by who adopts it; the others go on."""
+    service = start()
+    crowd = Crowd(service, stack, 60)
+    crowd.begin("g")
+    _reload(service)
+    with _frozen(list(_pids(service).values())):
+        crowd.end("g")
+        _until_waiting(service, 60)
+        crowd.ask()
+        for number in range(40):
+            peer = crowd.peers.pop()
+            if number % 2:
+                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.sock.close()
+    assert not crowd.hear()
+    eventually(lambda: sum(w.connections for w in service.workers()) == 20, "the rest is gone")
+    assert not crowd.turn()
+    assert service.status().crossing.lost == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_app_sees_the_same_client(tmp_path: Path, stack: ExitStack, loop: str) -> None:
+    """A connection's address is the same after it moved, and so is whether its X-Forwarded-For is trusted."""
+    binds = ["127.0.0.1:0", f"unix:{tmp_path}/app.sock"]
+    service = stack.enter_context(Service(tmp_path, *GATED, "--loop", loop, binds=binds))
+    tcp, unix = (stack.enter_context(Peer(service.address(index))) for index in range(2))
+    host, port = tcp.sock.getsockname()
+    for generation in (1, 2):
+        direct, proxied = tcp.get("/client"), unix.get("/client", "X-Forwarded-For: 192.0.2.7")
+        assert direct.body.endswith(f" {(host, port)}")
+        assert proxied.body.endswith(" ('192.0.2.7', 0)")
+        assert (direct.generation, proxied.generation) == (generation, generation)
+        if generation == 1:
+            _reload(service)
+            _gone(service)
+
+
 DIES_ADMITTING = (
     "worker/server.py",
     "    async def _accept(self) -> None:\n",
@@ -407,6 +488,54 @@ def test_recycling_closes_no_connection(start: Start, stack: ExitStack) -> None:
         return len(seen) >= 2 + 6
 
     eventually(replaced, "six workers were replaced")
+    crossing = service.status().crossing
+    assert (crossing.lost, crossing.closed) == (0, 0)
+
+
+HUNDRED = replace(
+    MIXED,
+    stream=0,  # endless answers are hurried when a reload has to wait for older generations
+    think=0.05,
+    pace=Pace(slow=0.1, upload=0.1, stream=0.1, early=0.05, silence=0.3),
+)
+
+
+def test_a_hundred_reloads_in_a_row(tmp_path: Path, stack: ExitStack) -> None:
+    """A hundred reloads, each asked for at the cut-over of the one before, under load: nobody can tell.
+
+    At no time are there more generations than two that drain, one that serves and one that boots.
+    """
+    options = ("--app-dir", str(ROOT), "--no-access-log", "--health-path", "/healthz")
+    service = stack.enter_context(Service(tmp_path, "benchmarks.app:app", *options, workers=2))
+    seen: Counter[tuple[str, ...]] = Counter()
+
+    async def sample() -> None:
+        while True:
+            status = await asyncio.to_thread(service.status)
+            seen[tuple(generation.state for generation in status.generations)] += 1
+            await asyncio.sleep(0.05)
+
+    async def prove() -> Report:
+        control = Control(str(service.runtime))
+        async with Load(Target.parse(service.address()), HUNDRED) as load, asyncio.TaskGroup() as group:
+            await load.wait_every_client()
+            sampling = group.create_task(sample())
+            for number in range(2, 102):
+                assert (await control.reload())["generation"] == number
+            await load.every_kept_connection_answers("101", SOON)
+            sampling.cancel()
+            return await load.stop()
+
+    began = time.monotonic()
+    report = asyncio.run(prove())
+    print(f"100 reloads in {time.monotonic() - began:.0f} s: {report}, {report.crossed} crossed; {dict(seen)}")
+    demand_nothing_lost("100 reloads", report)
+    assert all(tally.requests for tally in report.kinds.values())
+    assert sum(seen.values()) > 100
+    for states in seen:
+        assert states.count("serving") == 1
+        assert states.count("draining") <= 2
+        assert len(states) <= 1 + 2 + 1, states
     crossing = service.status().crossing
     assert (crossing.lost, crossing.closed) == (0, 0)
 

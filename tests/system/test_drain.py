@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,8 @@ import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
 from supervisor.wire.control import WorkerView
-from tests.system.clients import Ended, Peer, request
+from tests.system.clients import Answer, Ended, Peer, request
+from tests.system.gated import BIG
 from tests.system.harness import APP, ROOT, Service, eventually, mutated, open_socket
 
 PARSERS = pytest.mark.parametrize("http", ["httptools", "h11"])
@@ -231,6 +232,21 @@ def test_a_body_whose_answer_came_early_is_read_to_its_end(start: Start, http: s
 
 
 @PARSERS
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_an_answer_that_is_not_sent_yet_is_sent_first(start: Start, http: str, loop: str) -> None:
+    """What the app has written and the client has not read keeps a connection here; when all has left, it moves."""
+    service = start("--http", http, "--loop", loop)
+    with Peer(service.address()) as peer:
+        peer.send(request("/big"))
+        eventually(lambda: not peer.is_open(), "the answer begins")
+        _reload(service)
+        _old(service, "idle")
+        answer = peer.answer()
+        assert (answer.generation, answer.closes, len(answer.body)) == (1, False, BIG)
+        _moved(service, peer)
+
+
+@PARSERS
 def test_a_connection_does_not_wait_for_the_work_behind_its_answer(start: Start, http: str) -> None:
     """With a background task after its answer a connection moves at once; the task goes on in the old process."""
     service = start("--http", http)
@@ -411,17 +427,25 @@ def test_a_stop_answers_the_unread(start: Start, http: str) -> None:
 
 
 @PARSERS
-def test_a_stop_closes_the_idle_late(start: Start, http: str) -> None:
-    """An idle connection is closed at the end of a short spread: whoever asks before that is answered."""
+def test_a_stop_closes_the_idle_in_a_spread(start: Start, http: str) -> None:
+    """Idle connections are closed within a second, not all at once; whoever asks before its turn is answered."""
     service = start("--http", http)
-    with Peer(service.address()) as asks, Peer(service.address()) as silent:
-        for peer in (silent, asks):
+    with ExitStack() as stack:
+        asking, silent = ([stack.enter_context(Peer(service.address())) for _ in range(10)] for _ in range(2))
+        for peer in (*asking, *silent):
             peer.get()
-        _seen(service, "idle")
+        eventually(lambda: [w.classes for w in service.workers()] == [{"idle": 20}], "all are idle")
         _stop(service)
-        assert asks.get().closes
-        assert silent.ends()
-        assert asks.ends()
+        began = time.monotonic()
+        answers: list[Answer] = []
+        for peer in asking:
+            with suppress(Ended, BrokenPipeError, ConnectionResetError):  # those whose turn was first
+                answers.append(peer.get())
+        assert answers
+        assert all(answer.closes for answer in answers)
+        for peer in (*silent, *asking):
+            assert peer.ends()
+        assert 0.2 < time.monotonic() - began < 2
     _stopped(service)
 
 
@@ -470,6 +494,29 @@ def test_a_stop_finishes_what_is_in_progress(start: Start, http: str) -> None:
         assert waits.answer().closes
         assert pipelined.answer().closes  # which says that what is behind it will not be answered (RFC 9112, 9.6)
         for peer in (waits, upload, pipelined):
+            assert peer.ends()
+    _stopped(service)
+
+
+def test_a_stop_during_a_drain_finishes_what_is_in_progress(start: Start) -> None:
+    """What an old worker still had to do when the stop came is done, by the old worker, and told to close."""
+    service = start()
+    with ExitStack() as stack:
+        waits, half, idle = (stack.enter_context(Peer(service.address())) for _ in range(3))
+        waits.send(request("/wait?gate=g"))
+        half.send(request() + request()[:9])
+        half.answer()
+        idle.get()
+        _reached(service, "g")
+        _reload(service)
+        eventually(lambda: any(sum(w.classes.values()) == 2 for w in service.workers("draining")), "two are left")
+        _stop(service)
+        half.send(request()[9:])
+        _open(service, "g")
+        for peer in (waits, half):
+            answer = peer.answer()
+            assert (answer.generation, answer.closes) == (1, True)
+        for peer in (waits, half, idle):
             assert peer.ends()
     _stopped(service)
 

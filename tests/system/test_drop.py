@@ -101,11 +101,11 @@ CLOSES_INSTEAD_OF_GIVING = (
 )
 """Red at once: every idle client finds its connection closed, some of them with a request on its way."""
 GIVES_THE_BUSY = (
-    ("asgi/borrowed.py", "    if transport.is_reading():\n        transport.pause_reading()\n", "    pass\n"),
     ("worker/giving.py", "if found is None or not may_move(found):", "if found is None:"),
+    ("worker/giving.py", "self._turn = self._loop.call_soon(", "self._turn = self._loop.call_later(0.05, "),
 )
-"""Neither held nor looked at again: what was idle when it was offered has a request by the time it is given, and the
-request is gone with the old copy. Either guard alone is enough: without one of them the proof stays green."""
+"""What was idle when it was offered, some moments ago, has a request by the time it is given without another look; the
+request is gone with the old copy."""
 DROPS_THE_HEAD = (("worker/giving.py", 'head = found.head or b""', 'head = b""'),)
 """Red at once: the second half of a request head is none, and is answered 400."""
 FORGETS_THE_BODY = (("core/crossing.py", "        or standing.arriving\n", ""),)
