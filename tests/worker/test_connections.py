@@ -293,5 +293,5 @@ async def test_count(http: str) -> None:
         }
         first.close()
         await websocket.close()
-        await until(lambda: len(worker.served.kinds) == 3)
+        await until(lambda: len(worker.served.kinds) == 3 and len(worker.served.site.state.tasks) == 2)
         assert await count(worker.served.site) == {"idle": 1, "unread": 1, "in-progress": 1, "background": 1}

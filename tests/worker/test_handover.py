@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.worker.working import LONG, Worker, a_queue, idle, still, working
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
+SIZE = 60_000
 UPLOAD = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 
@@ -139,25 +141,36 @@ async def test_a_head_that_is_not_known_in_time(monkeypatch: pytest.MonkeyPatch)
 
 
 class Big(App):
-    """Answers with more than a client that reads nothing takes."""
+    """Answers ``/held`` with more than a slow client's window takes, and less than would make the app wait."""
 
-    async def _index(self, _: Any, __: Any, send: Any) -> None:
-        size = 8_000_000
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
-        await send({"type": "http.response.body", "body": b"a" * size})
+    async def _held(self, _: Any, __: Any, send: Any) -> None:
+        await self._wait()
+        headers = [(b"content-length", b"%d" % SIZE)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"a" * SIZE})
 
 
 async def test_an_answer_that_has_not_left(http: str) -> None:
     """A connection whose answer is complete and still in this process moves once its last byte has left."""
     with a_queue() as queue:
         async with working(app=Big(), http=http) as old, working(http=http) as new:
-            client = await old.served.connect()
-            await client.ask("/")
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(old.served.address)
+            client = Client(sock)
+            old.served.clients.append(client)
+            await until(lambda: old.served.kinds == [ConnectionClass.UNREAD])
+            server = old.served.connection.transport
+            server.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            await client.ask("/held")
+            await old.served.waits()
+            old.served.app.go.set()
             await until(lambda: old.served.kinds == [ConnectionClass.IDLE])
+            assert server.get_write_buffer_size() > 0
             _, giver, task = old.hand_over(queue)
             assert await still(task)
             assert giver.given == 0
-            assert len((await client.answer()).body) == 8_000_000
+            assert len((await client.answer()).body) == SIZE
             await task
             assert giver.given == 1
             new.adopt(queue)
