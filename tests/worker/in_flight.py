@@ -5,6 +5,7 @@ In a process of its own, since the user and the limit are a process's.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -54,8 +55,13 @@ async def story(http: str) -> None:
             if os.geteuid() == 0:
                 os.setresuid(NOBODY, NOBODY, 0)
             filling = fill(queue)
-            stayed: list[Any] = []
-            giver = Giver(queue.writer.dup(), 16, stayed.append)
+            loop = asyncio.get_running_loop()
+
+            def again(connection: Any) -> None:
+                """A try came in the middle of a request; a drain offers it again after that, too."""
+                loop.call_soon(giver.offer, connection)
+
+            giver = Giver(queue.writer.dup(), 16, again)
             for connection in list(served.site.state.connections):
                 giver.offer(connection)
             for _ in range(3):
@@ -63,13 +69,13 @@ async def story(http: str) -> None:
                 for client in clients:
                     await client.ask("/")
                     assert (await client.answer()).body == b"ok"
-            assert (giver.given, giver.works, stayed) == (0, True, [])
+            assert (giver.given, giver.works) == (0, True)
             for _ in range(filling):
                 received = adoption.receive(queue.reader, 1, 8)
                 for fd in received.fds:
                     os.close(fd)
             await until(lambda: not served.site.state.connections)
-            assert (giver.given, stayed) == (3, [])
+            assert giver.given == 3
             giver.stop()
 
 
