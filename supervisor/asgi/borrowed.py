@@ -114,6 +114,11 @@ def make_config(app: Any, options: Mapping[str, Any]) -> Config:
     return Config(app, **options)
 
 
+def requests_jitter(config: Config) -> int:
+    """What may come on top of ``limit_max_requests``; the oldest versions have no such option."""
+    return int(getattr(config, "limit_max_requests_jitter", 0))
+
+
 def end(protocol: Any, kind: ConnectionClass) -> None:
     """Close a connection in the way of its class; what was written still arrives."""
     if kind is ConnectionClass.WEBSOCKET:

@@ -18,7 +18,7 @@ PACKET_AMONG_SEVERAL: Final = 16
 PACKET_FOR_ONE: Final = 64
 """Connections a packet when a single worker takes them; also the most that a reader must have room for."""
 MOST_READ: Final = 64 * 1024
-"""Bytes of a half-read head that may move; h11's own limit for a head (``--h11-max-incomplete-event-size``)."""
+"""Bytes of a half-read head that may move; a longer one completes where it began."""
 
 
 @dataclass(frozen=True, slots=True)

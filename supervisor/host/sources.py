@@ -138,9 +138,13 @@ class Adoptions:
             except OSError:  # no socket
                 descriptors.close([fd])
                 self.lost += 1
-            else:
-                connection.setblocking(False)
-                arrivals.append(Arrival(connection, info.listener, connection.family == socket.AF_UNIX, info))
+                continue
+            if connection.type != socket.SOCK_STREAM:
+                connection.close()
+                self.lost += 1
+                continue
+            connection.setblocking(False)
+            arrivals.append(Arrival(connection, info.listener, connection.family == socket.AF_UNIX, info))
         descriptors.close(fds[len(infos) :])
         return arrivals
 

@@ -16,6 +16,8 @@ DEFAULT_MODE: Final = 0o666
 """The mode of a Unix socket that says none: uvicorn's, so that a proxy in front reaches it as before."""
 _LONGEST_PATH = 107
 """Bytes in sockaddr_un.sun_path without its closing NUL (unix(7))."""
+LONGEST_NAME = 64
+"""Characters of a listener's name: it goes with each connection that moves."""
 _NAME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 _PORTS = range(65536)
 
@@ -83,6 +85,8 @@ def parse_bind(text: str) -> Bind:
     """
     match = _NAME.fullmatch(text)
     name, rest = match.groups() if match else ("", text)
+    if len(name) > LONGEST_NAME:
+        raise UsageError(f"bind '{text}': a name has at most {LONGEST_NAME} characters")
     where, *options = rest.split(",")
     address = _parse_address(where, text)
     if options:

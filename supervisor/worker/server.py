@@ -75,7 +75,7 @@ class Server:
         self._wear = wear.draw(
             random.SystemRandom(),
             requests=config.limit_max_requests,
-            requests_jitter=config.limit_max_requests_jitter,
+            requests_jitter=borrowed.requests_jitter(config),
             age=session.welcome.max_age,
             rss=session.welcome.max_rss,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -166,11 +168,12 @@ def test_more_than_a_reader_has_room_for() -> None:
         assert [client.recv(1) for client in clients[4:]] == [b""] * 4
 
 
-def test_no_socket() -> None:
-    """A descriptor that is no socket is closed and counted; the connections beside it are served."""
+@pytest.mark.parametrize("make", [lambda: open(os.devnull, "rb"), lambda: socket.socket(type=socket.SOCK_DGRAM)])
+def test_no_connection(make: Callable[[], Any]) -> None:
+    """What is no stream socket is closed and counted; the connections beside it are served."""
     with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
-        with open(os.devnull, "rb") as null:
-            fds = [servers[0].fileno(), null.fileno(), servers[1].fileno()]
+        with make() as other:
+            fds = [servers[0].fileno(), other.fileno(), servers[1].fileno()]
             adoption.send(queue.writer, encode(infos(3)), fds)
         for server in servers:
             server.close()

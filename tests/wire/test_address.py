@@ -175,3 +175,10 @@ def test_two_binds_need_two_names(name: str, first: Address, second: Address) ->
     assume(name != str(first))
     with pytest.raises(UsageError, match=r"two binds are named .* --bind NAME=ADDR"):
         parse_binds([f"{name}={first}", f"other-{name}={first}", f"{name}={second}"])
+
+
+def test_a_name_has_its_limit() -> None:
+    """A listener's name, which goes with each connection that moves, has at most 64 characters."""
+    assert parse_binds([f"{'n' * 64}=127.0.0.1:80"])[0].name == "n" * 64
+    with pytest.raises(UsageError, match="at most 64 characters"):
+        parse_binds([f"{'n' * 65}=127.0.0.1:80"])
