@@ -449,6 +449,33 @@ def test_a_stop_closes_the_idle_in_a_spread(start: Start, http: str) -> None:
     _stopped(service)
 
 
+def test_a_stop_of_every_process_at_once_loses_nothing(start: Start) -> None:
+    """SIGTERM to the workers too, and before the supervisor's, as from a service manager: all is as in any stop."""
+    service = start(workers=2)
+    with ExitStack() as stack:
+        waits = [stack.enter_context(Peer(service.address())) for _ in range(10)]
+        unread = [stack.enter_context(Peer(service.address())) for _ in range(10)]
+        for peer in waits:
+            peer.send(request("/wait?gate=g"))
+
+        def all_there() -> bool:
+            classes = [w.classes for w in service.workers()]
+            return [sum(c.get(kind, 0) for c in classes) for kind in ("in-progress", "unread")] == [10, 10]
+
+        eventually(all_there, "ten are answered, ten have not asked")
+        for process in service.family():
+            process.terminate()
+        _stop(service)
+        _open(service, "g")
+        for peer in waits:
+            assert peer.answer().closes
+        for peer in unread:
+            assert peer.get().closes
+        for peer in (*waits, *unread):
+            assert peer.ends()
+    _stopped(service)
+
+
 @PARSERS
 def test_a_stop_completes_a_half_read_head(start: Start, http: str) -> None:
     """A request whose head was half here is answered, and told to close."""
