@@ -658,8 +658,11 @@ def test_a_full_queue_makes_the_old_wait(stack: ExitStack) -> None:
 # The end
 
 
-def _stop_with_a_queue(service: Service, stack: ExitStack) -> list[Answer | None]:
-    """Stop while 200 connections with a request on each are in the queue; what became of those requests."""
+def _stop_with_a_queue(service: Service, stack: ExitStack, *, everybody: bool = False) -> list[Answer | None]:
+    """Stop while 200 connections with a request on each are in the queue; what became of those requests.
+
+    With ``everybody`` each process is sent SIGTERM, as service managers do.
+    """
     crowd = Crowd(service, stack, 200)
     crowd.begin("g")
     _reload(service)
@@ -668,6 +671,8 @@ def _stop_with_a_queue(service: Service, stack: ExitStack) -> list[Answer | None
         _until_waiting(service, 200)
         _gone(service)
         crowd.ask()
+        for process in service.family() if everybody else ():
+            process.terminate()
         service.signal(signal.SIGTERM)
         eventually(lambda: service.status().state == "stopping", "it stops")
     answers: list[Answer | None] = []
@@ -683,9 +688,13 @@ def _stop_with_a_queue(service: Service, stack: ExitStack) -> list[Answer | None
     return answers
 
 
-def test_a_stop_answers_what_is_in_the_queue(start: Start, stack: ExitStack) -> None:
-    """Requests that were sent by clients whose connections were in the queue at the final stop are answered."""
-    answers = _stop_with_a_queue(start(), stack)
+@pytest.mark.parametrize("everybody", [False, True], ids=["supervisor", "everybody"])
+def test_a_stop_answers_what_is_in_the_queue(start: Start, stack: ExitStack, *, everybody: bool) -> None:
+    """Requests that were sent by clients whose connections were in the queue at the final stop are answered.
+
+    Whether SIGTERM comes to the supervisor alone, or to all its processes at the same time.
+    """
+    answers = _stop_with_a_queue(start(), stack, everybody=everybody)
     assert [answer for answer in answers if answer is None] == []
     assert all(answer is not None and answer.status == 200 and answer.closes for answer in answers)
 
