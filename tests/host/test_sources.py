@@ -168,7 +168,11 @@ def test_more_than_a_reader_has_room_for() -> None:
         assert [client.recv(1) for client in clients[4:]] == [b""] * 4
 
 
-@pytest.mark.parametrize("make", [lambda: open(os.devnull, "rb"), lambda: socket.socket(type=socket.SOCK_DGRAM)])
+def _datagrams() -> socket.socket:
+    return socket.socket(type=socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize("make", [lambda: os.fdopen(os.open(os.devnull, os.O_RDONLY)), _datagrams])
 def test_no_connection(make: Callable[[], Any]) -> None:
     """What is no stream socket is closed and counted; the connections beside it are served."""
     with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
