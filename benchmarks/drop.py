@@ -24,7 +24,9 @@ RELOADS = 20
 SOON = 2.0
 """Seconds from the cut-over until the old processes are gone and every kept connection has another answer."""
 MIX = replace(MIXED, pace=Pace(slow=0.2, upload=0.25, stream=0.3))
-"""Two requests one after another fit into SOON, for the longest kinds too: the first may end in the old generation."""
+"""The longest requests fit into SOON: the old generation answers those that it has to their end."""
+LONG = frozenset({"slow", "upload", "stream", "chunked", "early"})
+"""The kinds that are idle for a moment only: their next request takes as long as the one that was under way."""
 FAILURES_SHOWN = 10
 
 
@@ -57,7 +59,7 @@ async def prove(
     `reload` returns at the cut-over, with the `x-gen` of the generation that serves now: the one before, if it was
     rejected. `pids` are the processes of the workers. Within `soon` seconds of each cut-over the old ones must be gone
     and each kept client must have an answer of the new generation, at the end on the connection that it began with.
-    `patience` is for what has no such promise: every client's next turn, and the end of the load.
+    `patience` is for what has no such promise: those whose requests are LONG, and the end of the load.
 
     Raises:
         Noticed: something was lost, or moved too late.
@@ -74,7 +76,9 @@ async def prove(
                 try:
                     if generation != serving:
                         await exits.all(soon)
-                    await load.every_kept_connection_answers(generation, soon - (time.monotonic() - cut))
+                    left = soon - (time.monotonic() - cut)
+                    await load.every_kept_connection_answers(generation, left, but=LONG)
+                    await load.every_kept_connection_answers(generation, patience)
                 except TimeoutError as error:
                     raise Noticed(f"reload {number}: {error}", load.report) from None
             if generation != serving:

@@ -203,13 +203,15 @@ class Load:
             f"generation {generation} on every connection",
         )
 
-    async def every_kept_connection_answers(self, generation: str, deadline: float = DEADLINE) -> None:
-        """Wait until the newest answer of each kept client is from `generation`.
+    async def every_kept_connection_answers(
+        self, generation: str, deadline: float = DEADLINE, *, but: Collection[str] = ()
+    ) -> None:
+        """Wait until the newest answer of each kept client is from `generation`, `but` for some kinds.
 
         Whoever pauses asks at once, and goes on asking without long silences until that generation answers.
         The TimeoutError names those who are still answered by another.
         """
-        clients = [client for client in self._clients if client.kind.kept]
+        clients = [client for client in self._clients if client.kind.kept and client.name not in but]
         if not clients:
             raise ValueError(f"no kept clients: nothing would be proven of {generation}")
         self._demanded = generation

@@ -23,6 +23,8 @@ PAUSE: Final = 0.5
 """Seconds without accepting when the machine has no descriptor or memory left; the clients wait in the backlog."""
 BUSY: Final = 0.05
 """Seconds that a full worker leaves a source to the others before it looks again."""
+EMPTYING: Final = 2.0
+"""Seconds in which a backlog is emptied; under enough load it would never be empty."""
 HANDSHAKE: Final = 5.0
 """Seconds that a TLS handshake may take once its listener is closed."""
 
@@ -73,8 +75,9 @@ class Acceptor:
         if not self._stopped:
             self._stopped = True
             self._rest()
+            until = self._loop.time() + EMPTYING
             try:
-                while empty and self._take():  # noqa: ASYNC110 - the source itself says when it is empty
+                while empty and self._loop.time() < until and self._take():  # noqa: ASYNC110 - the source says when
                     # A turn for those just taken, so that taking a long backlog stops nobody else.
                     await asyncio.sleep(0)
             except OSError as error:
@@ -124,8 +127,11 @@ class Acceptor:
         for arrival in arrivals:
             if (protocol := self._protocol(arrival)) is None:
                 arrival.socket.close()
-            else:
+                continue
+            try:
                 self._connect(arrival.socket, protocol)
+            except (OSError, ValueError) as error:  # nobody else's: those that came with it are served
+                _failed(arrival.socket, error)
         return bool(arrivals)
 
     def _connect(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:

@@ -161,6 +161,9 @@ class _Lingering:
 
     def connection_made(self: Any, transport: Any) -> None:
         super().connection_made(LingeringTransport(transport, self.arrival.socket))  # type: ignore[misc]
+        info = self.arrival.info  # of another class, at the worker before
+        if info is not None and info.read:
+            self.data_received(info.read)
 
 
 class Followed:
@@ -291,6 +294,8 @@ def _then(method: Callable[..., None], after: Callable[[], None]) -> Callable[..
 def standing(protocol: Any) -> Standing | None:
     """What a connection that may move some time is doing; None of any other, and of one that ends or has not begun."""
     if not isinstance(protocol, Followed) or _ends(protocol):
+        return None
+    if protocol not in protocol.site.connections:  # it has become a WebSocket, on the same transport
         return None
     found: Standing = protocol.standing()  # type: ignore[attr-defined]
     return found

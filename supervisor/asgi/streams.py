@@ -19,7 +19,11 @@ def noting_streams(app: Any) -> Any:
 
         def noted(message: Any) -> Any:
             if message["type"] == "http.response.start":
-                for name, value in message.get("headers", ()):
+                headers = message.get("headers", ())
+                if type(headers) is not list:  # an iterator can be read once, and that is not for us
+                    headers = list(headers)
+                    message = {**message, "headers": headers}
+                for name, value in headers:
                     if value.startswith(_ENDLESS) and name.lower() == b"content-type":
                         scope[STREAMS] = True
             return send(message)

@@ -48,7 +48,7 @@ def status(seen: Status) -> None:
         )
     )
     if seen.rollout is not None and seen.rollout.outcome is None:
-        _line(console, "..", f"gen {seen.rollout.generation} {seen.rollout.state}", seen.rollout.total)
+        _line(console, "..", f"{_what(seen.rollout)} {seen.rollout.state}", seen.rollout.total)
 
 
 class Rollout:
@@ -104,8 +104,7 @@ class Rollout:
         if rollout.failure is not None:
             self._failed(rollout, rollout.failure)
         kept = f". gen {rollout.previous} never stopped serving." if rollout.previous is not None else "."
-        what = f"gen {rollout.generation}" if rollout.generation is not None else f"reload {rollout.id}"
-        _line(self._console, "no", f"{what} rejected ({rollout.reason}){kept}")
+        _line(self._console, "no", f"{_what(rollout)} rejected ({rollout.reason}){kept}")
 
     def _failed(self, rollout: RolloutView, failure: FailureView) -> None:
         who = f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
@@ -171,6 +170,11 @@ def _serve(scaling: ScalingView) -> str:
 def _line(console: Console, verdict: str, text: str, seconds: float | None = None) -> None:
     took = f"{seconds:.1f} s" if seconds is not None else ""
     console.print(Text.assemble((verdict, _STYLES.get(verdict, "")), f"  {text:<38}{took}".rstrip()))
+
+
+def _what(rollout: RolloutView) -> str:
+    """What a rollout is called: by its generation, once it has one."""
+    return f"gen {rollout.generation}" if rollout.generation is not None else f"reload {rollout.id}"
 
 
 def _move(rollout: RolloutView) -> str:

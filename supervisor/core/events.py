@@ -52,9 +52,10 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True)
 class ScaleAsked:
-    """Somebody asks for that many workers."""
+    """Somebody asks for that many workers, or for so many more or fewer."""
 
     size: int
+    relative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

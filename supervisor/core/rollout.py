@@ -89,8 +89,8 @@ class _Turn(Scale):
                 self.reload(release, why)
             case StopAsked(why, insist):
                 self.stop(why, insist=insist)
-            case ScaleAsked(size):
-                self.scale(size)
+            case ScaleAsked(size, relative):
+                self.scale(self.fleet.size + size if relative else size)
             case TimerFired(timer):
                 self.timer(timer)
             case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
@@ -212,7 +212,7 @@ class _Turn(Scale):
         if worker.state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING):
             self.fail(worker, "exit", message)
         elif worker.state is WorkerState.SERVING:
-            # It can be told nothing any more; a serving worker takes SIGTERM as the order to drain.
+            # It can be told nothing any more, and drains when its channel ends; SIGTERM is for one that does not.
             self.commands.append(Terminate(worker.serial))
             failed = replace(worker, failure=Failure("channel", message))
             self.move(failed, Step.DRAIN)

@@ -74,12 +74,17 @@ class Turn:
 
     def fail(self, worker: Worker, stage: str, message: str) -> None:
         """Note why a worker cannot serve and end it; its exit brings its last words, and only then the verdict."""
+        policy = self.fleet.policy
+        if worker.state is WorkerState.ACCEPTING:
+            # It may have connections by now: they are for the others.
+            packet = packet_limit(self.takers())
+            self.commands.append(BeginDrain(worker.serial, policy.grace, final=False, packet=packet))
         self.terminate(worker)
         self.put(replace(self.worker(worker.serial), failure=Failure(stage, message)))
 
     def terminate(self, worker: Worker) -> None:
         policy = self.fleet.policy
-        booted = worker.state in (WorkerState.BOOTING, WorkerState.READY)
+        booted = worker.state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING)
         self.move(worker, Step.TERM)
         self.commands.append(Terminate(worker.serial))
         self.timer_in(policy.shutdown_timeout if booted else policy.grace, TimerKind.TERM, worker.serial)

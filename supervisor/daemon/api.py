@@ -203,7 +203,8 @@ def _view(fleet: Fleet, number: int) -> RolloutView:
 
 def _aborted(view: RolloutView, headers: dict[str, str]) -> Response:
     code = "superseded" if view.reason == "superseded" else "rollout-aborted"
-    detail = f"generation {view.generation} was rejected ({view.reason})"
+    what = f"generation {view.generation}" if view.generation is not None else f"reload {view.id}"
+    detail = f"{what} was rejected ({view.reason})"
     if view.failure is not None:
         detail = f"{detail}: {view.failure.worker} {view.failure.message}"
     return _problem(code, detail, rollout=view, headers=headers)

@@ -82,7 +82,7 @@ class LiveEffects:
                 self._door.tell(serial, handoff.Accept())
             case BeginDrain(serial, timeout, final, packet):
                 if not self._door.tell(serial, handoff.Drain(timeout, final, packet)):
-                    # A serving worker takes SIGTERM as the order to leave.
+                    # It drains by itself when its channel has ended; SIGTERM is for one that does not.
                     self._signal(serial, signal.SIGTERM)
             case Hurry(serial):
                 self._door.tell(serial, handoff.Hurry())

@@ -74,7 +74,16 @@ class HandoffDoor:
         self._expected = {nonce: e for nonce, e in self._expected.items() if e.spawn.serial != serial}
         channel = self._channels.pop(serial, None)
         if channel is not None:
+            self._hear_out(serial, channel)
             channel.close()
+
+    def _hear_out(self, serial: int, channel: Channel) -> None:
+        """Take what a worker said last: its end may be seen before that was read."""
+        try:
+            while self._understand(serial, *channel.receive_now()):
+                pass
+        except (PeerError, OSError) as error:  # no more of it, or nothing that could still matter
+            logger.debug("last words of worker %s: %s", serial, error)
 
     def tell(self, serial: int, message: FromSupervisor) -> bool:
         """Send a worker a word; False when it cannot be reached."""
@@ -184,23 +193,33 @@ class HandoffDoor:
     async def _listen(self, serial: int, channel: Channel) -> None:
         while True:
             packet, fds = await channel.receive()
-            descriptors.close(fds)
-            if fds:
-                raise PeerError("it sent descriptors")
-            if not packet:
+            if not self._understand(serial, packet, fds):
                 return
-            match handoff.decode_from_worker(packet):
-                case handoff.BootFailed(stage, message):
-                    self._submit(BootFailed(serial, stage, message))
-                case handoff.Ready(probe):
-                    self._submit(BecameReady(serial, probe))
-                case Serving():
-                    self._submit(BeganServing(serial))
-                case Report(connections, requests, worn, oldest, given, adopted, lost, closed, longest):
-                    crossed = Crossed(given, adopted, lost, closed, longest)
-                    self._submit(Reported(serial, connections, requests, worn, oldest, crossed))
-                case Hello() | Taken() as message:
-                    raise PeerError(f"it said {type(message).__name__} out of turn")
+
+    def _understand(self, serial: int, packet: bytes, fds: list[int]) -> bool:
+        """Pass on what a worker said; False when it has hung up.
+
+        Raises:
+            PeerError: it is not what a worker says that has its listeners.
+        """
+        descriptors.close(fds)
+        if fds:
+            raise PeerError("it sent descriptors")
+        if not packet:
+            return False
+        match handoff.decode_from_worker(packet):
+            case handoff.BootFailed(stage, message):
+                self._submit(BootFailed(serial, stage, message))
+            case handoff.Ready(probe):
+                self._submit(BecameReady(serial, probe))
+            case Serving():
+                self._submit(BeganServing(serial))
+            case Report(connections, requests, worn, oldest, given, adopted, lost, closed, longest):
+                crossed = Crossed(given, adopted, lost, closed, longest)
+                self._submit(Reported(serial, connections, requests, worn, oldest, crossed))
+            case Hello() | Taken() as message:
+                raise PeerError(f"it said {type(message).__name__} out of turn")
+        return True
 
 
 class _GaveUpError(PeerError):

@@ -215,7 +215,7 @@ class Supervisor:
             self._begin(self._reload("SIGHUP"))
 
     def _scale(self, by: int) -> None:
-        self._begin(self._ask(ScaleAsked(self._engine.fleet.size + by)))
+        self._begin(self._ask(ScaleAsked(by, relative=True)))
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

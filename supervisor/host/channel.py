@@ -12,7 +12,7 @@ from supervisor.host import descriptors
 
 
 class Channel:
-    """Owns the socket. One reader and one writer at a time; ``close`` wakes both with ConnectionError."""
+    """Owns the socket. One reader at a time; ``close`` wakes who waits with ConnectionError."""
 
     def __init__(self, sock: socket.socket, *, limit: int, most: int) -> None:
         """Take the socket over; packets have at most ``limit`` bytes and ``most`` descriptors."""
@@ -22,6 +22,7 @@ class Channel:
         self._most = most
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self._sending = asyncio.Lock()
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once closed."""
@@ -33,15 +34,16 @@ class Channel:
         Raises:
             OSError: the peer is gone.
         """
-        while True:
-            self._check()
-            try:
-                descriptors.send(self._sock, packet, fds)
-            except BlockingIOError:
-                loop = asyncio.get_running_loop()
-                await self._ready(loop.add_writer, loop.remove_writer)
-            else:
-                return
+        async with self._sending:  # a loop has room for one that waits for a descriptor
+            while True:
+                self._check()
+                try:
+                    descriptors.send(self._sock, packet, fds)
+                except BlockingIOError:
+                    loop = asyncio.get_running_loop()
+                    await self._ready(loop.add_writer, loop.remove_writer)
+                else:
+                    return
 
     def send_now(self, packet: bytes) -> None:
         """Send one packet without waiting.
@@ -51,6 +53,15 @@ class Channel:
         """
         self._check()
         descriptors.send(self._sock, packet)
+
+    def receive_now(self) -> tuple[bytes, list[int]]:
+        """Receive one packet without waiting; else as ``receive``.
+
+        Raises:
+            BlockingIOError: there is none.
+        """
+        self._check()
+        return descriptors.receive(self._sock, self._limit, self._most)
 
     async def receive(self) -> tuple[bytes, list[int]]:
         """Receive one packet; ``b""`` when the peer has closed. The descriptors are the caller's to close.

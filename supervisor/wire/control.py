@@ -70,7 +70,7 @@ class CrossingView(msgspec.Struct, frozen=True):
     closed: int
     """Without a request in progress, and ended by a drain because they could not move."""
     capacity: int
-    """About how many the queue holds; when it is full, those that leave wait."""
+    """About how many the queue holds; while it is more than a quarter full, those that leave wait where they are."""
     longest: float
     """Seconds; the longest that one was between two workers."""
 

@@ -129,10 +129,11 @@ class Drain:
         try:
             await self._look_at_all()
             while not self._over(queue_ended):
-                await self._until_changed(self._timeout - self._age())
-                if self._new_rules:
+                if self._new_rules:  # perhaps while all were looked at
                     self._new_rules = False
                     await self._look_at_all()
+                else:
+                    await self._until_changed(self._timeout - self._age())
             if self._giver is not None:
                 self._giver.stop()
             await self._cut()

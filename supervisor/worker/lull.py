@@ -33,6 +33,13 @@ class Lull:
             self._since = 0
             self._timer = self._loop.call_later(QUIET, self._look)
             return
+        self.end()
+
+    def end(self) -> None:
+        """Let the collector work again; in a child that was forked meanwhile, too, where no timer would."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
         self._timer = None
         if not gc.get_freeze_count():  # else an app has frozen what is its own, and that is not ours to thaw
             # What is young goes straight to the oldest generation, as after two passes in which it survived.

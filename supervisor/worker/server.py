@@ -111,6 +111,7 @@ class Server:
         return 0
 
     def _let_go_in_child(self) -> None:
+        self._lull.end()
         fds = [borrowed.descriptor(connection) for connection in self._site.state.connections]
         descriptors.blind([*self._session.descriptors(), *fds])
 
@@ -262,16 +263,16 @@ class Server:
     # Leaving
 
     def _terminate(self) -> None:
-        """SIGTERM: give up booting; or ask to be replaced; a second one drains, a third ends at once.
+        """SIGTERM: leave, or if it accepts already, ask to be replaced; a second one drains, a third ends at once.
 
-        It does not drain at once: a service manager may send it to every process while the supervisor is about to say
-        that nobody comes after, and what was given away would have nobody to take it. To a worker that drains already,
-        the first says nothing new.
+        It does not drain at once then: a service manager may send it to every process while the supervisor is about to
+        say that nobody comes after, and what was given away would have nobody to take it. To a worker that drains
+        already, the first says nothing new.
         """
         self._terminations += 1
         if not self._booting.done():
             self._booting.cancel()
-        elif self._drain is None and self._terminations == 1:
+        elif self._drain is None and self._acceptors and self._terminations == 1:
             self._asked_to_leave = "SIGTERM"
             self._news.set()
             asyncio.get_running_loop().call_later(TERM_PATIENCE, self._begin_drain, self._session.welcome.drain_timeout)
@@ -312,7 +313,7 @@ class Server:
         self._news.set()
         await drain.run(self._queue_ended)
         await self._adopter.stop()
-        await self._tell(await self._report())
+        self._session.say_now(await self._report())
         await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
 
     def _queue_ended(self) -> bool:

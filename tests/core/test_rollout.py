@@ -276,13 +276,13 @@ def test_a_worker_that_is_not_ready_in_time_is_ended(said: list[Event], stage: s
 
 
 def test_a_worker_that_does_not_accept_in_time_is_ended() -> None:
-    """A worker that was told to accept and does not is ended in time; its fellow, who may hold clients, drains."""
+    """Who was told to accept and does not say so is ended in time; it and its fellow may hold clients, and drain."""
     story = serving(policy=Policy(admit_timeout=2.5))
     story.reload()
     story.ready(3, 4)
     story.serve(3)
     story.fire(TimerKind.ADMIT, 4)
-    assert story.orders == [Terminate(4)]
+    assert story.orders == [BeginDrain(4, 5.0, final=False, packet=16), Terminate(4)]
     story.exit(4)
     assert story.orders == [BeginDrain(3, 30.0, final=False, packet=16)]
     failure = story.rollout(2).failure

@@ -393,7 +393,7 @@ def test_a_replacement_that_does_not_accept_in_time_is_replaced() -> None:
     story.die(1, age=60.0)
     story.ready(2)
     story.fire(TimerKind.ADMIT, 2)
-    assert (story.now, story.orders) == (62.0, [Terminate(2)])
+    assert (story.now, story.orders) == (62.0, [BeginDrain(2, 5.0, final=False, packet=64), Terminate(2)])
     story.die(2, age=11.0)
     assert story.orders == [spawn(3, 1, 1)]
     assert story.news["worker.died"]["why"] == "1.1 (pid 102) did not begin to accept within 2 s"

@@ -137,3 +137,32 @@ def test_a_reload_supersedes_one_that_boots(tmp_path: Path) -> None:
 
 def _reload_argv(service: Service) -> list[str]:
     return [service.argv[0], "reload", "--runtime-dir", str(service.runtime)]
+
+
+HALF_READY = """
+import os, pathlib, time
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        assert (await receive())["type"] == "lifespan.startup"
+        if os.environ["STILLUP_GENERATION"] == "2" and os.environ["STILLUP_WORKER"] == "2":
+            time.sleep(600)
+        pathlib.Path(f"started-{os.environ['STILLUP_GENERATION']}.{os.environ['STILLUP_WORKER']}").touch()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        pathlib.Path(f"ended-{os.environ['STILLUP_GENERATION']}.{os.environ['STILLUP_WORKER']}").touch()
+        await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+def test_who_was_ready_leaves_in_order(tmp_path: Path) -> None:
+    """A worker that is READY when its rollout is superseded shuts its app down and leaves at once; nobody kills it."""
+    service = Service(tmp_path, workers=2)
+    service.write(HALF_READY)
+    with service:
+        first = service.client.reload()
+        eventually(lambda: service.client.rollout(first.id).workers_ready == 1, "one of two is READY")
+        second = service.client.reload()
+        assert service.client.rollout(first.id).reason == "superseded"
+        eventually((tmp_path / "ended-2.1").exists, "the READY one shuts its app down", deadline=5)
+        assert service.settled(second.id).outcome == "succeeded"
+    assert not list(lines(service.log(), "2.1", "killed"))

@@ -233,3 +233,22 @@ def test_too_many_in_flight(loop: str, http_: str) -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.worker.in_flight", loop, http_]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "told\n", "")
+
+
+async def test_a_connection_that_has_become_a_websocket(http: str) -> None:
+    """One that was offered and has shaken hands for a WebSocket before it was given stays, whatever its parser says."""
+    with a_queue() as queue:
+        filling = fill(queue)
+        async with serving(http=http) as served:
+            client = await served.connect()
+            stayed: list[Any] = []
+            giver = Giver(queue.writer.dup(), 16, stayed.append)
+            connection = served.connection
+            giver.offer(connection)
+            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+            await client.ask("/", "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13")
+            assert (await client.read_to(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+            empty(queue, filling)
+            await until(lambda: stayed == [connection])
+            assert giver.given == 0
+            giver.stop()

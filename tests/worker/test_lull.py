@@ -1,0 +1,61 @@
+"""The garbage collector rests while connections come in bulk, and only then."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor.worker.lull import Lull
+from tests.asgi.running import until
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Leave the collector as it was."""
+    was = gc.isenabled()
+    gc.enable()
+    yield
+    gc.unfreeze()
+    (gc.enable if was else gc.disable)()
+
+
+async def test_it_rests_until_no_more_come() -> None:
+    """It is off from the first connection of a bulk until a while after the last, and nothing is left frozen."""
+    lull = Lull()
+    lull.one_more()
+    assert not gc.isenabled()
+    lull.one_more()
+    await until(gc.isenabled)
+    assert gc.get_freeze_count() == 0
+
+
+async def test_in_a_child_it_works_at_once() -> None:
+    """Whoever is forked in the middle of a bulk, and has no loop, can end it."""
+    lull = Lull()
+    lull.one_more()
+    lull.end()
+    assert gc.isenabled()
+    lull.end()
+
+
+async def test_an_app_that_does_without_keeps_doing_so() -> None:
+    """Where the app has switched the collector off, it stays off."""
+    gc.disable()
+    lull = Lull()
+    lull.one_more()
+    lull.end()
+    assert not gc.isenabled()
+
+
+async def test_what_an_app_has_frozen_stays_frozen() -> None:
+    """Objects that an app has frozen are not thawed."""
+    gc.freeze()
+    count = gc.get_freeze_count()
+    lull = Lull()
+    lull.one_more()
+    lull.end()
+    assert gc.get_freeze_count() >= count > 0
