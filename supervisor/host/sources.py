@@ -12,7 +12,7 @@ from supervisor.errors import PeerError
 from supervisor.host import adoption, descriptors
 from supervisor.wire.adoption import PACKET_LIMIT, ConnectionInfo, decode
 
-BATCH: Final = 4
+BATCH: Final = 8
 """Connections taken from a backlog at a time; the rest is for the other workers, or for the next turn."""
 GONE: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
