@@ -155,8 +155,9 @@ def _frozen(pids: Sequence[int]) -> Iterator[Callable[[int], None]]:
 
 
 def test_the_figures_add_up(start: Start, stack: ExitStack) -> None:
-    """After three reloads with 20 connections, 60 were given and adopted, and none is in the queue, lost or closed.
+    """After three reloads with 20 connections, 60 were given, and as many adopted; none is in the queue, lost or closed.
 
+    Or more: an old worker that has not heard of the cut-over yet may adopt what its fellow gives, and gives it on.
     `stillup status` says so, too.
     """
     service = start()
@@ -166,7 +167,7 @@ def test_the_figures_add_up(start: Start, stack: ExitStack) -> None:
         _gone(service, generation)
         assert not crowd.turn()
     crossing = eventually(lambda: _complete(service.status().crossing, 60), "the figures of the last are in")
-    assert (crossing.given, crossing.adopted, crossing.waiting) == (60, 60, 0)
+    assert crossing.waiting == 0
     assert (crossing.lost, crossing.closed) == (0, 0)
     assert crossing.capacity >= 256
     assert 0 < crossing.longest < 1
@@ -179,7 +180,7 @@ def test_the_figures_add_up(start: Start, stack: ExitStack) -> None:
 
 
 def _complete(crossing: CrossingView, adopted: int) -> CrossingView | None:
-    return crossing if crossing.adopted >= adopted else None
+    return crossing if crossing.given == crossing.adopted >= adopted else None
 
 
 def test_status_says_what_an_old_worker_waits_for(start: Start, stack: ExitStack) -> None:
