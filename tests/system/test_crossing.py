@@ -155,7 +155,7 @@ def _frozen(pids: Sequence[int]) -> Iterator[Callable[[int], None]]:
 
 
 def test_the_figures_add_up(start: Start, stack: ExitStack) -> None:
-    """After three reloads with 20 connections, 60 were given, and as many adopted; none is in the queue, lost or closed.
+    """After three reloads with 20 connections 60 were given, as many adopted; none is in the queue, lost or closed.
 
     Or more: an old worker that has not heard of the cut-over yet may adopt what its fellow gives, and gives it on.
     `stillup status` says so, too.
