@@ -301,6 +301,20 @@ def standing(protocol: Any) -> Standing | None:
     return found
 
 
+def hold(protocol: Any) -> bool:
+    """Read nothing more from a connection: what its client sends waits in the kernel. Whether it was read from."""
+    if not protocol.transport.is_reading():
+        return False
+    protocol.transport.pause_reading()
+    return True
+
+
+def release(protocol: Any) -> None:
+    """Read again from a connection that was held."""
+    if not _ends(protocol):
+        protocol.transport.resume_reading()
+
+
 def descriptor(protocol: Any) -> int:
     """A connection's descriptor, which its transport owns; -1 where that is closed, or not known."""
     transport = _transport(protocol)

@@ -168,13 +168,26 @@ class Drain:
                 await asyncio.sleep(0)
 
     def look(self, connection: Any) -> None:
-        """Look at a connection once its own code, which says that something has changed, has returned."""
-        if connection not in self._looks:
-            self._looks.add(connection)
-            self._loop.call_soon(self._look, connection)
+        """Look at a connection once its own code, which says that something has changed, has returned.
+
+        Nothing is read from it until then: else a client that asks without a pause would never be between requests.
+        """
+        if connection in self._looks:
+            return
+        found = borrowed.standing(connection)
+        held = found is not None and may_move(found) and self._giver is not None and borrowed.hold(connection)
+        self._looks.add(connection)
+        self._loop.call_soon(self._look_now, connection, held)
+
+    def _look_now(self, connection: Any, held: bool) -> None:  # noqa: FBT001 - call_soon's arguments
+        self._looks.discard(connection)
+        self._look(connection)
+        if self._giver is not None:
+            self._giver.give_now()
+        if held:
+            borrowed.release(connection)
 
     def _look(self, connection: Any) -> None:
-        self._looks.discard(connection)
         if (timer := self._timers.pop(connection, None)) is not None:
             timer.cancel()
         if connection not in self._site.state.connections:

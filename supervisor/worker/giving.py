@@ -39,6 +39,8 @@ class Giver:
         self._waiting: dict[Any, None] = {}
         self._turn: asyncio.Handle | None = None
         """What will give next, unless that is the queue's becoming writable."""
+        self._pausing = False
+        """Whether that is a timer: the kernel has had enough for now."""
         self._listening = False
         self.given = 0
         self.works = True
@@ -52,6 +54,12 @@ class Giver:
         self._waiting[connection] = None
         if self._turn is None and not self._listening:
             self._turn = self._loop.call_soon(self._give_while_writable)
+
+    def give_now(self) -> None:
+        """Give what was offered, as far as the queue has room."""
+        if self._turn is not None and not self._pausing:
+            self._turn.cancel()
+            self._give_while_writable()
 
     def stop(self) -> None:
         """Give no more; what waited stays. Closing the writing end says so to whoever reads. Idempotent."""
@@ -71,6 +79,7 @@ class Giver:
 
     def _give_while_writable(self) -> None:
         self._turn = None
+        self._pausing = False
         while self._waiting and adoption.is_writable(self._writer):
             if not self._give_some():
                 return
@@ -93,6 +102,7 @@ class Giver:
             self._rest()
             if error.errno == errno.ETOOMANYREFS:
                 self._turn = self._loop.call_later(AGAIN, self._give_while_writable)
+                self._pausing = True
                 return False
             logger.error("connections stay here: adoption queue: %s", error)  # noqa: TRY400 - no bug
             self._keep_all()
