@@ -78,7 +78,8 @@ class Drain:
         self._seen: dict[Any, tuple[ConnectionClass, float]] = {}
         """What each connection that has not moved does, and since when, in seconds after the beginning."""
         self._timers: dict[Any, asyncio.TimerHandle] = {}
-        self._looks: set[Any] = set()
+        self._looks: dict[Any, bool] = {}
+        """What is looked at in the loop's next turn, and whether it is held until then."""
         self._ended: set[Any] = set()
         self.closed = 0
         """Connections without a request in progress that had to be ended."""
@@ -176,16 +177,19 @@ class Drain:
             return
         found = borrowed.standing(connection)
         held = found is not None and may_move(found) and self._giver is not None and borrowed.hold(connection)
-        self._looks.add(connection)
-        self._loop.call_soon(self._look_now, connection, held)
+        if not self._looks:
+            self._loop.call_soon(self._look_now)
+        self._looks[connection] = held
 
-    def _look_now(self, connection: Any, held: bool) -> None:  # noqa: FBT001 - call_soon's arguments
-        self._looks.discard(connection)
-        self._look(connection)
+    def _look_now(self) -> None:
+        looks, self._looks = self._looks, {}
+        for connection in looks:
+            self._look(connection)
         if self._giver is not None:
             self._giver.give_now()
-        if held:
-            borrowed.release(connection)
+        for connection, held in looks.items():
+            if held:
+                borrowed.release(connection)
 
     def _look(self, connection: Any) -> None:
         if (timer := self._timers.pop(connection, None)) is not None:
