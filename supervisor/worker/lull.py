@@ -8,6 +8,8 @@ from typing import Final
 
 QUIET: Final = 0.5
 """Seconds without a new connection that end a bulk."""
+FROZEN_AT_START: Final = gc.get_freeze_count()
+"""Objects that Python itself has frozen before any app could: 3.12 counts its immortal ones, the others none."""
 
 
 class Lull:
@@ -41,7 +43,7 @@ class Lull:
             return
         self._timer.cancel()
         self._timer = None
-        if not gc.get_freeze_count():  # else an app has frozen what is its own, and that is not ours to thaw
+        if gc.get_freeze_count() <= FROZEN_AT_START:  # else an app has frozen something, and it stays so
             # What is young goes straight to the oldest generation, as after two passes in which it survived.
             gc.freeze()
             gc.unfreeze()

@@ -404,6 +404,8 @@ def _stop(service: Service) -> None:
             open_socket(address).close()
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:
+            pass  # it was in the backlog at the instant at which the listener was closed
         return False
 
     eventually(refused, "new connections are refused")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.worker.lull import Lull
+from supervisor.worker.lull import FROZEN_AT_START, Lull
 from tests.asgi.running import until
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
@@ -30,7 +30,7 @@ async def test_it_rests_until_no_more_come() -> None:
     assert not gc.isenabled()
     lull.one_more()
     await until(gc.isenabled)
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= FROZEN_AT_START
 
 
 async def test_in_a_child_it_works_at_once() -> None:
@@ -58,4 +58,4 @@ async def test_what_an_app_has_frozen_stays_frozen() -> None:
     lull = Lull()
     lull.one_more()
     lull.end()
-    assert gc.get_freeze_count() >= count > 0
+    assert gc.get_freeze_count() >= count > FROZEN_AT_START
