@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from supervisor.core.crossing import Crossed
 from supervisor.core.model import Release
+
+HOW_UNKNOWN: Final = "ended; how is not known"
+"""What is said of the end of a process that is not our child: only its parent is told more."""
 
 
 class TimerKind(StrEnum):
@@ -64,6 +68,8 @@ class Spawned:
 
     serial: int
     pid: int
+    started: int = 0
+    """Clock ticks from the host's start to the process's (proc_pid_stat(5)): with the pid, its identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class ChannelLost:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A worker's process has ended; ``how`` is such as ``exited 1`` or ``killed by SIGSEGV``."""
+    """A worker's process has ended; ``how`` is such as ``exited 1`` or ``killed by SIGSEGV``, or HOW_UNKNOWN."""
 
     serial: int
     how: str
@@ -141,6 +147,21 @@ class TimerFired:
     """A timer that was set has come."""
 
     timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class TookOver:
+    """First of all in a supervisor that found another's fleet; ``alive``: the serials of those whose processes live."""
+
+    alive: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A worker that had lost its supervisor has come back; ``draining`` is what it does now."""
+
+    serial: int
+    draining: bool
 
 
 Event = (
@@ -157,4 +178,6 @@ Event = (
     | ChannelLost
     | Exited
     | TimerFired
+    | TookOver
+    | Resumed
 )

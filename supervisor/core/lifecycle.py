@@ -31,6 +31,7 @@ class Step(StrEnum):
     ABORT = "abort"
     END = "end"
     STOP = "stop"
+    RECOVER = "recover"
 
 
 _W = WorkerState
@@ -80,7 +81,8 @@ _S = ServiceState
 SERVICE: Mapping[ServiceState, Mapping[Step, ServiceState]] = {
     _S.STARTING: {Step.SERVE: _S.SERVING, Step.STOP: _S.STOPPING},
     _S.SERVING: {Step.SERVE: _S.SERVING, Step.STOP: _S.STOPPING},
-    _S.STOPPING: {Step.END: _S.STOPPED},
+    # RECOVER: the supervisor ended before its stop did, and the service was started again.
+    _S.STOPPING: {Step.END: _S.STOPPED, Step.RECOVER: _S.STARTING},
     _S.STOPPED: {},
 }
 

@@ -168,6 +168,8 @@ class Worker:
     state: WorkerState
     spawned: float
     pid: int | None = None
+    started: int = 0
+    """Clock ticks from the host's start to its process's: with the pid, the process's identity."""
     deaths: int = 0
     """How many workers of this slot died young in a row before this one."""
     worn: str = ""

@@ -1,4 +1,4 @@
-"""The decisions: ``step(fleet, event, now)`` says what the fleet becomes and what is to be done.
+"""The replacement of one generation by another.
 
 1. A generation touches no client before all its workers are READY (surge: new beside old).
 2. The old generation is told to drain only when every new worker SERVES: the cut-over.
@@ -10,39 +10,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from supervisor.core.commands import (
     BeginDrain,
     CloseListeners,
-    Command,
     Exit,
     Hurry,
     Kill,
     Terminate,
 )
 from supervisor.core.events import (
+    HOW_UNKNOWN,
     BecameReady,
     BeganServing,
     BootFailed,
     ChannelLost,
-    Event,
     Exited,
     HelloSaid,
-    ReloadAsked,
     Reported,
-    ScaleAsked,
     Spawned,
     SpawnFailed,
-    StopAsked,
     Timer,
-    TimerFired,
     TimerKind,
 )
 from supervisor.core.lifecycle import GENERATION, ROLLOUT, SERVICE, WORKER, Step, after
 from supervisor.core.model import (
     Failure,
-    Fleet,
     Generation,
     GenerationState,
     Release,
@@ -56,48 +50,8 @@ from supervisor.core.scaling import Scale
 from supervisor.errors import Refused
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the fleet becomes, and what is to be done for it, in order."""
-
-    fleet: Fleet
-    commands: tuple[Command, ...] = ()
-
-
-def step(fleet: Fleet, event: Event, now: float) -> Decision:
-    """Decide.
-
-    Args:
-        fleet: all that is known.
-        event: what happened.
-        now: seconds on the monotonic clock.
-
-    Raises:
-        Refused: the event has no place in this fleet, which stays as it is.
-    """
-    turn = _Turn(fleet, now)
-    turn.take(event)
-    return Decision(turn.fleet, tuple(turn.commands))
-
-
-class _Turn(Scale):
-    """One call of ``step``."""
-
-    def take(self, event: Event) -> None:
-        match event:
-            case ReloadAsked(release, why):
-                self.reload(release, why)
-            case StopAsked(why, insist):
-                self.stop(why, insist=insist)
-            case ScaleAsked(size, relative):
-                self.scale(self.fleet.size + size if relative else size)
-            case TimerFired(timer):
-                self.timer(timer)
-            case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
-                self.boot(event)
-            case _:
-                self.life(event)
-        self.settle_scaling()
+class Rollouts(Scale):
+    """The decisions about generations, and about the ways of their workers into service and out of it."""
 
     # Requests
 
@@ -146,11 +100,11 @@ class _Turn(Scale):
     def boot(self, event: Spawned | SpawnFailed | HelloSaid | BootFailed | BecameReady | BeganServing) -> None:
         worker = self.worker(event.serial)
         match event:
-            case Spawned(_, pid):
+            case Spawned(_, pid, started):
                 if worker.pid is not None:
                     message = f"worker {worker.name} was spawned already"
                     raise Refused(message, code="out-of-order")
-                worker = self.put(replace(worker, pid=pid))
+                worker = self.put(replace(worker, pid=pid, started=started))
                 # An order to leave that came before the process existed is given again.
                 if worker.state is WorkerState.STOPPING:
                     self.commands.append(Terminate(worker.serial))
@@ -212,8 +166,7 @@ class _Turn(Scale):
         if worker.state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING):
             self.fail(worker, "exit", message)
         elif worker.state is WorkerState.SERVING:
-            # It can be told nothing any more, and drains when its channel ends; SIGTERM is for one that does not.
-            self.commands.append(Terminate(worker.serial))
+            # It can be told nothing now; when it comes back by another channel, it is told to drain.
             failed = replace(worker, failure=Failure("channel", message))
             self.move(failed, Step.DRAIN)
             self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
@@ -237,7 +190,7 @@ class _Turn(Scale):
                     self.fail_scaling(worker, failure)
                 self.refill(generation.id, died=worker)
             case _:
-                if worker.state is WorkerState.DRAINING and failure.message != "exited 0":
+                if worker.state is WorkerState.DRAINING and failure.message not in ("exited 0", HOW_UNKNOWN):
                     self.announce("worker.lost", worker=worker.name, why=_why(failure))
                 self.bury(generation)
         self.rest()

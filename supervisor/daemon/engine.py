@@ -10,7 +10,7 @@ from typing import Protocol
 from supervisor.core.commands import Command, Exit
 from supervisor.core.events import Event
 from supervisor.core.model import Fleet
-from supervisor.core.rollout import step
+from supervisor.core.step import step
 from supervisor.errors import Refused
 
 logger = logging.getLogger("stillup")

@@ -19,7 +19,7 @@ from supervisor.core.events import (
     TimerKind,
 )
 from supervisor.core.model import Fleet, GenerationState, Policy, Release, Rollout, ServiceState, WorkerState
-from supervisor.core.rollout import step
+from supervisor.core.step import step
 
 OLD = Release(app="app:app", python="/usr/bin/python3", directory="/srv/old", label="srv/old")
 NEW = replace(OLD, directory="/srv/new", label="srv/new")

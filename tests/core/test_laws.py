@@ -40,7 +40,7 @@ from supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from supervisor.core.rollout import step
+from supervisor.core.step import step
 from supervisor.errors import Refused
 
 RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app", label="srv/app")

@@ -1,0 +1,202 @@
+"""What a supervisor makes of the fleet that another one left behind.
+
+1. No command was carried out before the fleet that ordered it was on record. So the record is never behind what a
+   worker was told; it may be behind what a worker did by itself, and each that lives says that when it comes back.
+2. What had not accepted leaves: nobody but its supervisor could have told it to. A rollout that was booting is aborted;
+   one that was cutting over goes on if all its workers come back, and is aborted when one of them ends.
+3. Whoever should drain and serves is told again; so an order that was lost on the way is given a second time.
+4. All clocks start anew.
+
+Without a record the living say what they are, and ``rebuild`` makes a fleet of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Final
+
+from supervisor.core import respawn
+from supervisor.core.commands import BeginDrain, Kill, SetTimer, Terminate
+from supervisor.core.crossing import packet_limit
+from supervisor.core.events import Timer, TimerKind
+from supervisor.core.lifecycle import SERVICE, Step, after
+from supervisor.core.model import (
+    Failure,
+    Fleet,
+    Generation,
+    GenerationState,
+    Policy,
+    Release,
+    RolloutState,
+    ServiceState,
+    Worker,
+    WorkerState,
+)
+from supervisor.core.rollout import Rollouts
+from supervisor.errors import Refused
+
+LOST: Final = "supervisor-lost"
+"""Why a rollout was aborted whose supervisor has ended."""
+VOLATILE: Final = frozenset(
+    {"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID", "SHLVL", "OLDPWD", "PWD", "_"}
+)
+"""Variables that are different each time the same thing is started."""
+
+
+class Recovery(Rollouts):
+    """The decisions of a supervisor that finds workers of another."""
+
+    def recover(self, alive: AbstractSet[int]) -> None:
+        """Go on where the record ends; ``alive`` are the serials of those on it whose processes live."""
+        recorded = self.fleet
+        if recorded.state is ServiceState.STOPPING:
+            state = after(SERVICE, recorded.state, Step.RECOVER)
+            self.fleet = replace(recorded, state=state, exit_code=0)
+        self.announce("service.taken-over", workers=len(alive), died=len(recorded.workers) - len(alive))
+        self.abort_what_cannot_go_on(alive)
+        for worker in recorded.workers.values():
+            if worker.serial not in alive:
+                failure = worker.failure or Failure("exit", "ended while no supervisor ran", worker.name)
+                self.gone(self.worker(worker.serial), failure)
+            elif self.worker(worker.serial).state is worker.state:  # else it has just been given an order
+                self.remind(worker)
+        for generation in tuple(self.fleet.generations.values()):
+            for slot, deaths in generation.vacancies.items():
+                timer = Timer(TimerKind.RESPAWN, generation.id, slot)
+                self.commands.append(SetTimer(timer, self.now + respawn.delay(deaths)))
+            self.refill(generation.id)
+        self.start_waiting()
+
+    def abort_what_cannot_go_on(self, alive: AbstractSet[int]) -> None:
+        """A rollout needs all its workers, and those that had not accepted are leaving."""
+        pending = self.fleet.pending
+        if pending is None or pending.generation is None:
+            return
+        whole = all(worker.serial in alive for worker in self.fleet.of(pending.generation))
+        if pending.state is RolloutState.BOOTING or not whole:
+            self.abort(pending, reason=LOST)
+
+    def remind(self, worker: Worker) -> None:
+        """Put a timer behind what a living worker was ordered, and give again the orders that are signals."""
+        policy = self.fleet.policy
+        match worker.state:
+            case WorkerState.ACCEPTING:
+                self.timer_in(policy.admit_timeout, TimerKind.ADMIT, worker.serial)
+            case WorkerState.DRAINING:
+                self.timer_in(policy.drain_timeout + policy.grace, TimerKind.DRAIN, worker.serial)
+            case WorkerState.STOPPING:
+                self.commands.append(Terminate(worker.serial))
+                self.timer_in(policy.shutdown_timeout, TimerKind.TERM, worker.serial)
+            case WorkerState.KILLED:
+                self.commands.append(Kill(worker.serial))
+            case WorkerState.SPAWNED | WorkerState.BOOTING | WorkerState.READY:
+                self.fail(worker, "exit", "lost its supervisor before it accepted")
+
+    def resume(self, worker: Worker, *, draining: bool) -> None:
+        """A worker has come back; ``draining`` is what it does, whatever the record says."""
+        match worker.state:
+            case WorkerState.SERVING | WorkerState.ACCEPTING if draining:
+                self.drains_already(worker)
+            case WorkerState.ACCEPTING:
+                self.serving(self.move(worker, Step.SERVE))
+            case WorkerState.DRAINING if not draining:
+                packet = packet_limit(self.takers())
+                self.commands.append(
+                    BeginDrain(worker.serial, self.fleet.policy.drain_timeout, final=False, packet=packet)
+                )
+            case WorkerState.SPAWNED | WorkerState.BOOTING | WorkerState.READY:
+                raise Refused(f"worker {worker.name} was not told to accept", code="out-of-order")
+
+    def drains_already(self, worker: Worker) -> None:
+        if self.fleet.generations[worker.generation].state is GenerationState.ADMITTING:
+            self.fail(worker, "accept", "drains already")
+            return
+        self.move(worker, Step.DRAIN)
+        self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
+        self.refill(worker.generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker that no record knows says about itself."""
+
+    pid: int
+    started: int
+    generation: int
+    slot: int
+    draining: bool
+    release: Release
+
+
+def rebuild(claims: Sequence[Claim], *, policy: Policy, size: int, now: float) -> Fleet:
+    """The fleet that these workers are; the serial of each is its place in ``claims``, from 1.
+
+    Of the generations in which somebody serves the latest is the one that serves, and the others are to drain: the
+    order comes when they resume.
+    """
+    serves = max((claim.generation for claim in claims if not claim.draining), default=0)
+    workers: dict[int, Worker] = {}
+    generations: dict[int, Generation] = {}
+    for serial, claim in enumerate(claims, 1):
+        mine = claim.generation == serves
+        state = WorkerState.SERVING if mine and not claim.draining else WorkerState.DRAINING
+        workers[serial] = Worker(
+            serial, claim.generation, claim.slot, state, spawned=now, pid=claim.pid, started=claim.started
+        )
+        known = generations.get(claim.generation)
+        generations[claim.generation] = Generation(
+            claim.generation,
+            GenerationState.SERVING if mine else GenerationState.DRAINING,
+            known.release if known is not None else claim.release,
+            max(known.size if known is not None else 1, claim.slot),
+            drained_from=None if mine else now,
+        )
+    return Fleet(
+        policy=policy,
+        size=size,
+        state=ServiceState.SERVING if serves else ServiceState.STARTING,
+        generations=generations,
+        workers=workers,
+        last_generation=max(generations, default=0),
+        last_worker=len(claims),
+    )
+
+
+def consistent(fleet: Fleet) -> bool:
+    """Whether a fleet that was read from a record could have been one of ours."""
+    if fleet.state is ServiceState.STOPPED:
+        return False
+    if any(key != worker.serial or worker.generation not in fleet.generations for key, worker in fleet.workers.items()):
+        return False
+    if any(key != generation.id for key, generation in fleet.generations.items()):
+        return False
+    serving = fleet.count(GenerationState.SERVING)
+    pending = [rollout for rollout in fleet.rollouts if rollout.state.pending]
+    begun = [rollout for rollout in pending if rollout.state is not RolloutState.WAITING]
+    booting = [
+        generation.id
+        for generation in fleet.generations.values()
+        if generation.state in (GenerationState.BOOTING, GenerationState.ADMITTING)
+    ]
+    return (
+        serving <= 1
+        and len(pending) <= 1
+        and booting == [rollout.generation for rollout in begun]
+        and max(fleet.workers, default=0) <= fleet.last_worker
+        and max(fleet.generations, default=0) <= fleet.last_generation
+        and max((rollout.id for rollout in fleet.rollouts), default=0) <= fleet.last_rollout
+        and max((scaling.id for scaling in fleet.scalings), default=0) <= fleet.last_scaling
+    )
+
+
+def same(one: Release, other: Release) -> bool:
+    """Whether two releases run the same thing, as far as a supervisor that was started again can tell."""
+    return replace(one, environment=_lasting(one.environment)) == replace(
+        other, environment=_lasting(other.environment)
+    )
+
+
+def _lasting(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in VOLATILE}
