@@ -1,13 +1,20 @@
-"""Processes, held by pidfd from their first moment to their last (pidfd_open(2), pidfd_send_signal(2), waitid(2))."""
+"""Processes, held by pidfd from their first moment to their last (pidfd_open(2), pidfd_send_signal(2), waitid(2)).
+
+One that is not our child can be signalled, and its end be seen, in the same way; how it ended only its parent learns.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import resource
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.core.events import HOW_UNKNOWN
 
 HANDLED = frozenset(
     {
@@ -26,10 +33,12 @@ HANDLED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A child of ours. Owns the pidfd."""
+    """A child of ours, or of a supervisor before us. Owns the pidfd."""
 
     pid: int
     pidfd: int
+    started: int
+    """Clock ticks from the host's start to its own (proc_pid_stat(5)): with the pid, its identity."""
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if the process has ended."""
@@ -37,11 +46,14 @@ class Process:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def reap(self) -> str | None:
-        """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives."""
+        """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives.
+
+        To be asked when the pidfd is readable: of one that is not our child nothing more than that is known.
+        """
         try:
             result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:  # somebody else has reaped it
-            return "ended; how is not known"
+        except ChildProcessError:
+            return HOW_UNKNOWN
         if result is None:
             return None
         if result.si_code == os.CLD_EXITED:
@@ -84,12 +96,55 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
         setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
     )
     try:
-        return Process(pid, os.pidfd_open(pid))
+        return hold(pid)
     except OSError:
         # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+
+
+def hold(pid: int) -> Process:
+    """Take hold of a process that is sure to be the one that is meant: a child not yet reaped, or a connected peer.
+
+    Raises:
+        OSError: it has gone, or there is no descriptor left.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        return Process(pid, pidfd, _started(pid))
+    except OSError:
+        os.close(pidfd)
+        raise
+
+
+def find(pid: int, started: int) -> Process | None:
+    """Take hold of the process that had this pid and start time, if it lives.
+
+    Raises:
+        OSError: there is no descriptor left.
+    """
+    try:
+        process = hold(pid)
+    except (ProcessLookupError, FileNotFoundError):
+        return None
+    # It is looked at after it is held: were the number another's by then, so is the start time.
+    if process.started == started and not _has_ended(process.pidfd):
+        return process
+    process.close()
+    return None
+
+
+def _started(pid: int) -> int:
+    # The second field is the program's name in parentheses, and may hold anything; the start time is the 22nd.
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def raise_descriptor_limit() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import Unavailable
+from supervisor.host.descriptors import write_all
 from supervisor.wire.places import LOCK
 
 
@@ -24,6 +25,43 @@ class RuntimeDirectory:
 
     def file(self, name: str) -> str:
         return f"{self.path}/{name}"
+
+    def read(self, name: str) -> bytes | None:
+        """What a file holds; None if there is none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            return Path(self.file(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Put a file in another's place: whoever looks, whenever the power goes, finds the old or the new. Blocks.
+
+        Raises:
+            OSError: it cannot be; the old one is as it was.
+        """
+        fresh = self.file(f".{name}.new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            write_all(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(fresh, self.file(name))
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def remove(self, name: str) -> None:
+        """Take a file away, and what a write of it that was cut off has left."""
+        for path in (self.file(name), self.file(f".{name}.new")):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def close(self) -> None:
         """Give the directory up: remove the lock file while it is still held, and the directory if it was made here."""

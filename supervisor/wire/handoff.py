@@ -18,7 +18,17 @@ under ``type``; descriptors ride beside it as SCM_RIGHTS (unix(7)). The order, e
     Report(...)               ->                                                about once a second
                               <-   Drain(timeout, final, packet)  Hurry()
 
-A party that hears anything else at its turn hangs up.
+A worker that has lost its supervisor, and serves or drains, comes back on a new connection, and gives the next
+supervisor copies of what it holds:
+
+    Resume(protocol, nonce, who it is, what it holds)  ->
+                              <-   Return()
+    Batch(count)              ->                                                + that many listeners, at last the queue
+                              <-   Taken(count)                                 ... until all are there
+                              <-   Resumed()
+    Report(...)               ->                                                and so on, as above
+
+A party that hears anything else at its turn hangs up. A worker that is turned away serves on, and tries again.
 """
 
 from __future__ import annotations
@@ -29,9 +39,10 @@ import msgspec
 
 from supervisor.errors import PeerError
 
-PROTOCOL: Final = 1
-"""The version that this code speaks. A supervisor also speaks the one before, once there is one."""
-SPOKEN: Final = frozenset({PROTOCOL})
+PROTOCOL: Final = 2
+"""The version that this code speaks: 2 has what a worker says that comes back. In 1 it finished and left."""
+SPOKEN: Final = frozenset({1, PROTOCOL})
+"""The versions that a supervisor speaks: a release may bring an environment with the stillup before this one."""
 MESSAGE_LIMIT: Final = 128 * 1024
 """Bytes; well under the kernel's default socket buffer (212,992), so that a packet is never EMSGSIZE."""
 BATCH_LIMIT: Final = 64
@@ -84,7 +95,7 @@ class Report(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_field
     longest: float = 0.0
 
 
-class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who the worker is and what it runs. Two descriptors come with it: its stdout and stderr from READY on."""
 
     protocol: int
@@ -107,6 +118,8 @@ class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fiel
     """Seconds after which the worker is to say that it is worn."""
     max_rss: int | None = None
     """Bytes in memory from which on it is."""
+    orphan_timeout: float = 0.0
+    """Seconds that it serves on without a supervisor, before it drains. Since version 2."""
 
 
 class Refusal(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -123,6 +136,29 @@ class ListenerInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str
 
 
+class Resume(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """First of all from a worker that had another supervisor. Since version 2."""
+
+    protocol: int
+    nonce: str
+    draining: bool
+    """Whether it drains; else it serves."""
+    welcome: Welcome
+    """What it was told to run."""
+    listeners: list[ListenerInfo]
+    """Those that it holds; none once it drains."""
+    queue: tuple[int, int] | None
+    """SO_COOKIE of the adoption queue's reading and writing end; None once it drains, when it lacks one of them."""
+
+
+class Return(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Give copies of the listeners and of the queue's ends, in the order in which they were named. Since version 2."""
+
+
+class Resumed(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The worker has a supervisor again. Since version 2."""
+
+
 class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
     """The descriptors that follow, in that order: listeners, then the reading and the writing end of the queue."""
 
@@ -132,7 +168,7 @@ class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields
 
 
 class Batch(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """As many descriptors as ``count`` says."""
+    """In either direction: as many descriptors as ``count`` says."""
 
     count: int
 
@@ -154,8 +190,8 @@ class Hurry(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields
     """End endless answers now."""
 
 
-FromWorker = Hello | Taken | BootFailed | Ready | Serving | Report
-FromSupervisor = Welcome | Refusal | Offer | Batch | Accept | Drain | Hurry
+FromWorker = Hello | Resume | Taken | Batch | BootFailed | Ready | Serving | Report
+FromSupervisor = Welcome | Refusal | Offer | Batch | Return | Taken | Resumed | Accept | Drain | Hurry
 
 _encoder = msgspec.json.Encoder()
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)

@@ -11,6 +11,7 @@ from supervisor.errors import UsageError
 CONTROL: Final = "control.sock"
 HANDOFF: Final = "handoff.sock"
 LOCK: Final = "lock"
+RECORD: Final = "record.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 

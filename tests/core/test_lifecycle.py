@@ -102,13 +102,14 @@ def test_the_ways_of_a_rollout() -> None:
 
 
 def test_the_ways_of_the_service() -> None:
-    """A service that has served serves until it is stopped."""
+    """A service that has served serves until it is stopped; a stop that its supervisor did not live to see is off."""
     assert ways(SERVICE, ServiceState) == listed("""
         starting -serve-> serving
         starting -stop-> stopping
         serving -serve-> serving
         serving -stop-> stopping
         stopping -end-> stopped
+        stopping -recover-> starting
     """)
 
 

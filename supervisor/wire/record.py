@@ -1,0 +1,106 @@
+"""The record: what a supervisor writes down, so that another one can go on where it ended.
+
+The fleet is written as it is: a field that a version lacks has its default, one that it does not know is passed over.
+What cannot be understood without a new field needs a new SCHEMA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import msgspec
+
+from supervisor.core.crossing import Crossed
+from supervisor.core.model import Fleet, Policy, Release, Rollout
+from supervisor.core.recovery import consistent
+from supervisor.errors import PeerError
+
+SCHEMA: Final = 1
+"""The version that is written. A reader takes this one and the one before, once there is one."""
+READABLE: Final = frozenset({SCHEMA})
+WHOLE: Final = 2
+"""The latest rollouts whose releases are written whole; of older ones only what is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRecord:
+    """A listener in custody."""
+
+    name: str
+    bind: str
+    """As it was asked for: port 0 and a host's name stand here as they were given."""
+    cookie: int
+    """SO_COOKIE."""
+    file: tuple[int, int] | None = None
+    """Device and inode of its socket file, if that is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything, at one moment."""
+
+    schema: int
+    boot: str
+    """The kernel's boot_id: times and pids mean nothing in another."""
+    key: str
+    """What the workers' nonces are made of; hexadecimal."""
+    workers_wanted: int
+    """As it was configured; scaling changes the fleet's."""
+    fleet: Fleet
+    listeners: tuple[ListenerRecord, ...] = ()
+    queue: tuple[int, int] = (0, 0)
+    """SO_COOKIE of the adoption queue's ends."""
+    nonces: Mapping[int, str] = field(default_factory=dict)
+    """By serial, of workers that were not started under this key."""
+    descriptors: Mapping[str, int] = field(default_factory=dict)
+    """In a supervisor that replaces its own program: the numbers under which its successor finds what it held."""
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Record)
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+def encode(record: Record) -> bytes:
+    """The record as JSON. What a worker reports every second is not in it."""
+    return _encoder.encode(replace(record, fleet=lasting(record.fleet)))
+
+
+def decode(text: bytes) -> Record:
+    """Read a record.
+
+    Raises:
+        PeerError: it is none, or one of a version that is not known here, or no supervisor could have written it.
+    """
+    try:
+        schema = msgspec.json.decode(text, type=_Schema).schema
+        if schema not in READABLE:
+            raise PeerError(f"it has schema {schema}, this version reads {SCHEMA}")
+        record = _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"it is no record: {error}") from error
+    if not consistent(record.fleet):
+        raise PeerError("its parts contradict each other")
+    return record
+
+
+def lasting(fleet: Fleet) -> Fleet:
+    """The fleet without what changes while nothing happens, and without what an operator says anew at each start."""
+    workers = {
+        serial: replace(worker, connections={}, requests=0, oldest={}, crossed=Crossed())
+        for serial, worker in fleet.workers.items()
+    }
+    rollouts = tuple(map(_slim, fleet.rollouts[:-WHOLE])) + fleet.rollouts[-WHOLE:]
+    return replace(fleet, workers=workers, rollouts=rollouts, policy=Policy())
+
+
+def _slim(rollout: Rollout) -> Rollout:
+    if rollout.state.pending:
+        return rollout
+    release = rollout.release
+    return replace(rollout, release=Release(release.app, release.python, release.directory, label=release.label))
