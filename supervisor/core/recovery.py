@@ -54,7 +54,12 @@ class Recovery(Rollouts):
         if recorded.state is ServiceState.STOPPING:
             state = after(SERVICE, recorded.state, Step.RECOVER)
             self.fleet = replace(recorded, state=state, exit_code=0)
-        self.announce("service.taken-over", workers=len(alive), died=len(recorded.workers) - len(alive))
+        self.announce(
+            "service.taken-over",
+            generation=recorded.serving.id if recorded.serving is not None else None,
+            workers=len(alive),
+            died=len(recorded.workers) - len(alive),
+        )
         self.abort_what_cannot_go_on(alive)
         for worker in recorded.workers.values():
             if worker.serial not in alive:

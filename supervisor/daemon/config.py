@@ -60,6 +60,8 @@ class Settings:
     health_host: str = "localhost"
     max_worker_age: float | None = None
     max_worker_rss: int | None = None
+    orphan_timeout: float | None = None
+    """Seconds; None for the default, which depends on how the supervisor was started."""
     log_level: str = "info"
     options: Mapping[str, Any] = field(default_factory=dict)
     """uvicorn's worker options, by the names of ``uvicorn.Config``'s arguments."""
@@ -137,6 +139,13 @@ def _own_parameters() -> list[click.Parameter]:
             type=seconds,
             help="Seconds that an old worker may take to finish what it holds. "
             "[default: --timeout-graceful-shutdown if given, else 30; 3 with --reload]",
+        ),
+        click.Option(
+            ["--orphan-timeout"],
+            type=_Seconds(min=0),
+            metavar="SECONDS",
+            help="Seconds that workers serve on when the supervisor has died, until another one takes them over; then "
+            "they finish what they hold and leave. [default: 300; 0 when started from a terminal]",
         ),
         click.Option(
             ["--max-worker-age"],
@@ -238,6 +247,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         health_host=given["health_host"],
         max_worker_age=given["max_worker_age"],
         max_worker_rss=given["max_worker_rss"],
+        orphan_timeout=given["orphan_timeout"],
         log_level=given["log_level"] or "info",
         options=_worker_options(given),
         reload=_reload_options(given, directory) if given["reload"] else None,

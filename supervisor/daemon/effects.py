@@ -39,10 +39,10 @@ logger = logging.getLogger("stillup")
 
 @dataclass
 class Child:
-    """A worker's process and the pipes of its boot."""
+    """A worker's process and the pipes of its boot; one that another supervisor started has none here."""
 
     process: asyncio.Future[Process]
-    output: Output
+    output: Output | None = None
 
 
 class LiveEffects:
@@ -56,8 +56,10 @@ class LiveEffects:
         holder: Holder,
         console: Console,
         feed: Feed,
+        nonce: Callable[[int], str],
         handoff_path: str,
         title: str,
+        orphan_timeout: float,
     ) -> None:
         """Put the listeners of ``holder`` at the disposal of workers that come in by ``door``."""
         self._submit = submit
@@ -65,7 +67,9 @@ class LiveEffects:
         self._holder = holder
         self._console = console
         self._feed = feed
+        self._nonce = nonce
         self._handoff_path = handoff_path
+        self._orphan_timeout = orphan_timeout
         self._title = title
         self._loop = asyncio.get_running_loop()
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
@@ -81,9 +85,8 @@ class LiveEffects:
             case Accept(serial):
                 self._door.tell(serial, handoff.Accept())
             case BeginDrain(serial, timeout, final, packet):
-                if not self._door.tell(serial, handoff.Drain(timeout, final, packet)):
-                    # It drains by itself when its channel has ended; SIGTERM is for one that does not.
-                    self._signal(serial, signal.SIGTERM)
+                # One that cannot be told is told when it comes back; behind this, too, there is a timer.
+                self._door.tell(serial, handoff.Drain(timeout, final, packet))
             case Hurry(serial):
                 self._door.tell(serial, handoff.Hurry())
             case Terminate(serial):
@@ -99,6 +102,13 @@ class LiveEffects:
             case Exit():
                 pass  # the engine's own, and its last
 
+    def adopt(self, serial: int, process: Process) -> None:
+        """Take a worker over that another supervisor started; the process is ours from here on."""
+        child = Child(self._loop.create_future())
+        child.process.set_result(process)
+        self._children[serial] = child
+        self._loop.add_reader(process.pidfd, self._ended, serial)
+
     def close(self) -> None:
         """Let go of everything; no worker is left by now."""
         for timer in self._timers:
@@ -106,7 +116,8 @@ class LiveEffects:
         for task in self._tasks:
             task.cancel()
         for child in self._children.values():
-            child.output.close()
+            if child.output is not None:
+                child.output.close()
         self._spawner.shutdown(wait=False)
 
     def _set_timer(self, event: TimerFired, at: float) -> None:
@@ -131,27 +142,28 @@ class LiveEffects:
             return
         child = Child(self._loop.create_future(), output)
         self._children[command.serial] = child
-        task = self._loop.create_task(self._start(command, child))
+        task = self._loop.create_task(self._start(command, child, output))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _start(self, command: Spawn, child: Child) -> None:
+    async def _start(self, command: Spawn, child: Child, output: Output) -> None:
         due = self._loop.time() + command.boot_timeout
         release = command.release
-        nonce = self._door.expect(command, child.process, lambda: self._welcome(command, due - self._loop.time()))
+        nonce = self._nonce(command.serial)
+        self._door.expect(nonce, command, child.process, lambda: self._welcome(command, due - self._loop.time()))
         environment = worker_environment(command, self._handoff_path, nonce)
         argv = [release.python, "-P", "-m", "supervisor.worker", f"{self._title}:{command.generation}.{command.slot}"]
         try:
             process = await self._loop.run_in_executor(
-                self._spawner, partial(spawn, argv, environment, *child.output.write_ends)
+                self._spawner, partial(spawn, argv, environment, *output.write_ends)
             )
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
             self._forget(command.serial)
             self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {error}"))
             return
         child.process.set_result(process)
-        child.output.started()
-        self._submit(Spawned(command.serial, process.pid))
+        output.started()
+        self._submit(Spawned(command.serial, process.pid, process.started))
         self._loop.add_reader(process.pidfd, self._ended, command.serial)
 
     def _welcome(self, command: Spawn, boot_left: float) -> Welcome:
@@ -170,6 +182,7 @@ class LiveEffects:
             health_host=release.health_host,
             max_age=release.max_worker_age,
             max_rss=release.max_worker_rss,
+            orphan_timeout=self._orphan_timeout,
         )
 
     def _ended(self, serial: int) -> None:
@@ -181,13 +194,14 @@ class LiveEffects:
             return
         self._loop.remove_reader(process.pidfd)
         process.close()
-        tail = child.output.tail()
+        tail = child.output.tail() if child.output is not None else ""
         self._forget(serial)
         self._submit(Exited(serial, how, tail))
 
     def _forget(self, serial: int) -> None:
         child = self._children.pop(serial)
-        child.output.close()
+        if child.output is not None:
+            child.output.close()
         if not child.process.done():
             child.process.cancel()
         self._door.forget(serial)

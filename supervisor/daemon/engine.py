@@ -1,16 +1,20 @@
-"""The one loop: take an event, decide, perform. The fleet is its only state."""
+"""The one loop: take an event, decide, write down, perform. The fleet is its only state.
+
+Nothing is performed before the fleet that orders it is on record, so that the next supervisor knows of everything that
+this one may have done. A request that cannot be written down is refused; for whatever just happens the show goes on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from supervisor.core.commands import Command, Exit
-from supervisor.core.events import Event
+from supervisor.core.events import Event, ReloadAsked, ScaleAsked
 from supervisor.core.model import Fleet
-from supervisor.core.step import step
+from supervisor.core.step import Decision, step
 from supervisor.errors import Refused
 
 logger = logging.getLogger("stillup")
@@ -25,8 +29,10 @@ class Effects(Protocol):
 class Engine:
     """Owns the fleet."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, save: Callable[[Fleet], Awaitable[str]]) -> None:
+        """Begin with that fleet; ``save`` writes one down, and says why that cannot be."""
         self.fleet = fleet
+        self._save = save
         self._queue: asyncio.Queue[tuple[Event, asyncio.Future[Fleet] | None]] = asyncio.Queue()
         self._watchers: list[tuple[Callable[[Fleet], bool], asyncio.Future[Fleet]]] = []
 
@@ -56,8 +62,16 @@ class Engine:
         """Run until the fleet has come to its end; the exit code."""
         while True:
             event, answer = await self._queue.get()
-            commands = self._decide(event, answer)
-            for command in commands:
+            decision = self._decide(event, answer)
+            if decision is None:
+                continue
+            trouble = await self._save(decision.fleet)
+            if trouble and answer is not None and isinstance(event, ReloadAsked | ScaleAsked):
+                message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
+                _settle(answer, error=Refused(message, code="unavailable"))
+                continue
+            self._become(decision.fleet, answer)
+            for command in decision.commands:
                 if isinstance(command, Exit):
                     return command.code
                 try:
@@ -66,30 +80,30 @@ class Engine:
                     # A bug, or a system call that failed where none was expected to: the other commands still count.
                     logger.exception("could not perform %r", command)
 
-    def _decide(self, event: Event, answer: asyncio.Future[Fleet] | None) -> tuple[Command, ...]:
+    def _decide(self, event: Event, answer: asyncio.Future[Fleet] | None) -> Decision | None:
         try:
-            decision = step(self.fleet, event, asyncio.get_running_loop().time())
+            return step(self.fleet, event, asyncio.get_running_loop().time())
         except Refused as refusal:
             logger.debug("%s refused: %s", type(event).__name__, refusal)
             _settle(answer, error=refusal)
-            return ()
         except Exception as error:
             # A bug of ours in one decision; the fleet is as it was, and what serves goes on.
             logger.exception("no decision on %r", event)
             _settle(answer, error=error)
-            return ()
-        self.fleet = decision.fleet
-        _settle(answer, self.fleet)
+        return None
+
+    def _become(self, fleet: Fleet, answer: asyncio.Future[Fleet] | None) -> None:
+        self.fleet = fleet
+        _settle(answer, fleet)
         waiting = []
         for holds, watcher in self._watchers:
             if watcher.done():  # whoever waited has gone
                 continue
-            if holds(self.fleet):
-                watcher.set_result(self.fleet)
+            if holds(fleet):
+                watcher.set_result(fleet)
             else:
                 waiting.append((holds, watcher))
         self._watchers = waiting
-        return decision.commands
 
 
 def _settle(answer: asyncio.Future[Fleet] | None, fleet: Fleet | None = None, error: Exception | None = None) -> None:

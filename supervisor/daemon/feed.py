@@ -6,11 +6,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from supervisor.core.recovery import LOST
 from supervisor.host.systemd import Notifier
 
 logger = logging.getLogger("stillup")
 
 _LINES: Mapping[str, tuple[int, str]] = {
+    "service.taken-over": (
+        logging.WARNING,
+        "taken over from a supervisor that has ended: {workers} workers live, {died} have died meanwhile",
+    ),
     "rollout.begun": (logging.INFO, "gen {generation} boots from {release} ({why})"),
     "rollout.waiting": (logging.INFO, "reload {rollout} waits until an older generation has left"),
     "rollout.cut-over": (logging.INFO, "gen {generation} serves"),
@@ -43,6 +48,8 @@ _LINES: Mapping[str, tuple[int, str]] = {
     "service.stopped": (logging.INFO, "stopped"),
 }
 """How each announcement of the core reads."""
+_NOBODYS_FAULT = frozenset({"superseded", "stopping", LOST})
+"""Why a rollout may be aborted without anything wrong with its release."""
 
 
 class Feed:
@@ -54,7 +61,7 @@ class Feed:
 
     def announce(self, kind: str, data: Mapping[str, Any]) -> None:
         level, line = _LINES[kind]
-        if kind == "rollout.aborted" and data["reason"] in ("superseded", "stopping"):
+        if kind == "rollout.aborted" and data["reason"] in _NOBODYS_FAULT:
             level, line = logging.INFO, "reload {rollout} is off: {reason}"
         text = line.format(**data)
         logger.log(level, "%s", text)
@@ -66,7 +73,10 @@ class Feed:
                 # The first tells the manager that the service has started; each later one only what it runs.
                 (self._notifier.status if self._has_served else self._notifier.ready)(text)
                 self._has_served = True
-            case "rollout.aborted" if self._has_served and data["reason"] not in ("superseded", "stopping"):
+            case "service.taken-over" if data["generation"] is not None:
+                self._notifier.ready(f"gen {data['generation']} serves")
+                self._has_served = True
+            case "rollout.aborted" if self._has_served and data["reason"] not in _NOBODYS_FAULT:
                 self._notifier.status(f"gen {data['generation']} rejected ({data['reason']}); the one before serves")
             case "service.stopping":
                 self._notifier.stopping(text)

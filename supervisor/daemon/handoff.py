@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import secrets
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,19 +13,42 @@ from typing import Final, TypeVar
 
 from supervisor.core.commands import Spawn
 from supervisor.core.crossing import Crossed
-from supervisor.core.events import BecameReady, BeganServing, BootFailed, ChannelLost, Event, HelloSaid, Reported
+from supervisor.core.events import (
+    BecameReady,
+    BeganServing,
+    BootFailed,
+    ChannelLost,
+    Event,
+    HelloSaid,
+    Reported,
+    Resumed,
+)
 from supervisor.core.model import Fleet
 from supervisor.daemon.holder import Holder
 from supervisor.errors import PeerError, Refused
 from supervisor.host import descriptors, peer
+from supervisor.host.adoption import AdoptionQueue
 from supervisor.host.channel import Channel
-from supervisor.host.processes import Process
+from supervisor.host.processes import Process, hold
+from supervisor.host.sockets import Listener, receive_listener
 from supervisor.wire import handoff
-from supervisor.wire.handoff import Batch, FromSupervisor, Hello, Offer, Refusal, Report, Serving, Taken, Welcome
+from supervisor.wire.handoff import (
+    Batch,
+    FromSupervisor,
+    Hello,
+    Offer,
+    Refusal,
+    Report,
+    Resume,
+    Return,
+    Serving,
+    Taken,
+    Welcome,
+)
 
 logger = logging.getLogger("stillup")
 
-M = TypeVar("M", Hello, Taken)
+M = TypeVar("M", Taken, Batch)
 
 HELLO_DEADLINE: Final = 10.0
 """Seconds that whoever connects may take for each step until it is known as a worker with its listeners."""
@@ -39,6 +63,22 @@ class Expected:
     spawn: Spawn
     process: asyncio.Future[Process]
     welcome: Callable[[], Welcome]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A worker of a supervisor before this one."""
+
+    serial: int
+    process: Process
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """A worker that is on no record, and says what it runs. Whoever takes it in owns the process."""
+
+    process: Process
+    said: Resume
 
 
 class HandoffDoor:
@@ -57,21 +97,35 @@ class HandoffDoor:
         self._submit = submit
         self._ask = ask
         self._loop = asyncio.get_running_loop()
+        self.changed = asyncio.Event()
+        """Set when somebody has come back."""
         self._expected: dict[str, Expected] = {}
+        self._known: dict[str, Known] = {}
+        self.claim: Callable[[Claimant], None] | None = None
+        """Takes in workers that no record knows; None while none are."""
+        self.spoken: set[int] = set()
+        """The serials of those known that have come back."""
+        self.admits = asyncio.Event()
+        """Set once the fleet is known: until then those who come back give their copies, and wait."""
         self._channels: dict[int, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: dict[Channel, None] = {}
         self._loop.add_reader(sock, self._accept)
 
-    def expect(self, spawn: Spawn, process: asyncio.Future[Process], welcome: Callable[[], Welcome]) -> str:
-        """Put a worker on record; the nonce that it has to say."""
-        nonce = secrets.token_hex(16)
+    def expect(
+        self, nonce: str, spawn: Spawn, process: asyncio.Future[Process], welcome: Callable[[], Welcome]
+    ) -> None:
+        """Let a worker in that is about to be started, by its nonce."""
         self._expected[nonce] = Expected(spawn, process, welcome)
-        return nonce
+
+    def know(self, nonce: str, serial: int, process: Process) -> None:
+        """Let a worker in that comes back, by its nonce."""
+        self._known[nonce] = Known(serial, process)
 
     def forget(self, serial: int) -> None:
         """The worker's process has ended."""
         self._expected = {nonce: e for nonce, e in self._expected.items() if e.spawn.serial != serial}
+        self._known = {nonce: known for nonce, known in self._known.items() if known.serial != serial}
         channel = self._channels.pop(serial, None)
         if channel is not None:
             self._hear_out(serial, channel)
@@ -134,7 +188,7 @@ class HandoffDoor:
     async def _receive(self, connection: socket.socket, channel: Channel) -> None:
         """One connection, from its first packet to its last."""
         try:
-            serial = await self._admit(connection, channel)
+            serial, fresh = await self._admit(connection, channel)
         except (PeerError, Refused, TimeoutError, OSError) as error:
             why = str(error) or "said nothing in time"
             logger.warning("handoff.sock: %s refused: %s", _who(connection), why)
@@ -143,7 +197,8 @@ class HandoffDoor:
         finally:
             self._strangers.pop(channel, None)
         try:
-            await self._hand_over(serial, channel)
+            if fresh:
+                await self._hand_over(serial, channel)
             await self._listen(serial, channel)
         except _GaveUpError as error:
             self._submit(BootFailed(serial, error.said.stage, error.said.message))
@@ -157,27 +212,116 @@ class HandoffDoor:
             # Its process's end is seen by its pidfd; the end of the channel alone says nothing more.
             channel.close()
 
-    async def _admit(self, connection: socket.socket, channel: Channel) -> int:
-        """Hear the hello and check who says it; the worker's serial."""
+    async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, bool]:
+        """Hear who it is and check that; the worker's serial, and whether it has everything still to come."""
         async with asyncio.timeout(HELLO_DEADLINE):
-            hello = await _hear(channel, Hello)
-            expected = self._expected.get(hello.nonce)
-            if expected is None:
-                raise PeerError("no worker with that nonce is expected")
-            # The record is older than the process: the worker may say hello before spawn() has returned here.
-            process = await asyncio.shield(expected.process)
-            if not peer.is_process(connection, process.pidfd, process.pid):
-                raise PeerError(f"the nonce is that of pid {process.pid}")
-            if hello.protocol not in handoff.SPOKEN:
-                raise PeerError(f"it speaks protocol {hello.protocol}, this supervisor {handoff.PROTOCOL}")
-            if self._expected.pop(hello.nonce, None) is None:
-                raise PeerError("it has said hello already")
-            serial = expected.spawn.serial
-            await self._ask(HelloSaid(serial))
+            packet, fds = await channel.receive()
+            descriptors.close(fds)
+            if not packet or fds:
+                raise PeerError("it sent descriptors" if fds else "it hung up")
+            match handoff.decode_from_worker(packet):
+                case Hello() as hello:
+                    return await self._greet(connection, channel, hello), True
+                case Resume() as resume:
+                    await self._take_back(connection, channel, resume)
+                case message:
+                    raise PeerError(f"it said {type(message).__name__}, not Hello")
+        # From here on it may take longer: a supervisor that has just been started has the others to hear first.
+        return await self._resumed(channel, resume), False
+
+    async def _greet(self, connection: socket.socket, channel: Channel, hello: Hello) -> int:
+        expected = self._expected.get(hello.nonce)
+        if expected is None:
+            raise PeerError("no worker with that nonce is expected")
+        # It is expected before its process is there: the worker may say hello before spawn() has returned here.
+        process = await asyncio.shield(expected.process)
+        if not peer.is_process(connection, process.pidfd, process.pid):
+            raise PeerError(f"the nonce is that of pid {process.pid}")
+        _check_protocol(hello.protocol)
+        if self._expected.pop(hello.nonce, None) is None:
+            raise PeerError("it has said hello already")
+        serial = expected.spawn.serial
+        await self._ask(HelloSaid(serial))
         self._channels[serial] = channel
-        packet = handoff.encode(expected.welcome())
-        await channel.send(packet, [1, 2])
+        self._known[hello.nonce] = Known(serial, process)
+        welcome = expected.welcome()
+        if hello.protocol != handoff.PROTOCOL:
+            welcome = handoff.for_version(welcome, hello.protocol)
+        await channel.send(handoff.encode(welcome), [1, 2])
         return serial
+
+    async def _take_back(self, connection: socket.socket, channel: Channel, resume: Resume) -> None:
+        """Check who comes back, and take copies of what it holds into custody."""
+        _check_protocol(resume.protocol)
+        known = self._known.get(resume.nonce)
+        with contextlib.ExitStack() as undo:
+            if known is not None:
+                who: Known | Claimant = known
+            elif self.claim is not None:
+                caller = peer.principal(connection)
+                if caller.uid != os.geteuid():
+                    raise PeerError(f"it is on no record, and of uid {caller.uid}")
+                process = hold(caller.pid)
+                undo.callback(process.close)
+                who = Claimant(process, resume)
+            else:
+                raise PeerError("it is not on record")
+            if not peer.is_process(connection, who.process.pidfd, who.process.pid):
+                raise PeerError(f"the nonce is that of pid {who.process.pid}")
+            await channel.send(handoff.encode(Return()))
+            await self._receive_copies(channel, resume)
+            await channel.send(handoff.encode(handoff.Resumed()))
+            undo.pop_all()
+        if isinstance(who, Known):
+            self.spoken.add(who.serial)
+            self.changed.set()
+        elif self.claim is not None:
+            self.claim(who)
+        else:
+            who.process.close()
+            raise PeerError("it came too late to be taken in")
+
+    async def _resumed(self, channel: Channel, resume: Resume) -> int:
+        await self.admits.wait()
+        known = self._known.get(resume.nonce)
+        if known is None:
+            raise PeerError("it is no worker of this service")
+        serial = known.serial
+        before = self._channels.get(serial)
+        if before is not None:
+            before.close()
+        self._channels[serial] = channel
+        try:
+            await self._ask(Resumed(serial, resume.draining))
+        except Refused:
+            if self._channels.get(serial) is channel:
+                del self._channels[serial]
+            raise
+        return serial
+
+    async def _receive_copies(self, channel: Channel, resume: Resume) -> None:
+        """Take each descriptor for what it was said to be; all are in custody, or closed."""
+        fds: list[int] = []
+        with contextlib.ExitStack() as undo:
+            undo.callback(lambda: descriptors.close(fds))
+            left = len(resume.listeners) + len(resume.queue or ())
+            while left:
+                batch, came = await _hear(channel, Batch)
+                fds += came
+                if batch.count != len(came) or not 0 < len(came) <= left:
+                    raise PeerError(f"it announced {batch.count} descriptors, {len(came)} came")
+                left -= len(came)
+                await channel.send(handoff.encode(Taken(len(came))))
+            listeners: list[Listener] = []
+            for info in resume.listeners:
+                listener = Listener(info.name, receive_listener(fds.pop(0), info))
+                undo.callback(listener.socket.close)
+                listeners.append(listener)
+            ends = tuple(fds)
+            fds.clear()
+            queue = AdoptionQueue.receive(ends, resume.queue) if resume.queue is not None else None
+            undo.pop_all()
+        self._holder.take_back(listeners, queue)
 
     async def _hand_over(self, serial: int, channel: Channel) -> None:
         """Count and descriptions first, then the descriptors, each step answered before the next."""
@@ -217,7 +361,7 @@ class HandoffDoor:
             case Report(connections, requests, worn, oldest, given, adopted, lost, closed, longest):
                 crossed = Crossed(given, adopted, lost, closed, longest)
                 self._submit(Reported(serial, connections, requests, worn, oldest, crossed))
-            case Hello() | Taken() as message:
+            case message:
                 raise PeerError(f"it said {type(message).__name__} out of turn")
         return True
 
@@ -230,25 +374,35 @@ class _GaveUpError(PeerError):
         self.said = said
 
 
-async def _hear(channel: Channel, kind: type[M]) -> M:
+async def _hear(channel: Channel, kind: type[M]) -> tuple[M, list[int]]:
+    """The next word; what came beside it is the caller's to close."""
     packet, fds = await channel.receive()
-    descriptors.close(fds)
-    if not packet:
-        raise PeerError("it hung up")
-    if fds:
-        raise PeerError("it sent descriptors")
-    message = handoff.decode_from_worker(packet)
-    if isinstance(message, handoff.BootFailed):
-        raise _GaveUpError(message)
-    if not isinstance(message, kind):
-        raise PeerError(f"it said {type(message).__name__}, not {kind.__name__}")
-    return message
+    try:
+        if not packet:
+            raise PeerError("it hung up")
+        message = handoff.decode_from_worker(packet)
+        if isinstance(message, handoff.BootFailed):
+            raise _GaveUpError(message)
+        if not isinstance(message, kind):
+            raise PeerError(f"it said {type(message).__name__}, not {kind.__name__}")
+    except PeerError:
+        descriptors.close(fds)
+        raise
+    return message, fds
 
 
 async def _hear_taken(channel: Channel, count: int) -> None:
-    taken = await _hear(channel, Taken)
+    taken, fds = await _hear(channel, Taken)
+    descriptors.close(fds)
+    if fds:
+        raise PeerError("it sent descriptors")
     if taken.count != count:
         raise PeerError(f"it took {taken.count} descriptors of {count}")
+
+
+def _check_protocol(protocol: int) -> None:
+    if protocol not in handoff.SPOKEN:
+        raise PeerError(f"it speaks protocol {protocol}, this supervisor {handoff.PROTOCOL}")
 
 
 def _turn_away(channel: Channel, why: str) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from supervisor.core.crossing import PACKET_AMONG_SEVERAL
 from supervisor.host import descriptors
-from supervisor.host.adoption import AdoptionQueue, capacity
-from supervisor.host.sockets import Listener, open_listener
-from supervisor.wire.address import Bind
+from supervisor.host.adoption import AdoptionQueue, capacity, cookie
+from supervisor.host.sockets import Listener, UnixFile, open_listener
+from supervisor.wire.address import Bind, UnixAddress, resembles
 from supervisor.wire.adoption import ConnectionInfo, encode
 from supervisor.wire.handoff import BATCH_LIMIT, ListenerInfo
+from supervisor.wire.record import ListenerRecord, Record
 
 logger = logging.getLogger("stillup")
 
@@ -20,25 +21,91 @@ logger = logging.getLogger("stillup")
 class Holder:
     """The listeners and the adoption queue of the service; owns them until ``close``."""
 
-    def __init__(self, binds: Sequence[Bind], backlog: int) -> None:
-        """Bind them all, or none.
+    def __init__(self) -> None:
+        self.infos: tuple[ListenerInfo, ...] = ()
+        """What is, or was, held: in the order of the binds."""
+        self.cookies = (0, 0)
+        """Of the adoption queue's reading and writing end."""
+        self.capacity = 0
+        """About how many connections the adoption queue holds."""
+        self._binds: tuple[Bind, ...] = ()
+        self._listeners: list[Listener] = []
+        self._queue: AdoptionQueue | None = None
+        self._returned: dict[int, Listener] = {}
+        """By cookie, what workers gave back and no bind has claimed yet."""
+        self._open = False
+
+    def take_back(self, listeners: Sequence[Listener], queue: AdoptionQueue | None) -> None:
+        """Take copies of what a worker holds into custody; what is here already, or not wanted any more, is closed."""
+        held = {cookie(listener.socket) for listener in self._listeners}
+        for listener in listeners:
+            number = cookie(listener.socket)
+            if self._open or number in held or number in self._returned:
+                listener.socket.close()
+            else:
+                self._returned[number] = listener
+        if queue is None:
+            return
+        if self._open or self._queue is not None:
+            if self._queue is not None and queue.cookies != self._queue.cookies:
+                logger.warning("a worker has an adoption queue of its own; what is in it waits for its own fellows")
+            queue.close()
+        else:
+            self._queue = queue
+
+    def has_all_of(self, record: Record) -> bool:
+        """Whether everything that was on record is here again."""
+        wanted = {listener.cookie for listener in record.listeners}
+        return wanted <= self._returned.keys() and self._queue is not None and self._queue.cookies == record.queue
+
+    def open(self, binds: Sequence[Bind], backlog: int, record: Record | None = None) -> bool:
+        """Have a listener for every bind, or none: what was given back, else a new one. Whether all were given back.
 
         Raises:
             Refused: one cannot be had; those that could are closed again.
         """
-        self._listeners: list[Listener] = []
         with contextlib.ExitStack() as undo:
-            undo.callback(self._close_listeners)
+            undo.callback(self.close)
+            anew = False
             for bind in binds:
-                self._listeners.append(open_listener(bind, backlog))
-            self.infos: tuple[ListenerInfo, ...] = tuple(listener.info for listener in self._listeners)
-            """What is, or was, held: in the order of the binds."""
-            self._queue: AdoptionQueue | None = AdoptionQueue.make()
+                listener = self._claim(bind, record)
+                anew |= listener is None
+                self._listeners.append(listener or open_listener(bind, backlog))
+            whole = not anew and not self._returned
+            self._drop_returned()
+            if self._queue is None:
+                self._queue = AdoptionQueue.make()
+            self.infos = tuple(listener.info for listener in self._listeners)
+            self.cookies = self._queue.cookies
+            self.capacity = capacity(_typical(self.infos), PACKET_AMONG_SEVERAL)
             undo.pop_all()
-        self.cookies = self._queue.cookies
-        """Of the adoption queue's reading and writing end."""
-        self.capacity = capacity(_typical(self.infos), PACKET_AMONG_SEVERAL)
-        """About how many connections the adoption queue holds."""
+        self._binds = tuple(binds)
+        self._open = True
+        return whole
+
+    def _claim(self, bind: Bind, record: Record | None) -> Listener | None:
+        """What a worker gave back that is this bind's; the record knows what it was asked for as, else by its looks."""
+        for number, listener in self._returned.items():
+            if listener.name != bind.name:
+                continue
+            known = {entry.cookie: entry for entry in record.listeners} if record is not None else {}
+            entry = known.get(number)
+            if entry.bind == str(bind.address) if entry is not None else resembles(bind.address, listener.info.address):
+                del self._returned[number]
+                return Listener(listener.name, listener.socket, _file_of(bind, entry))
+        return None
+
+    def records(self) -> list[ListenerRecord]:
+        """What the record says of the listeners."""
+        return [
+            ListenerRecord(
+                listener.name,
+                str(bind.address),
+                cookie(listener.socket),
+                (listener.file.device, listener.file.inode) if listener.file is not None else None,
+            )
+            for bind, listener in zip(self._binds, self._listeners, strict=True)
+        ]
 
     @property
     def waiting(self) -> int:
@@ -66,18 +133,32 @@ class Holder:
 
         With the workers' copies closed too, whoever reads the queue to its end has all that was in it.
         """
-        self._close_listeners()
-        if self._queue is not None:
-            self._queue.close()
-            self._queue = None
-
-    def _close_listeners(self) -> None:
+        self._drop_returned()
         while self._listeners:
             listener = self._listeners.pop()
             try:
                 listener.close()
             except OSError as error:  # its file cannot be removed; the rest can still be closed
                 logger.warning("listener %s: %s", listener.name, error)
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+
+    def _drop_returned(self) -> None:
+        for listener in self._returned.values():
+            listener.socket.close()
+        self._returned.clear()
+
+
+def _file_of(bind: Bind, entry: ListenerRecord | None) -> UnixFile | None:
+    """The socket file of a listener that was given back, if that is ours."""
+    if not isinstance(bind.address, UnixAddress):
+        return None
+    if entry is not None and entry.file is not None:
+        return UnixFile(bind.address.path, *entry.file)
+    with contextlib.suppress(OSError):  # somebody has taken it away
+        return UnixFile.of(bind.address.path)
+    return None
 
 
 def _typical(infos: Sequence[ListenerInfo]) -> bytes:

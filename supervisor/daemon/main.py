@@ -11,12 +11,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 from supervisor import __version__
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.asgi.tracebacks import show_error
-from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked
+from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
+from supervisor.core.recovery import same
+from supervisor.core.step import step
+from supervisor.daemon import record, takeover
 from supervisor.daemon.api import Api
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
@@ -26,6 +30,7 @@ from supervisor.daemon.engine import Engine
 from supervisor.daemon.feed import Feed
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
+from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
 from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
@@ -35,12 +40,14 @@ from supervisor.host.processes import HANDLED, close_on_exec_all, raise_descript
 from supervisor.host.runtime import claim
 from supervisor.host.sockets import bind_unix, check_owner
 from supervisor.host.systemd import Notifier
-from supervisor.wire.places import CONTROL, HANDOFF, runtime_directory
+from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
 
 logger = logging.getLogger("stillup")
 
 LONGEST_PATH = 107
 """Bytes of a socket's path (unix(7))."""
+ORPHAN_TIMEOUT = 300.0
+"""Seconds that workers serve on without a supervisor, unless it was started from a terminal."""
 _LEVELS = {"trace": logging.DEBUG}
 
 
@@ -136,8 +143,13 @@ class Supervisor:
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
         stack.callback(self._files.close)
-        self._holder = Holder(settings.binds, settings.backlog)
+        # To be looked for before our own files take their place.
+        self._record = record.read(self._runtime)
+        self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
+        self._holder = Holder()
         stack.callback(self._holder.close)
+        if not self._left_behind:
+            self._holder.open(settings.binds, settings.backlog)
         self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack)
         self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack)
 
@@ -152,35 +164,106 @@ class Supervisor:
     async def run(self) -> int:
         """Serve until the fleet has come to its end; the exit code."""
         settings = self._settings
-        self._engine = engine = Engine(Fleet(policy=settings.policy, size=settings.workers))
-        door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
-        effects = LiveEffects(
+        self._recorder = recorder = Recorder(self._runtime, settings.workers, self._record)
+        fleet = Fleet(policy=settings.policy, size=settings.workers)
+        self._engine = engine = Engine(fleet, recorder.save)
+        self._door = door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
+        self._effects = effects = LiveEffects(
             submit=engine.submit,
             door=door,
             holder=self._holder,
             console=self._console,
             feed=Feed(self._notifier),
+            nonce=recorder.nonce,
             handoff_path=self._runtime.file(HANDOFF),
             title=settings.name,
+            orphan_timeout=self._orphan_timeout(),
         )
-        control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, holder=self._holder))
-        self._greet()
-        engine.submit(ReloadAsked(self._release, "start"))
         self._tasks: set[asyncio.Task[None]] = set()
-        if settings.reload is not None:
-            self._begin(watch(settings.reload, self._reload))
-        self._take_signals()
+        control: ControlDoor | None = None
         try:
-            return await engine.run(effects)
+            if self._left_behind:
+                await self._take_over()
+            else:
+                engine.submit(ReloadAsked(self._release, "start"))
+            recorder.holds(self._holder.records(), self._holder.cookies)
+            door.admits.set()
+            control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, holder=self._holder))
+            self._greet()
+            if settings.reload is not None:
+                self._begin(watch(settings.reload, self._reload))
+            self._take_signals()
+            code = await engine.run(effects)
+            # The last worker has gone: there is nothing that anybody could take over.
+            self._files.callback(self._runtime.remove, RECORD)
+            return code
         finally:
             # Nothing may interrupt the way out, and it is short.
             signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
             for task in self._tasks:
                 task.cancel()
+            recorder.close()
             self._files.close()
             door.close()
             effects.close()
-            await control.close()
+            if control is not None:
+                await control.close()
+
+    def _orphan_timeout(self) -> float:
+        given = self._settings.orphan_timeout
+        if given is not None:
+            return given
+        return 0.0 if self._had_terminal else ORPHAN_TIMEOUT
+
+    async def _take_over(self) -> None:
+        """Take custody back from the workers of a supervisor that has ended, and go on where it ended.
+
+        Raises:
+            Refused: a listener that nobody has returned cannot be had. The workers go on without us.
+        """
+        settings, engine, door = self._settings, self._engine, self._door
+        if self._record is not None:
+            living = takeover.survivors(self._record)
+            engine.fleet = replace(self._record.fleet, policy=settings.policy)
+            for serial, process in living.items():
+                door.know(self._recorder.nonce(serial), serial, process)
+            await takeover.until_custody_is_back(self._record, living, door, self._holder)
+            claimants = []
+        else:
+            claimants = await takeover.hear_claims(door, settings.binds)
+            living = {serial: claimant.process for serial, claimant in enumerate(claimants, 1)}
+            now = asyncio.get_running_loop().time()
+            engine.fleet = takeover.fleet_of(claimants, settings.policy, settings.workers, now)
+            self._recorder.claimed({serial: claimant.said.nonce for serial, claimant in enumerate(claimants, 1)})
+        whole = self._holder.open(settings.binds, settings.backlog, self._record)
+        if not living:
+            engine.fleet = Fleet(policy=settings.policy, size=settings.workers)
+            engine.submit(ReloadAsked(self._release, "start"))
+            return
+        taken = TookOver(frozenset(living))
+        engine.submit(taken)
+        for serial, process in living.items():
+            self._effects.adopt(serial, process)
+        for serial, claimant in enumerate(claimants, 1):
+            door.know(claimant.said.nonce, serial, claimant.process)
+        if reason := self._reason_to_reload(taken, whole=whole):
+            engine.submit(ReloadAsked(self._release, reason))
+
+    def _reason_to_reload(self, taken: TookOver, *, whole: bool) -> str:
+        """Why what was found is not what we were started with; empty if it is."""
+        engine, record = self._engine, self._record
+        if record is None:
+            return "no record of what runs"
+        fleet = step(engine.fleet, taken, asyncio.get_running_loop().time()).fleet
+        running = fleet.pending or fleet.serving
+        if running is None:
+            return "start"
+        if record.workers_wanted != self._settings.workers:
+            engine.fleet = replace(engine.fleet, size=self._settings.workers)
+            return "another number of workers"
+        if not whole:
+            return "other listeners"
+        return "" if same(running.release, self._release) else "another configuration"
 
     def _greet(self) -> None:
         settings = self._settings

@@ -45,6 +45,16 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.signal(signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Whether it lives no longer (its pidfd is readable then)."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
     def reap(self) -> str | None:
         """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives.
 
@@ -129,22 +139,21 @@ def find(pid: int, started: int) -> Process | None:
     except (ProcessLookupError, FileNotFoundError):
         return None
     # It is looked at after it is held: were the number another's by then, so is the start time.
-    if process.started == started and not _has_ended(process.pidfd):
+    if process.started == started and not process.has_ended():
         return process
     process.close()
     return None
+
+
+def boot_id() -> str:
+    """The kernel's name for the time since the host's start (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _started(pid: int) -> int:
     # The second field is the program's name in parentheses, and may hold anything; the start time is the 22nd.
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return int(text.rpartition(")")[2].split()[19])
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def raise_descriptor_limit() -> None:

@@ -77,6 +77,20 @@ class Bind:
     address: Address
 
 
+def resembles(address: Address, seen: str) -> bool:
+    """Whether a socket that says it is at ``seen`` may be what was asked for as ``address``."""
+    match address:
+        case TcpAddress(host, port):
+            where, _, number = seen.rpartition(":")
+            numeric = ":" in host or host.replace(".", "").isdigit()
+            same_host = where.strip("[]") == host or not numeric
+            return same_host and number in ({str(port)} if port else {number} - {""})
+        case InheritedAddress():
+            return True
+        case _:
+            return str(address) == seen
+
+
 def parse_bind(text: str) -> Bind:
     """Read one ``--bind``.
 

@@ -43,6 +43,8 @@ PROTOCOL: Final = 2
 """The version that this code speaks: 2 has what a worker says that comes back. In 1 it finished and left."""
 SPOKEN: Final = frozenset({1, PROTOCOL})
 """The versions that a supervisor speaks: a release may bring an environment with the stillup before this one."""
+LONGEST_WAIT: Final = 1.0
+"""Seconds, at most, between two attempts of a worker to find a supervisor."""
 MESSAGE_LIMIT: Final = 128 * 1024
 """Bytes; well under the kernel's default socket buffer (212,992), so that a packet is never EMSGSIZE."""
 BATCH_LIMIT: Final = 64
@@ -210,6 +212,11 @@ def encode(message: FromWorker | FromSupervisor) -> bytes:
     if len(packet) > MESSAGE_LIMIT:
         raise PeerError(f"a {type(message).__name__} of {len(packet)} bytes is over the limit of {MESSAGE_LIMIT}")
     return packet
+
+
+def for_version(welcome: Welcome, protocol: int) -> Welcome:
+    """The same welcome in the words of an earlier version: what that does not know is left out."""
+    return msgspec.structs.replace(welcome, protocol=protocol, orphan_timeout=0.0)
 
 
 def decode_from_worker(packet: bytes) -> FromWorker:

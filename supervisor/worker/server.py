@@ -22,6 +22,7 @@ from supervisor.core.crossing import PACKET_FOR_ONE
 from supervisor.errors import PeerError
 from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
+from supervisor.wire import handoff
 from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
 from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
@@ -41,6 +42,9 @@ QUEUE_PATIENCE = 5.0
 """Seconds of a final drain in which the adoption queue is read on for its end."""
 ROOM_PATIENCE = 3.0
 """Seconds that a worker at its --limit-concurrency leaves connections in the queue to others."""
+RECONNECT_FIRST = 0.05
+"""Seconds between the first two attempts to find a supervisor; each later wait is twice as long, up to the next."""
+RECONNECT_MOST = handoff.LONGEST_WAIT
 PROBE_MARGIN = 0.5
 """Seconds before the boot deadline at which the probe gives up, so that its reason arrives before the deadline's."""
 SHUTDOWN_DEADLINE = 5.0
@@ -70,6 +74,7 @@ class Server:
         self._news = asyncio.Event()
         """Set when there is something to report before the next beat."""
         self._asked_to_leave = ""
+        self._orphaned = False
         self._leaving = asyncio.Event()
         self._began = time.monotonic()
         self._wear = wear.draw(
@@ -168,30 +173,67 @@ class Server:
     # The supervisor's word
 
     async def _converse(self) -> None:
-        try:
-            while (message := await self._session.hear()) is not None:
-                match message:
-                    case Accept() if self._drain is None:
-                        await self._accept()
-                    case Accept():
-                        pass  # a SIGTERM from elsewhere came first
-                    case Drain(timeout, final, packet):
-                        self._begin_drain(timeout, final=final, packet=packet)
-                    case Hurry():
-                        if self._drain is not None:
-                            self._drain.hurry()
-                    case _:
-                        raise PeerError(f"'{type(message).__name__}' out of turn")
-        except PeerError as error:
-            logger.error("the supervisor broke the hand-off protocol: %s", error)  # noqa: TRY400 - no bug of ours
-        except Exception:
-            logger.exception("the conversation with the supervisor failed")
-        if not self._booting.done():
-            self._booting.cancel()
-            return
+        """Do what the supervisor says; when there is none any more, go on, and look for the next."""
+        while True:
+            try:
+                await self._obey()
+            except PeerError as error:
+                logger.error("the supervisor broke the hand-off protocol: %s", error)  # noqa: TRY400 - no bug of ours
+            except Exception:
+                logger.exception("the conversation with the supervisor failed")
+            if not self._booting.done():
+                self._booting.cancel()
+                return
+            if self._drain is None and not self._acceptors:
+                self._begin_drain(self._session.welcome.drain_timeout, final=True)
+                return
+            await self._find_a_supervisor()
+
+    async def _obey(self) -> None:
+        """Do what the supervisor says, until it hangs up or dies.
+
+        Raises:
+            PeerError: it says something that is no word of the protocol, or at the wrong time.
+        """
+        while (message := await self._session.hear()) is not None:
+            match message:
+                case Accept() if self._drain is None and not self._acceptors:
+                    await self._accept()
+                case Accept():
+                    pass  # a SIGTERM from elsewhere came first
+                case Drain(timeout, final, packet):
+                    self._begin_drain(timeout, final=final, packet=packet)
+                case Hurry():
+                    if self._drain is not None:
+                        self._drain.hurry()
+                case _:
+                    raise PeerError(f"'{type(message).__name__}' out of turn")
+
+    async def _find_a_supervisor(self) -> None:
+        """Go on without one until one takes us back; whoever serves then drains when it has waited long enough."""
+        loop, welcome = asyncio.get_running_loop(), self._session.welcome
+        self._orphaned = True
         if self._drain is None:
-            logger.warning("without a supervisor: finishing what is here, then leaving")
-        self._begin_drain(self._session.welcome.drain_timeout, final=True)
+            logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
+        if welcome.orphan_timeout:
+            patience = loop.call_later(welcome.orphan_timeout, self._drain_as_orphan)
+        else:
+            patience = None
+            self._drain_as_orphan()
+        wait = RECONNECT_FIRST
+        while not await self._session.resume(draining=self._drain is not None):
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+            wait = min(2 * wait, RECONNECT_MOST)
+        if patience is not None:
+            patience.cancel()
+        self._orphaned = False
+        logger.info("there is a supervisor again")
+        self._news.set()
+
+    def _drain_as_orphan(self) -> None:
+        if self._drain is None:
+            logger.warning("still without a supervisor: finishing what is here, then leaving")
+            self._begin_drain(self._session.welcome.drain_timeout, final=True)
 
     async def _accept(self) -> None:
         for name, listener in self._session.listeners:
@@ -272,6 +314,8 @@ class Server:
         self._terminations += 1
         if not self._booting.done():
             self._booting.cancel()
+        elif self._orphaned and self._drain is None:
+            self._drain_as_orphan()
         elif self._drain is None and self._acceptors and self._terminations == 1:
             self._asked_to_leave = "SIGTERM"
             self._news.set()

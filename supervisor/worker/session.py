@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -12,11 +14,26 @@ from supervisor.errors import PeerError
 from supervisor.host import descriptors, peer
 from supervisor.host.adoption import AdoptionQueue
 from supervisor.host.channel import Channel
-from supervisor.host.sockets import receive_listener
+from supervisor.host.sockets import describe, receive_listener
 from supervisor.wire import handoff
-from supervisor.wire.handoff import Batch, BootFailed, FromSupervisor, FromWorker, Hello, Offer, Refusal, Taken, Welcome
+from supervisor.wire.handoff import (
+    Batch,
+    BootFailed,
+    FromSupervisor,
+    FromWorker,
+    Hello,
+    Offer,
+    Refusal,
+    Resume,
+    Resumed,
+    Return,
+    Taken,
+    Welcome,
+)
 
-T = TypeVar("T", Welcome, Offer, Batch)
+logger = logging.getLogger("uvicorn.error")
+
+M = TypeVar("M", Welcome, Offer, Batch, Return, Taken, Resumed)
 
 HELLO_DEADLINE = 30.0
 """Seconds that the supervisor may take for each step of the hand-off."""
@@ -26,6 +43,9 @@ HELLO_DEADLINE = 30.0
 class Session:
     """A worker's channel, who it is, and the descriptors that it was handed. Owns all of them."""
 
+    path: str
+    """Of ``handoff.sock``."""
+    nonce: str
     channel: Channel
     welcome: Welcome
     stdout: int
@@ -59,6 +79,45 @@ class Session:
         descriptors.close(fds)  # after the hand-off none is expected
         return handoff.decode_from_supervisor(packet) if packet else None
 
+    async def resume(self, *, draining: bool) -> bool:
+        """Go to whoever listens now, and give copies of what is held; whether that is our supervisor from here on.
+
+        Args:
+            draining: what the worker does; else it serves.
+        """
+        self.channel.close()
+        with contextlib.ExitStack() as undo:
+            try:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+                channel = Channel(sock, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
+                undo.callback(channel.close)
+                sock.connect(self.path)
+                _check_owner(sock, self.path)
+                async with asyncio.timeout(HELLO_DEADLINE):
+                    await self._give_copies(channel, draining=draining)
+            except (OSError, PeerError) as error:  # a TimeoutError is an OSError
+                logger.debug("no supervisor takes this worker back: %s", error or "no answer in time")
+                return False
+            undo.pop_all()
+        self.channel = channel
+        return True
+
+    async def _give_copies(self, channel: Channel, *, draining: bool) -> None:
+        held = [(name, listener) for name, listener in self.listeners if listener.fileno() >= 0]
+        ends = [self.queue.reader, self.queue.writer]
+        whole = all(end.fileno() >= 0 for end in ends)
+        infos = [describe(name, listener) for name, listener in held]
+        cookies = self.queue.cookies if whole else None
+        await channel.send(handoff.encode(Resume(handoff.PROTOCOL, self.nonce, draining, self.welcome, infos, cookies)))
+        await _answer(channel, Return)
+        sockets = [listener for _, listener in held] + (ends if whole else [])
+        for start in range(0, len(sockets), handoff.BATCH_LIMIT):
+            batch = [sock.fileno() for sock in sockets[start : start + handoff.BATCH_LIMIT]]
+            await channel.send(handoff.encode(Batch(len(batch))), batch)
+            if (taken := await _answer(channel, Taken)).count != len(batch):
+                raise PeerError(f"it took {taken.count} descriptors of {len(batch)}")
+        await _answer(channel, Resumed)
+
     def restore_output(self) -> None:
         """Put the supervisor's own stdout and stderr back in place of the pipes, so that logs outlive it."""
         descriptors.put_in_place(self.stdout, 1)
@@ -88,8 +147,7 @@ def take_over(path: str, nonce: str) -> Session:
         undo.callback(sock.close)
         sock.settimeout(HELLO_DEADLINE)
         sock.connect(path)
-        if peer.principal(sock).uid not in (0, os.geteuid()):
-            raise PeerError(f"{path} is somebody else's; what it says to run is not run")
+        _check_owner(sock, path)
         descriptors.send(sock, handoff.encode(Hello(handoff.PROTOCOL, nonce)))
         welcome, output = _expect(sock, Welcome)
         undo.callback(descriptors.close, output)
@@ -105,7 +163,29 @@ def take_over(path: str, nonce: str) -> Session:
             raise
         undo.pop_all()
     channel = Channel(sock, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
-    return Session(channel, welcome, output[0], output[1], listeners, queue)
+    return Session(path, nonce, channel, welcome, output[0], output[1], listeners, queue)
+
+
+def _check_owner(sock: socket.socket, path: str) -> None:
+    if peer.principal(sock).uid not in (0, os.geteuid()):
+        raise PeerError(f"{path} is somebody else's; what it says is not done")
+
+
+async def _answer(channel: Channel, kind: type[M]) -> M:
+    packet, fds = await channel.receive()
+    descriptors.close(fds)
+    if not packet:
+        raise PeerError("it hung up")
+    return _understood(packet, kind)
+
+
+def _understood(packet: bytes, kind: type[M]) -> M:
+    message = handoff.decode_from_supervisor(packet)
+    if isinstance(message, Refusal):
+        raise PeerError(f"turned away by the supervisor: {message.message}")
+    if not isinstance(message, kind):
+        raise PeerError(f"expected {kind.__name__} of the supervisor, got {type(message).__name__}")
+    return message
 
 
 def _take_sockets(
@@ -144,17 +224,12 @@ def _take_sockets(
     return listeners, queue
 
 
-def _expect(sock: socket.socket, kind: type[T]) -> tuple[T, list[int]]:
+def _expect(sock: socket.socket, kind: type[M]) -> tuple[M, list[int]]:
     packet, fds = descriptors.receive(sock, handoff.MESSAGE_LIMIT, handoff.BATCH_LIMIT)
     try:
         if not packet:
             raise PeerError("the supervisor hung up")
-        message = handoff.decode_from_supervisor(packet)
-        if isinstance(message, Refusal):
-            raise PeerError(f"turned away by the supervisor: {message.message}")
-        if not isinstance(message, kind):
-            raise PeerError(f"expected {kind.__name__} of the supervisor, got {type(message).__name__}")
+        return _understood(packet, kind), fds
     except PeerError:
         descriptors.close(fds)
         raise
-    return message, fds

@@ -22,7 +22,7 @@ from supervisor.core.events import (
     StopAsked,
 )
 from supervisor.core.model import Fleet, Policy, Release
-from supervisor.core.rollout import step
+from supervisor.core.step import step
 from supervisor.wire.control import (
     PROBLEM,
     PROBLEM_TYPE,

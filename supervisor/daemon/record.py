@@ -1,0 +1,99 @@
+"""Writing the record, before anything is done that it tells of."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from supervisor.core.model import Fleet
+from supervisor.errors import PeerError
+from supervisor.host.processes import boot_id
+from supervisor.host.runtime import RuntimeDirectory
+from supervisor.wire import record
+from supervisor.wire.places import RECORD
+from supervisor.wire.record import ListenerRecord, Record
+
+logger = logging.getLogger("stillup")
+
+PATIENCE: Final = 1.0
+"""Seconds that a write may take before what it tells of is done all the same: a disk that hangs must not stop us."""
+
+
+class Recorder:
+    """Keeps ``record.json`` in step with the fleet."""
+
+    def __init__(self, runtime: RuntimeDirectory, workers_wanted: int, known: Record | None = None) -> None:
+        """Go on with the record of another supervisor, or begin one."""
+        self._runtime = runtime
+        key = known.key if known is not None else secrets.token_hex(32)
+        nonces = known.nonces if known is not None else {}
+        self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces)
+        """What is, or is to be, on the disk."""
+        self._written: Record | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
+
+    def nonce(self, serial: int) -> str:
+        """What the worker of that serial says to be let in: known before it is started, since the key is on record."""
+        known = self.latest.nonces.get(serial)
+        return known or hashlib.blake2b(b"%d" % serial, key=bytes.fromhex(self.latest.key), digest_size=16).hexdigest()
+
+    def holds(self, listeners: Sequence[ListenerRecord], queue: tuple[int, int]) -> None:
+        """Put on record what is in custody; written with the next fleet."""
+        self.latest = replace(self.latest, listeners=tuple(listeners), queue=queue)
+
+    def claimed(self, nonces: dict[int, str]) -> None:
+        """Put on record by which nonces workers of another key are known."""
+        self.latest = replace(self.latest, nonces=nonces)
+
+    async def save(self, fleet: Fleet) -> str:
+        """Write the fleet down; why that cannot be, or nothing.
+
+        It is on the disk when this returns, or cannot be had there, or PATIENCE is over.
+        """
+        self.latest = replace(self.latest, fleet=record.lasting(fleet))
+        if self.latest == self._written:
+            return ""
+        wanted = self.latest
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await loop.run_in_executor(self._writer, self._write, wanted)
+        except TimeoutError:
+            logger.warning("the disk under %s takes long: the record is behind", self._runtime.path)
+            return "the disk does not answer"
+        except OSError as error:
+            if self._written is not None:
+                logger.error("the record cannot be written: %s", error)  # noqa: TRY400 - no bug
+            self._written = None  # to be tried again
+            return f"{error.strerror}"
+        self._written = wanted
+        return ""
+
+    def _write(self, wanted: Record) -> None:
+        self._runtime.replace(RECORD, record.encode(wanted))
+
+    def close(self) -> None:
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+
+def read(runtime: RuntimeDirectory) -> Record | None:
+    """The record that another supervisor left here; None if there is none, or none that could be true now."""
+    try:
+        text = runtime.read(RECORD)
+    except OSError as error:
+        logger.error("the record in %s cannot be read: %s", runtime.path, error.strerror)  # noqa: TRY400 - no bug
+        return None
+    if text is None:
+        return None
+    try:
+        found = record.decode(text)
+    except PeerError as error:
+        logger.error("the record in %s is of no use: %s", runtime.path, error)  # noqa: TRY400 - no bug
+        return None
+    return found if found.boot == boot_id() else None
