@@ -31,7 +31,7 @@ class Recorder:
     def __init__(self, runtime: RuntimeDirectory, workers_wanted: int, known: Record | None = None) -> None:
         """Go on with the record of another supervisor, or begin one."""
         self._runtime = runtime
-        key = known.key if known is not None else secrets.token_hex(32)
+        key = known.key if known is not None else secrets.token_hex(record.KEY)
         nonces = known.nonces if known is not None else {}
         self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces)
         """What is, or is to be, on the disk."""

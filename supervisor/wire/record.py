@@ -6,6 +6,8 @@ What cannot be understood without a new field needs a new SCHEMA.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -19,7 +21,9 @@ from supervisor.errors import PeerError
 
 SCHEMA: Final = 1
 """The version that is written. A reader takes this one and the one before, once there is one."""
-READABLE: Final = frozenset({SCHEMA})
+READABLE: Final = (SCHEMA,)
+KEY: Final = 32
+"""Bytes of the key that the nonces are made of."""
 WHOLE: Final = 2
 """The latest rollouts whose releases are written whole; of older ones only what is shown."""
 
@@ -58,17 +62,11 @@ class Record:
     """In a supervisor that replaces its own program: the numbers under which its successor finds what it held."""
 
 
-_encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(Record)
-
-
-class _Schema(msgspec.Struct):
-    schema: int
-
-
 def encode(record: Record) -> bytes:
     """The record as JSON. What a worker reports every second is not in it."""
-    return _encoder.encode(replace(record, fleet=lasting(record.fleet)))
+    plain = msgspec.to_builtins(replace(record, fleet=lasting(record.fleet)), str_keys=True)
+    # Not by msgspec's own encoder: a path or a variable that is no UTF-8 is a string of lone surrogates here.
+    return json.dumps(plain).encode()
 
 
 def decode(text: bytes) -> Record:
@@ -78,15 +76,28 @@ def decode(text: bytes) -> Record:
         PeerError: it is none, or one of a version that is not known here, or no supervisor could have written it.
     """
     try:
-        schema = msgspec.json.decode(text, type=_Schema).schema
-        if schema not in READABLE:
+        plain = json.loads(text.decode(), parse_float=_finite, parse_constant=_finite)
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if schema is not None and schema not in READABLE:
             raise PeerError(f"it has schema {schema}, this version reads {SCHEMA}")
-        record = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        record = msgspec.convert(plain, Record, str_keys=True)
+    except (ValueError, RecursionError) as error:  # msgspec's, json's and Unicode's errors are all of the first
         raise PeerError(f"it is no record: {error}") from error
-    if not consistent(record.fleet):
+    if not _is_key(record.key) or not consistent(record.fleet):
         raise PeerError("its parts contradict each other")
     return record
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        message = f"{text} is no number"
+        raise ValueError(message)
+    return number
+
+
+def _is_key(text: str) -> bool:
+    return len(text) == 2 * KEY and set(text) <= set("0123456789abcdef")
 
 
 def lasting(fleet: Fleet) -> Fleet:
