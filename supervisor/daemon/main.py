@@ -146,7 +146,7 @@ class Supervisor:
         # To be looked for before our own files take their place.
         self._record = record.read(self._runtime)
         self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
-        self._holder = Holder()
+        self._holder = Holder(settings.binds)
         stack.callback(self._holder.close)
         if not self._left_behind:
             self._holder.open(settings.binds, settings.backlog)
@@ -194,6 +194,10 @@ class Supervisor:
                 self._begin(watch(settings.reload, self._reload))
             self._take_signals()
             code = await engine.run(effects)
+        except BaseException:
+            self._holder.abandon()
+            raise
+        else:
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD)
             return code
@@ -227,7 +231,7 @@ class Supervisor:
             engine.fleet = replace(self._record.fleet, policy=settings.policy)
             for serial, process in living.items():
                 door.know(self._recorder.nonce(serial), serial, process)
-            await takeover.until_custody_is_back(self._record, living, door, self._holder)
+            living = await takeover.until_custody_is_back(self._record, living, door, self._holder)
             claimants = []
         else:
             claimants = await takeover.hear_claims(door, settings.binds)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from typing import Final
 
-from supervisor.core.model import Fleet, Policy, Release
+from supervisor.core.model import Fleet, Policy, Release, WorkerState
 from supervisor.core.recovery import Claim, rebuild
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
@@ -28,6 +29,8 @@ CLAIMS: Final = 2.5 * LONGEST_WAIT
 """Seconds in which workers that are on no record may come back: longer than any of them waits between two attempts."""
 PATIENCE: Final = 30.0
 """Seconds for a worker that may hold the listeners and says nothing; then it counts as hung, and is ended."""
+BOOTS: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
+"""Workers that were not told to accept leave when they have no supervisor."""
 TELL: Final = 2.0
 """Seconds between two words about whom we wait for."""
 
@@ -47,9 +50,17 @@ def survivors(record: Record) -> dict[int, Process]:
 
 async def until_custody_is_back(
     record: Record, living: Mapping[int, Process], door: HandoffDoor, holder: Holder
-) -> None:
-    """Wait until everything on record is in custody, or nobody is left who might return what is missing."""
+) -> dict[int, Process]:
+    """Wait until everything on record is in custody, or nobody is left who might return what is missing.
+
+    Returns:
+        Those who live still; the others are closed.
+    """
     loop = asyncio.get_running_loop()
+    for serial, process in living.items():
+        if record.fleet.workers[serial].state in BOOTS:
+            # It leaves by itself, unless it hangs in its app's import: then it holds copies for nothing.
+            process.signal(signal.SIGTERM)
     ends = loop.time() + PATIENCE
 
     def silent() -> dict[int, Process]:
@@ -68,6 +79,15 @@ async def until_custody_is_back(
         if not holder.has_all_of(record) and silent():
             pids = ", ".join(str(process.pid) for process in silent().values())
             logger.info("waiting for the workers that hold the listeners (pid %s)", pids)
+    return _still_living(living)
+
+
+def _still_living(processes: Mapping[int, Process]) -> dict[int, Process]:
+    living = {serial: process for serial, process in processes.items() if not process.has_ended()}
+    for serial, process in processes.items():
+        if serial not in living:
+            process.close()
+    return living
 
 
 async def _change(changed: asyncio.Event, pidfds: list[int], seconds: float) -> None:

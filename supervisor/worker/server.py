@@ -221,7 +221,7 @@ class Server:
             patience = None
             self._drain_as_orphan()
         wait = RECONNECT_FIRST
-        while not await self._session.resume(draining=self._drain is not None):
+        while not await self._come_back():
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
             wait = min(2 * wait, RECONNECT_MOST)
         if patience is not None:
@@ -229,6 +229,11 @@ class Server:
         self._orphaned = False
         logger.info("there is a supervisor again")
         self._news.set()
+
+    async def _come_back(self) -> bool:
+        """Whether a supervisor has taken us back, as what we are now: a drain may have begun on the way."""
+        draining = self._drain is not None
+        return await self._session.resume(draining=draining) and draining == (self._drain is not None)
 
     def _drain_as_orphan(self) -> None:
         if self._drain is None:
