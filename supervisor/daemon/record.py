@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -24,6 +25,8 @@ logger = logging.getLogger("stillup")
 PATIENCE: Final = 1.0
 """Seconds that a write may take before what it tells of is done all the same: a disk that hangs must not stop us."""
 
+SLOW: Final = "the disk does not answer"
+
 
 class Recorder:
     """Keeps ``record.json`` in step with the fleet."""
@@ -36,6 +39,9 @@ class Recorder:
         self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces)
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
+        self._trouble = ""
+        """Why what happened last could not be written down."""
+        self._writing: asyncio.Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
 
     def nonce(self, serial: int) -> str:
@@ -51,35 +57,61 @@ class Recorder:
         """Put on record by which nonces workers of another key are known."""
         self.latest = replace(self.latest, nonces=nonces)
 
-    async def save(self, fleet: Fleet) -> str:
+    async def save(self, fleet: Fleet, *, asked: bool) -> str:
         """Write the fleet down; why that cannot be, or nothing.
 
         It is on the disk when this returns, or cannot be had there, or PATIENCE is over.
+
+        Args:
+            fleet: what is to be.
+            asked: whether it can be refused, if it cannot be written down: what is on the disk is true then. What
+                happens all the same makes that wrong: without a record the next supervisor asks the workers.
         """
         self.latest = replace(self.latest, fleet=record.lasting(fleet))
         if self.latest == self._written:
             return ""
-        wanted = self.latest
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await loop.run_in_executor(self._writer, self._write, wanted)
-        except TimeoutError:
+        if self._writing is not None and not self._writing.done():
+            return SLOW
+        self._writing = asyncio.get_running_loop().run_in_executor(self._writer, self._write, self.latest, asked)
+        self._writing.add_done_callback(_heard)
+        done, _ = await asyncio.wait({self._writing}, timeout=PATIENCE)
+        if not done:
             logger.warning("the disk under %s takes long: the record is behind", self._runtime.path)
-            return "the disk does not answer"
-        except OSError as error:
-            if self._written is not None:
-                logger.error("the record cannot be written: %s", error)  # noqa: TRY400 - no bug
-            self._written = None  # to be tried again
-            return f"{error.strerror}"
-        self._written = wanted
-        return ""
+            return SLOW
+        trouble = _why(self._writing.exception())
+        if trouble != self._trouble and not asked:
+            if trouble:
+                logger.error("the record cannot be written: %s", trouble)
+            else:
+                logger.info("the record is written again")
+            self._trouble = trouble
+        return trouble
 
-    def _write(self, wanted: Record) -> None:
-        self._runtime.replace(RECORD, record.encode(wanted))
+    def _write(self, wanted: Record, asked: bool) -> None:  # noqa: FBT001 - for an executor
+        try:
+            self._runtime.replace(RECORD, record.encode(wanted))
+        except Exception:
+            if not asked:
+                self._written = None
+                with contextlib.suppress(OSError):
+                    self._runtime.remove(RECORD)
+            raise
+        self._written = wanted
 
     def close(self) -> None:
         self._writer.shutdown(wait=False, cancel_futures=True)
+
+
+def _why(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+
+
+def _heard(writing: asyncio.Future[None]) -> None:
+    """Have a failure that nobody waited for any more heard of."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def read(runtime: RuntimeDirectory) -> Record | None:

@@ -6,6 +6,7 @@ One that is not our child can be signalled, and its end be seen, in the same way
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import select
@@ -29,6 +30,9 @@ HANDLED = frozenset(
     }
 )
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
+
+_NOBODY = frozenset({errno.ESRCH, errno.ENOENT, errno.EINVAL})
+"""What is said of a number that no process has; the last of one that is a thread's now (pidfd_open(2))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,10 @@ def find(pid: int, started: int) -> Process | None:
     """
     try:
         process = hold(pid)
-    except (ProcessLookupError, FileNotFoundError):
-        return None
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
     # It is looked at after it is held: were the number another's by then, so is the start time.
     if process.started == started and not process.has_ended():
         return process

@@ -87,8 +87,14 @@ BESIDE: Final[st.SearchStrategy[list[str]]] = st.one_of(
     st.lists(st.sampled_from(KINDS), max_size=4),
     st.just(TOO_MANY),
 )
-ANYTHING: Final = st.lists(st.builds(Said, LIKELY | WORDS, BESIDE), max_size=4)
 
 
 def said(message: FromWorker | FromSupervisor, *beside: str) -> Said:
     return Said(handoff.encode(message), beside)
+
+
+BATCHES: Final = st.lists(st.sampled_from(KINDS), min_size=1, max_size=4).map(
+    lambda kinds: said(handoff.Batch(len(kinds)), *kinds)
+)
+"""As many descriptors as are announced, of the right kinds or of others."""
+ANYTHING: Final = st.lists(BATCHES | st.builds(Said, LIKELY | WORDS, BESIDE), max_size=4)
