@@ -237,7 +237,7 @@ class Supervisor:
             claimants = await takeover.hear_claims(door, settings.binds)
             living = {serial: claimant.process for serial, claimant in enumerate(claimants, 1)}
             now = asyncio.get_running_loop().time()
-            engine.fleet = takeover.fleet_of(claimants, settings.policy, settings.workers, now)
+            engine.fleet = takeover.fleet_of(claimants, self._release, settings.policy, settings.workers, now)
             self._recorder.claimed({serial: claimant.said.nonce for serial, claimant in enumerate(claimants, 1)})
         whole = self._holder.open(settings.binds, settings.backlog, self._record)
         if not living:

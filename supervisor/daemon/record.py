@@ -88,14 +88,17 @@ class Recorder:
         return trouble
 
     def _write(self, wanted: Record, asked: bool) -> None:  # noqa: FBT001 - for an executor
+        content = record.encode(wanted)
         try:
-            self._runtime.replace(RECORD, record.encode(wanted))
-        except Exception:
-            if not asked:
-                self._written = None
-                with contextlib.suppress(OSError):
-                    self._runtime.remove(RECORD)
-            raise
+            self._runtime.replace(RECORD, content)
+        except OSError:
+            if asked:
+                raise
+            self._written = None
+            with contextlib.suppress(OSError):
+                self._runtime.remove(RECORD)
+            # There may be room for one, though not for two.
+            self._runtime.replace(RECORD, content)
         self._written = wanted
 
     def close(self) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from supervisor.core.model import Fleet, Policy, Release, WorkerState
@@ -134,8 +134,8 @@ def _is_ours(claimant: Claimant, binds: tuple[Bind, ...]) -> bool:
     return ours
 
 
-def fleet_of(claimants: list[Claimant], policy: Policy, size: int, now: float) -> Fleet:
-    """The fleet that these are; each has the serial of its place."""
+def fleet_of(claimants: list[Claimant], like: Release, policy: Policy, size: int, now: float) -> Fleet:
+    """The fleet that these are; each has the serial of its place. They run what they say, ``like`` what we would."""
     claims = [
         Claim(
             claimant.process.pid,
@@ -143,22 +143,21 @@ def fleet_of(claimants: list[Claimant], policy: Policy, size: int, now: float) -
             claimant.said.welcome.generation,
             claimant.said.welcome.worker,
             claimant.said.draining,
-            _release(claimant.said.welcome),
+            _release(claimant.said.welcome, like),
         )
         for claimant in claimants
     ]
     return rebuild(claims, policy=policy, size=size, now=now)
 
 
-def _release(welcome: Welcome) -> Release:
-    """What a worker runs, by its own word. The interpreter and the environment are ours: it does not know its own."""
-    return Release(
+def _release(welcome: Welcome, like: Release) -> Release:
+    """What a worker runs, by its own word, but for the interpreter and the environment: it does not know its own."""
+    return replace(
+        like,
         app=welcome.app,
-        python=os.path.realpath("/proc/self/exe"),
         directory=welcome.directory,
         app_dir=welcome.app_dir,
         label="/".join(welcome.directory.split("/")[-2:]).lstrip("/"),
-        environment=dict(os.environ),
         options=welcome.options,
         health_path=welcome.health_path,
         health_host=welcome.health_host,

@@ -204,6 +204,23 @@ def test_without_a_record(start: Start, ruin: Callable[[bytes], bytes | None]) -
     assert "no record of what ran here" in service.log()
 
 
+def test_without_a_record_and_without_a_worker(tmp_path: Path, start: Start) -> None:
+    """A slot that nobody claims is filled, from what the others run, until the new generation serves."""
+    (tmp_path / "hold-2.1").touch()
+    service = start()
+    pids = service.pids()
+    with Traffic(service.address(), kept=0) as traffic:
+        service.die()
+        os.kill(pids["1.1"], signal.SIGSTOP)  # nobody's request is lost with it
+        os.kill(pids["1.1"], signal.SIGKILL)
+        service.record().unlink()
+        service.start()
+        eventually(lambda: set(service.pids()) == {"1.1", "1.2"}, "its slot is filled")
+        traffic.goes_on()
+        (tmp_path / "hold-2.1").unlink()
+        traffic.moves_to(service.rolled_out(2))
+
+
 def test_a_record_that_cannot_be_read(start: Start) -> None:
     """A directory in the record's place is no reason not to serve; commands are refused until it is gone."""
     service = start(workers=1)
@@ -571,15 +588,20 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+def fill(filler: Path) -> None:
+    """Leave no room on a file system."""
+    with suppress(OSError), filler.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"x" * 1024)
+
+
 def test_a_full_disk(small: Path, stack: ExitStack, tmp_path: Path) -> None:
     """With no room for the record commands are refused, and say so; what serves goes on, and is kept going."""
     service = stack.enter_context(Mortal(tmp_path, workers=2, runtime=small / "rt"))
     pids = service.pids()
     with Traffic(service.address(), kept=0) as traffic:
         filler = small / "filler"
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 1024)
+        fill(filler)
         for words in (["reload"], ["scale", "3"]):
             refused = service.cli(*words)
             assert refused.returncode == 1
@@ -590,12 +612,18 @@ def test_a_full_disk(small: Path, stack: ExitStack, tmp_path: Path) -> None:
         victim = psutil.Process(pids["1.1"])
         victim.suspend()  # nobody's request is lost with it
         victim.kill()
-        eventually(lambda: len(service.pids()) == 2 and service.pids() != pids, "its slot is filled")
+        eventually(lambda: service.pids().get("1.1", pids["1.1"]) != pids["1.1"], "its slot is filled")
         pids = service.pids()
         service.die()
         service.start()
+        traffic.goes_on()
+        assert service.pids() == pids, "there is room for one record, though not for two"
+        service.die()
+        service.record().unlink()
+        fill(filler)
+        service.start()
         traffic.moves_to(service.rolled_out(2))
-        assert "no record of what ran here" in service.log(), "what was on record was behind"
+        assert not service.record().exists(), "there is room for none"
         filler.unlink()
         assert service.reload().returncode == 0
         pids = service.pids()
