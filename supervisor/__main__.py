@@ -24,6 +24,7 @@ _COMMANDS = {
     "status": "supervisor.client.cli:status",
     "reload": "supervisor.client.cli:reload",
     "scale": "supervisor.client.cli:scale",
+    "supervisor": "supervisor.client.cli:supervisor",
     "stop": "supervisor.client.cli:stop",
 }
 """Each is imported when it is asked for: 'status' does not wait for what only 'run' needs."""

@@ -24,6 +24,8 @@ from supervisor.wire.control import RolloutView
 DENIED = {"usage": 2, "not-permitted": 4, "superseded": 5}
 POLL = 0.1
 """Seconds between two looks at a rollout or a scaling."""
+REPLACED = 30.0
+"""Seconds for a supervisor to answer after it was told to replace its program."""
 CROSSING = 0.5
 """Seconds after a cut-over that connections are given to cross before a reload is summed up."""
 
@@ -141,6 +143,36 @@ def scale(client: Client, *, workers: int, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(scaling), indent=2).decode())
     if scaling.outcome == "aborted":
         sys.exit(5 if scaling.reason == "superseded" else 1)
+
+
+@click.group(short_help="The supervisor's own program.")
+def supervisor() -> None:
+    """What concerns the supervisor's own program, not the app's."""
+
+
+@supervisor.command(short_help="Put the stillup that is installed now in the place of the one that runs.")
+@_addressed
+def reexec(client: Client) -> None:
+    """Put the stillup that is installed now in the place of the one that runs, with the options it was started with.
+
+    The new program is tried out first; if it fails, nothing has happened (exit 1). Then it takes this one's place in
+    the same process: the pid stays, the workers serve on, no connection is closed. Returns when it answers.
+
+    Refused while a rollout is under way or a worker is being started (exit 1). The same by signal: kill -USR2.
+    """
+    before = client.status()
+    client.reexec()
+    until = time.monotonic() + REPLACED
+    while time.monotonic() < until:
+        try:
+            after = client.status()
+        except NotRunningError:  # between its two programs a supervisor may hang up
+            after = before
+        if after.reexecs > before.reexecs:
+            click.echo(f"ok  pid {after.pid} runs stillup {after.version} (before: {before.version})")
+            return
+        time.sleep(POLL)
+    _leave(f"the supervisor (pid {before.pid}) did not answer within {REPLACED:g} s: see its log", 1)
 
 
 @click.command(short_help="Stop the service.")

@@ -75,6 +75,10 @@ class Client:
     def scaling(self, number: int) -> ScalingView:
         return self._call("GET", f"/v1/scalings/{number}", ScalingView)
 
+    def reexec(self) -> None:
+        """Ask the supervisor to replace its own program."""
+        self._call("POST", "/v1/supervisor/reexec", dict)
+
     def stop(self) -> None:
         """Ask the service to stop, and wait until the supervisor has ended: it removes its socket, then hangs up."""
         method, path = "POST", "/v1/stop"

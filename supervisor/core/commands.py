@@ -82,10 +82,15 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Reexec:
+    """Put the program that is installed now in the place of this one: the last command that this one carries out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """The last command of all: the supervisor's process may end."""
 
     code: int
 
 
-Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | CloseListeners | Announce | Exit
+Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | CloseListeners | Announce | Reexec | Exit

@@ -164,6 +164,11 @@ class Resumed:
     draining: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReexecAsked:
+    """Somebody asks that the supervisor's program be replaced."""
+
+
 Event = (
     ReloadAsked
     | StopAsked
@@ -180,4 +185,5 @@ Event = (
     | TimerFired
     | TookOver
     | Resumed
+    | ReexecAsked
 )

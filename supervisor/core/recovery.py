@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from supervisor.core import respawn
-from supervisor.core.commands import BeginDrain, Kill, SetTimer, Terminate
+from supervisor.core.commands import BeginDrain, Kill, Reexec, SetTimer, Terminate
 from supervisor.core.crossing import packet_limit
 from supervisor.core.events import Timer, TimerKind
 from supervisor.core.lifecycle import SERVICE, Step, after
@@ -45,8 +45,25 @@ VOLATILE: Final = frozenset(
 """Variables that are different each time the same thing is started."""
 
 
+_ON_THEIR_WAY: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING})
+"""Whose supervisor must live: they leave when they lose it."""
+
+
 class Recovery(Rollouts):
     """The decisions of a supervisor that finds workers of another."""
+
+    def reexec(self) -> None:
+        """Let the program be replaced, when nothing is under way that only this one could go on with."""
+        if self.fleet.state is not ServiceState.SERVING:
+            raise Refused(f"the service is {self.fleet.state}: its program is not replaced now", code="out-of-order")
+        pending = self.fleet.pending
+        if pending is not None and pending.state is not RolloutState.WAITING:
+            raise Refused("a rollout is under way; try again when it is settled", code="rollout-in-progress")
+        coming = [worker.name for worker in self.fleet.workers.values() if worker.state in _ON_THEIR_WAY]
+        if coming:
+            raise Refused(f"worker {coming[0]} is being started; try again when it serves", code="out-of-order")
+        self.announce("supervisor.reexec")
+        self.commands.append(Reexec())
 
     def recover(self, alive: AbstractSet[int]) -> None:
         """Go on where the record ends; ``alive`` are the serials of those on it whose processes live."""

@@ -11,6 +11,7 @@ from supervisor.core.events import (
     BootFailed,
     Event,
     HelloSaid,
+    ReexecAsked,
     ReloadAsked,
     Resumed,
     ScaleAsked,
@@ -61,6 +62,8 @@ class _Turn(Recovery):
                 self.scale(self.fleet.size + size if relative else size)
             case TimerFired(timer):
                 self.timer(timer)
+            case ReexecAsked():
+                self.reexec()
             case TookOver(alive):
                 self.recover(alive)
             case Resumed(serial, draining):

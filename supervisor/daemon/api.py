@@ -40,6 +40,8 @@ _STATUS = {
     "stopping": 503,
     "not-ready": 503,
     "release": 422,
+    "trial-failed": 422,
+    "unavailable": 503,
     "usage": 400,
 }
 """The HTTP status of each problem; whatever is not here is 409."""
@@ -52,13 +54,20 @@ class Api:
         self,
         engine: Engine,
         resolve: Callable[[], Awaitable[Release]],
+        reexec: Callable[[], Awaitable[None]],
         *,
         name: str,
         holder: Holder,
+        reexecs: int,
     ) -> None:
-        """Drive ``engine``; ``resolve`` looks at the disk for what a reload is to run."""
+        """Drive ``engine``; ``resolve`` looks at the disk for what a reload is to run, ``reexec`` replaces the program.
+
+        ``reexecs``: how often that was done.
+        """
         self._engine = engine
         self._resolve = resolve
+        self._reexec = reexec
+        self._reexecs = reexecs
         self._name = name
         self._holder = holder
         routes = [
@@ -67,6 +76,7 @@ class Api:
             Route("/v1/rollouts/{id:int}", self._rollout),
             Route("/v1/scale", self._scale, methods=["POST"]),
             Route("/v1/scalings/{id:int}", self._scaling),
+            Route("/v1/supervisor/reexec", self._replace_program, methods=["POST"]),
             Route("/v1/stop", self._stop, methods=["POST"]),
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
@@ -95,6 +105,7 @@ class Api:
                 listeners=self._holder.infos,
                 waiting=self._holder.waiting,
                 capacity=self._holder.capacity,
+                reexecs=self._reexecs,
                 now=now,
             )
         )
@@ -136,6 +147,10 @@ class Api:
     async def _stop(self, request: Request) -> Response:
         fleet = await self._engine.ask(StopAsked(f"asked by {request.state.principal}"))
         return _json({"state": fleet.state}, 202)
+
+    async def _replace_program(self, _: Request) -> Response:
+        await self._reexec()
+        return _json({"state": "replacing", "reexecs": self._reexecs}, 202)
 
     async def _livez(self, _: Request) -> Response:
         return _json({"live": True})

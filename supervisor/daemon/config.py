@@ -37,7 +37,9 @@ _SUPERVISOR: Final = frozenset(
     | {"workers", "env_file", "app_dir", "timeout_graceful_shutdown"}
 )
 """uvicorn's parameters that the supervisor acts on; the rest goes to the workers as it is."""
-_OWN_VARIABLES: Final = frozenset({"STILLUP_GENERATION", "STILLUP_WORKER", "STILLUP_HANDOFF", "STILLUP_NONCE"})
+_OWN_VARIABLES: Final = frozenset(
+    {"STILLUP_GENERATION", "STILLUP_WORKER", "STILLUP_HANDOFF", "STILLUP_NONCE", "STILLUP_REEXEC", "STILLUP_TRIAL"}
+)
 
 
 @dataclass(frozen=True, slots=True)

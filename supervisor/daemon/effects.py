@@ -19,6 +19,7 @@ from supervisor.core.commands import (
     Exit,
     Hurry,
     Kill,
+    Reexec,
     SetTimer,
     Spawn,
     Terminate,
@@ -99,7 +100,7 @@ class LiveEffects:
                 self._holder.close()
             case Announce(kind, data):
                 self._feed.announce(kind, data)
-            case Exit():
+            case Reexec() | Exit():
                 pass  # the engine's own, and its last
 
     def adopt(self, serial: int, process: Process) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from supervisor.core.commands import Command, Exit
+from supervisor.core.commands import Command, Exit, Reexec
 from supervisor.core.events import Event, ReloadAsked, ScaleAsked
 from supervisor.core.model import Fleet
 from supervisor.core.step import Decision, step
@@ -58,8 +58,8 @@ class Engine:
         self._watchers.append((holds, watcher))
         return await watcher
 
-    async def run(self, effects: Effects) -> int:
-        """Run until the fleet has come to its end; the exit code."""
+    async def run(self, effects: Effects) -> Exit | Reexec:
+        """Run until a command ends this program; that command. May be called again, if what it asks for failed."""
         while True:
             event, answer = await self._queue.get()
             decision = self._decide(event, answer)
@@ -72,8 +72,8 @@ class Engine:
                 continue
             self._become(decision.fleet, answer)
             for command in decision.commands:
-                if isinstance(command, Exit):
-                    return command.code
+                if isinstance(command, Exit | Reexec):
+                    return command
                 try:
                     effects.perform(command)
                 except Exception:

@@ -14,8 +14,9 @@ logger = logging.getLogger("stillup")
 _LINES: Mapping[str, tuple[int, str]] = {
     "service.taken-over": (
         logging.WARNING,
-        "taken over from a supervisor that has ended: {workers} workers live, {died} have died meanwhile",
+        "taken over: {workers} workers live on, {died} have died meanwhile",
     ),
+    "supervisor.reexec": (logging.INFO, "replacing our own program; the workers serve on"),
     "rollout.begun": (logging.INFO, "gen {generation} boots from {release} ({why})"),
     "rollout.waiting": (logging.INFO, "reload {rollout} waits until an older generation has left"),
     "rollout.cut-over": (logging.INFO, "gen {generation} serves"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 
 from supervisor.core.crossing import PACKET_AMONG_SEVERAL
@@ -13,7 +14,7 @@ from supervisor.host.sockets import Listener, UnixFile, open_listener
 from supervisor.wire.address import Bind, UnixAddress, resembles
 from supervisor.wire.adoption import ConnectionInfo, encode
 from supervisor.wire.handoff import BATCH_LIMIT, ListenerInfo
-from supervisor.wire.record import ListenerRecord, Record
+from supervisor.wire.record import Bequest, ListenerRecord, Record
 
 logger = logging.getLogger("stillup")
 
@@ -34,6 +35,21 @@ class Holder:
         self._returned: dict[int, Listener] = {}
         """By cookie, what workers gave back and no bind has claimed yet."""
         self._open = False
+
+    def inherit(self, bequest: Bequest) -> None:
+        """Take over what a program before this one held in this process."""
+        listeners = [
+            Listener(known.name, socket.socket(fileno=fd))
+            for known, fd in zip(bequest.record.listeners, bequest.listeners, strict=True)
+        ]
+        reader, writer = (socket.socket(fileno=fd) for fd in bequest.queue)
+        self.take_back(listeners, AdoptionQueue(reader, writer))
+
+    def descriptors(self) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """The numbers of the listeners', in their order, and of the queue's ends; they stay ours."""
+        assert self._queue is not None  # noqa: S101 - for the type checker: it is open while the service serves
+        listeners = tuple(listener.socket.fileno() for listener in self._listeners)
+        return listeners, (self._queue.reader.fileno(), self._queue.writer.fileno())
 
     def take_back(self, listeners: Sequence[Listener], queue: AdoptionQueue | None) -> None:
         """Take copies of what a worker holds into custody; what is here already, or not wanted any more, is closed."""

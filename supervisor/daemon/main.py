@@ -16,11 +16,12 @@ from dataclasses import replace
 from supervisor import __version__
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.asgi.tracebacks import show_error
-from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked, TookOver
+from supervisor.core.commands import Exit
+from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
 from supervisor.core.recovery import same
 from supervisor.core.step import step
-from supervisor.daemon import record, takeover
+from supervisor.daemon import record, reexec, takeover
 from supervisor.daemon.api import Api
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
@@ -37,10 +38,11 @@ from supervisor.errors import Refused, UsageError
 from supervisor.host import terminal
 from supervisor.host.descriptors import ensure_standard
 from supervisor.host.processes import HANDLED, close_on_exec_all, raise_descriptor_limit
-from supervisor.host.runtime import claim
-from supervisor.host.sockets import bind_unix, check_owner
+from supervisor.host.runtime import RuntimeDirectory, claim
+from supervisor.host.sockets import UnixFile, bind_unix, check_owner
 from supervisor.host.systemd import Notifier
 from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
+from supervisor.wire.record import SCHEMA, Bequest
 
 logger = logging.getLogger("stillup")
 
@@ -58,6 +60,9 @@ def run(settings: Settings) -> int:
         Refused: the service cannot start as it was asked for. Nothing is left behind.
     """
     _check_platform()
+    if (trial := reexec.received(reexec.TRIAL)) is not None:
+        return _try(settings, trial)
+    bequest = reexec.received(reexec.REEXEC)
     ensure_standard()
     close_on_exec_all()
     raise_descriptor_limit()
@@ -70,10 +75,28 @@ def run(settings: Settings) -> int:
         level = _LEVELS.get(settings.log_level) or logging.getLevelNamesMapping()[settings.log_level.upper()]
         set_up_logging(console, level)
         with contextlib.ExitStack() as stack:
-            supervisor = Supervisor(settings, console, stack)
+            supervisor = Supervisor(settings, console, stack, bequest)
             return asyncio.run(supervisor.run())
     finally:
         console.close()
+
+
+def _try(settings: Settings, bequest: Bequest) -> int:
+    """Say whether this program could go on where another one is to leave off; the exit code.
+
+    Raises:
+        Refused: it could not.
+    """
+    resolve(settings)
+    if _runtime_path(settings) != bequest.path:
+        raise Refused(f"its runtime directory would be {_runtime_path(settings)}, not {bequest.path}", code="trial")
+    for bind in settings.binds:
+        check_owner(bind)
+    return 0
+
+
+def _runtime_path(settings: Settings) -> str:
+    return settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
 
 
 def check(settings: Settings) -> bool:
@@ -123,42 +146,60 @@ def _check_platform() -> None:
 class Supervisor:
     """One run of one service. What the constructor opens, ``stack`` closes."""
 
-    def __init__(self, settings: Settings, console: Console, stack: contextlib.ExitStack) -> None:
-        """Claim the runtime directory, then bind.
+    def __init__(
+        self, settings: Settings, console: Console, stack: contextlib.ExitStack, bequest: Bequest | None
+    ) -> None:
+        """Claim the runtime directory, then bind; or go on with what a program before this one has left.
 
         Raises:
             Refused: something is in the way.
         """
         self._settings = settings
         self._console = console
+        self._environment = dict(os.environ)
+        """As we were started: what comes after us is to find the same."""
         self._notifier = Notifier()
         # Who starts us with SIGHUP ignored, as nohup does, means that the terminal's end is not ours.
-        self._had_terminal = terminal.is_there() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self._ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._had_terminal = terminal.is_there() and not self._ignores_hangup
         self._release = resolve(settings)
-        path = settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
+        path = _runtime_path(settings)
         if len(f"{path}/{CONTROL}".encode()) > LONGEST_PATH:
             raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
-        self._runtime = claim(path, chosen=bool(settings.runtime_dir or os.environ.get("RUNTIME_DIRECTORY")))
+        if bequest is not None:
+            self._runtime = RuntimeDirectory(path, bequest.lock, bequest.made_directory)
+        else:
+            self._runtime = claim(path, chosen=bool(settings.runtime_dir or os.environ.get("RUNTIME_DIRECTORY")))
         # The files go before the sockets: whoever sees the end of a connection finds the directory free.
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
         stack.callback(self._files.close)
         # To be looked for before our own files take their place.
-        self._record = record.read(self._runtime)
+        self._record = bequest.record if bequest is not None else record.read(self._runtime)
         self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
         self._holder = Holder()
         stack.callback(self._holder.close)
-        if not self._left_behind:
+        if bequest is not None:
+            self._holder.inherit(bequest)
+        elif not self._left_behind:
             self._holder.open(settings.binds, settings.backlog)
-        self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack)
-        self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack)
+        inherited = (bequest.control, bequest.handoff) if bequest is not None else (None, None)
+        self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack, inherited[0])
+        self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack, inherited[1])
 
-    def _listen(self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack) -> socket.socket:
-        # The lock is ours, so whoever left a file there is gone.
-        sock, file = bind_unix(self._runtime.file(name), mode, kind=kind, replace=True)
+    def _listen(
+        self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack, inherited: int | None
+    ) -> socket.socket:
+        path = self._runtime.file(name)
+        if inherited is not None:
+            sock, file = socket.socket(fileno=inherited), UnixFile.of(path)
+            sock.setblocking(False)  # as it is; but a copy of an object that does not know would clear it for all
+        else:
+            # The lock is ours, so whoever left a file there is gone.
+            sock, file = bind_unix(path, mode, kind=kind, replace=True)
+            sock.listen(128)
         self._files.callback(file.remove)
         stack.callback(sock.close)
-        sock.listen(128)
         return sock
 
     async def run(self) -> int:
@@ -188,15 +229,28 @@ class Supervisor:
                 engine.submit(ReloadAsked(self._release, "start"))
             recorder.holds(self._holder.records(), self._holder.cookies)
             door.admits.set()
-            control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, holder=self._holder))
+            api = Api(
+                engine,
+                self._resolve,
+                self._reexec,
+                name=settings.name,
+                holder=self._holder,
+                reexecs=recorder.latest.reexecs,
+            )
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
             self._take_signals()
-            code = await engine.run(effects)
+            while True:
+                control = ControlDoor(self._control.dup(), api)
+                last = await engine.run(effects)
+                if isinstance(last, Exit):
+                    break
+                await control.close()
+                self._replace_program()  # which returns if it could not
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD)
-            return code
+            return last.code
         finally:
             # Nothing may interrupt the way out, and it is short.
             signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -208,6 +262,42 @@ class Supervisor:
             effects.close()
             if control is not None:
                 await control.close()
+
+    async def _reexec(self) -> None:
+        """Replace the program, if the one that is installed now passes its trial.
+
+        Raises:
+            Refused: it does not, or something is under way that only this program can go on with.
+        """
+        await asyncio.to_thread(reexec.try_out, self._bequest(), self._environment)
+        await self._engine.ask(ReexecAsked())
+
+    def _replace_program(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        if self._ignores_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._console.flush()
+        try:
+            reexec.execute(self._bequest(), self._environment)
+        except OSError as error:
+            logger.error("our program cannot be replaced: %s; this one goes on", error)  # noqa: TRY400 - no bug
+        self._take_signals()
+
+    def _bequest(self) -> Bequest:
+        latest = self._recorder.latest
+        listeners, queue = self._holder.descriptors()
+        return Bequest(
+            schema=SCHEMA,
+            pid=os.getpid(),
+            record=replace(latest, reexecs=latest.reexecs + 1),
+            path=self._runtime.path,
+            lock=self._runtime.lock,
+            made_directory=self._runtime.created,
+            control=self._control.fileno(),
+            handoff=self._handoff.fileno(),
+            listeners=listeners,
+            queue=queue,
+        )
 
     def _orphan_timeout(self) -> float:
         given = self._settings.orphan_timeout
@@ -282,7 +372,7 @@ class Supervisor:
             signal.SIGTTIN: lambda: self._scale(+1),
             signal.SIGTTOU: lambda: self._scale(-1),
             signal.SIGUSR1: lambda: logger.info("SIGUSR1: stillup keeps no log files open; there is nothing to reopen"),
-            signal.SIGUSR2: lambda: logger.warning("SIGUSR2: this version cannot replace its own program yet"),
+            signal.SIGUSR2: lambda: self._begin(self._reexec_by_signal()),
         }
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             handlers[number] = lambda number=number: self._engine.submit(StopAsked(number.name, insist=True))  # type: ignore[misc]
@@ -321,6 +411,12 @@ class Supervisor:
             logger.exception("no reload (%s)", why)
             return
         await self._ask(ReloadAsked(release, why))
+
+    async def _reexec_by_signal(self) -> None:
+        try:
+            await self._reexec()
+        except Refused as refusal:
+            logger.error("SIGUSR2: our program is not replaced: %s", refusal)  # noqa: TRY400 - not ours
 
     async def _ask(self, event: Event) -> None:
         try:

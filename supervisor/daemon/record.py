@@ -33,7 +33,8 @@ class Recorder:
         self._runtime = runtime
         key = known.key if known is not None else secrets.token_hex(32)
         nonces = known.nonces if known is not None else {}
-        self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces)
+        reexecs = known.reexecs if known is not None else 0
+        self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces, reexecs=reexecs)
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")

@@ -141,6 +141,8 @@ def find(pid: int, started: int) -> Process | None:
     # It is looked at after it is held: were the number another's by then, so is the start time.
     if process.started == started and not process.has_ended():
         return process
+    if process.started == started:
+        process.reap()  # if it was a child of ours
     process.close()
     return None
 

@@ -149,6 +149,8 @@ class Status(msgspec.Struct, frozen=True):
     crossing: CrossingView
     rollout: RolloutView | None
     """The rollout under way, or else the last one."""
+    reexecs: int = 0
+    """How often the supervisor has replaced its own program."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -172,6 +174,7 @@ def status(
     waiting: int,
     capacity: int,
     now: float,
+    reexecs: int = 0,
 ) -> Status:
     """Show the fleet; ``waiting`` connections are in the adoption queue, which holds about ``capacity``."""
     crossed = sum((worker.crossed for worker in fleet.workers.values()), fleet.crossed)
@@ -194,6 +197,7 @@ def status(
             longest=crossed.longest,
         ),
         rollout=rollout(fleet, shown, now) if shown is not None else None,
+        reexecs=reexecs,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -54,12 +54,34 @@ class Record:
     """SO_COOKIE of the adoption queue's ends."""
     nonces: Mapping[int, str] = field(default_factory=dict)
     """By serial, of workers that were not started under this key."""
-    descriptors: Mapping[str, int] = field(default_factory=dict)
-    """In a supervisor that replaces its own program: the numbers under which its successor finds what it held."""
+    reexecs: int = 0
+    """How often the supervisor has replaced its own program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bequest:
+    """What a supervisor that replaces its own program leaves to that: its record, and the descriptors by number."""
+
+    schema: int
+    pid: int
+    record: Record
+    path: str
+    """Of the runtime directory."""
+    lock: int
+    made_directory: bool
+    """Whether the runtime directory goes when the service ends."""
+    control: int
+    handoff: int
+    listeners: tuple[int, ...]
+    """In the order of the record's."""
+    queue: tuple[int, int]
 
 
 _encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(Record)
+_record: Final = msgspec.json.Decoder(Record)
+_bequest: Final = msgspec.json.Decoder(Bequest)
+
+T = TypeVar("T")
 
 
 class _Schema(msgspec.Struct):
@@ -77,13 +99,38 @@ def decode(text: bytes) -> Record:
     Raises:
         PeerError: it is none, or one of a version that is not known here, or no supervisor could have written it.
     """
+    return _checked(_decode(_record, text))
+
+
+def encode_bequest(bequest: Bequest) -> bytes:
+    """The bequest as JSON."""
+    return _encoder.encode(replace(bequest, record=replace(bequest.record, fleet=lasting(bequest.record.fleet))))
+
+
+def decode_bequest(text: bytes) -> Bequest:
+    """Read a bequest.
+
+    Raises:
+        PeerError: as ``decode``.
+    """
+    bequest = _decode(_bequest, text)
+    _checked(bequest.record)
+    if len(bequest.listeners) != len(bequest.record.listeners):
+        raise PeerError("its parts contradict each other")
+    return bequest
+
+
+def _decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
     try:
         schema = msgspec.json.decode(text, type=_Schema).schema
         if schema not in READABLE:
             raise PeerError(f"it has schema {schema}, this version reads {SCHEMA}")
-        record = _decoder.decode(text)
+        return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"it is no record: {error}") from error
+
+
+def _checked(record: Record) -> Record:
     if not consistent(record.fleet):
         raise PeerError("its parts contradict each other")
     return record

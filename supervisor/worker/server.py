@@ -213,21 +213,20 @@ class Server:
         """Go on without one until one takes us back; whoever serves then drains when it has waited long enough."""
         loop, welcome = asyncio.get_running_loop(), self._session.welcome
         self._orphaned = True
-        if self._drain is None:
-            logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
-        if welcome.orphan_timeout:
-            patience = loop.call_later(welcome.orphan_timeout, self._drain_as_orphan)
-        else:
-            patience = None
-            self._drain_as_orphan()
+        patience: asyncio.TimerHandle | None = None
         wait = RECONNECT_FIRST
+        # One that only replaces its own program takes us back at the first attempt, and nobody need know.
         while not await self._session.resume(draining=self._drain is not None):
+            if patience is None:
+                if self._drain is None:
+                    logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
+                patience = loop.call_later(welcome.orphan_timeout, self._drain_as_orphan)
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
             wait = min(2 * wait, RECONNECT_MOST)
         if patience is not None:
             patience.cancel()
+            logger.info("there is a supervisor again")
         self._orphaned = False
-        logger.info("there is a supervisor again")
         self._news.set()
 
     def _drain_as_orphan(self) -> None:
