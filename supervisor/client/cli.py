@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-from supervisor.client import show
-from supervisor.client.find import find
+from supervisor.client import orphans, show
+from supervisor.client.find import every, find
 from supervisor.client.http import Client, NotRunningError, ProblemError
 from supervisor.core.scaling import MOST_WORKERS
 from supervisor.errors import StillupError, UsageError
@@ -32,23 +32,31 @@ CROSSING = 0.5
 
 def _addressed(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command --name and --runtime-dir, and its refusals one line and an exit code."""
+    left = command.__name__ == "stop"
 
     @click.option("--name", help="The service's name.")
     @click.option("--runtime-dir", type=click.Path(), help="Where its control socket is.")
     @functools.wraps(command)
     def wrapped(name: str | None, runtime_dir: str | None, **rest: Any) -> None:
         try:
-            command(Client(find(name, runtime_dir)), **rest)
+            command(Client(find(name, runtime_dir, left=left)), **rest)
         except UsageError as error:
             raise click.UsageError(str(error)) from error
         except NotRunningError as error:
-            _leave(str(error), 3)
+            _leave(f"{error}{_left_behind(error.directory)}", 3)
         except ProblemError as error:
             _leave(str(error), DENIED.get(error.code, 1))
         except StillupError as error:
             _leave(str(error), 1)
 
     return wrapped
+
+
+def _left_behind(directory: str) -> str:
+    with orphans.orphans(directory) as left:
+        if not left:
+            return ""
+        return f"; {len(left)} workers serve on: 'stillup run' as before takes them over, 'stillup stop' ends them"
 
 
 def _leave(message: str, code: int) -> NoReturn:
@@ -178,6 +186,42 @@ def reexec(client: Client) -> None:
 @click.command(short_help="Stop the service.")
 @_addressed
 def stop(client: Client) -> None:
-    """Stop the service: finish what is under way, then end. Returns when the supervisor has ended."""
-    client.stop()
+    """Stop the service: finish what is under way, then end. Returns when the supervisor has ended.
+
+    Where the supervisor has died and its workers serve on, they are ended in the same way.
+    """
+    try:
+        client.stop()
+    except NotRunningError:
+        with orphans.orphans(client.directory) as left:
+            if not left:
+                raise
+            click.echo(f"no supervisor runs in {client.directory}; ending the {len(left)} workers that it left")
+            orphans.end(client.directory, left, show.leaving)
     click.echo("stopped")
+
+
+@click.command(short_help="List the services of this user.")
+@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+def ls(*, as_json: bool) -> None:
+    """List the services of this user, those whose supervisor has died and whose workers serve on, too."""
+    found = [service for place in every() if (service := _service(place)) is not None]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        show.services(found)
+
+
+def _service(place: str) -> show.Service | None:
+    name = place.rpartition("/")[2]
+    try:
+        seen = Client(place).status()
+    except NotRunningError:
+        with orphans.orphans(place) as left:
+            if not left:
+                return None
+            return show.Service(name, "orphaned", place, None, len(left), [])
+    except StillupError as error:
+        return show.Service(name, f"unknown ({error})", place, None, 0, [])
+    workers = sum(len(generation.workers) for generation in seen.generations)
+    return show.Service(seen.name, seen.state, place, seen.pid, workers, [at.address for at in seen.listeners])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from supervisor.client.orphans import Orphan
 from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, WorkerView
 
 _STYLES = {
@@ -13,8 +17,40 @@ _STYLES = {
     "no": "red",
     "draining": "yellow",
     "booting": "cyan",
+    "orphaned": "red",
     "stopping": "yellow",
 }
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A line of ``stillup ls``."""
+
+    name: str
+    state: str
+    """The service's, or ``orphaned``: its supervisor has died, and its workers serve on."""
+    directory: str
+    pid: int | None
+    """The supervisor's."""
+    workers: int
+    addresses: list[str]
+
+
+def services(found: Sequence[Service]) -> None:
+    """All of them, a line each."""
+    console = _console()
+    for one in found:
+        pid = f"pid {one.pid}" if one.pid is not None else "no supervisor"
+        state = (f"{one.state:<9}", _STYLES.get(one.state, ""))
+        rest = f"  {pid:<14} {one.workers} workers  {', '.join(one.addresses) or one.directory}"
+        console.print(Text.assemble(f"{one.name:<16}  ", state, rest))
+    if any(one.state == "orphaned" for one in found):
+        console.print(Text("orphaned: 'stillup run' as before takes the workers over, 'stillup stop' ends them"))
+
+
+def leaving(orphans: Sequence[Orphan]) -> None:
+    """Who is still waited for."""
+    names = ", ".join(f"{orphan.name} (pid {orphan.process.pid})" for orphan in orphans)
+    _console().print(Text(f"  waiting for {names}"))
 
 
 def _console() -> Console:

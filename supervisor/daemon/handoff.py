@@ -188,7 +188,7 @@ class HandoffDoor:
     async def _receive(self, connection: socket.socket, channel: Channel) -> None:
         """One connection, from its first packet to its last."""
         try:
-            serial, fresh = await self._admit(connection, channel)
+            serial, protocol = await self._admit(connection, channel)
         except (PeerError, Refused, TimeoutError, OSError) as error:
             why = str(error) or "said nothing in time"
             logger.warning("handoff.sock: %s refused: %s", _who(connection), why)
@@ -197,8 +197,8 @@ class HandoffDoor:
         finally:
             self._strangers.pop(channel, None)
         try:
-            if fresh:
-                await self._hand_over(serial, channel)
+            if protocol:
+                await self._hand_over(serial, channel, protocol)
             await self._listen(serial, channel)
         except _GaveUpError as error:
             self._submit(BootFailed(serial, error.said.stage, error.said.message))
@@ -212,8 +212,11 @@ class HandoffDoor:
             # Its process's end is seen by its pidfd; the end of the channel alone says nothing more.
             channel.close()
 
-    async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, bool]:
-        """Hear who it is and check that; the worker's serial, and whether it has everything still to come."""
+    async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, int]:
+        """Hear who it is and check that; the worker's serial, and the protocol in which it is to have everything.
+
+        0 if it has everything already.
+        """
         async with asyncio.timeout(HELLO_DEADLINE):
             packet, fds = await channel.receive()
             descriptors.close(fds)
@@ -221,13 +224,13 @@ class HandoffDoor:
                 raise PeerError("it sent descriptors" if fds else "it hung up")
             match handoff.decode_from_worker(packet):
                 case Hello() as hello:
-                    return await self._greet(connection, channel, hello), True
+                    return await self._greet(connection, channel, hello), hello.protocol
                 case Resume() as resume:
                     await self._take_back(connection, channel, resume)
                 case message:
                     raise PeerError(f"it said {type(message).__name__}, not Hello")
         # From here on it may take longer: a supervisor that has just been started has the others to hear first.
-        return await self._resumed(channel, resume), False
+        return await self._resumed(channel, resume), 0
 
     async def _greet(self, connection: socket.socket, channel: Channel, hello: Hello) -> int:
         expected = self._expected.get(hello.nonce)
@@ -323,13 +326,15 @@ class HandoffDoor:
             undo.pop_all()
         self._holder.take_back(listeners, queue)
 
-    async def _hand_over(self, serial: int, channel: Channel) -> None:
+    async def _hand_over(self, serial: int, channel: Channel, protocol: int) -> None:
         """Count and descriptions first, then the descriptors, each step answered before the next."""
+        older = protocol == handoff.PROTOCOL
         async with asyncio.timeout(HELLO_DEADLINE):
             await _hear_taken(channel, 0)
-            await channel.send(handoff.encode(Offer(list(self._holder.infos), self._holder.cookies)))
+            offer = Offer(list(self._holder.infos), self._holder.cookies, self._holder.older if older else [])
+            await channel.send(handoff.encode(offer))
             await _hear_taken(channel, 0)
-            for batch in self._holder.batches():
+            for batch in self._holder.batches(older=older):
                 await channel.send(handoff.encode(Batch(len(batch))), batch)
                 await _hear_taken(channel, len(batch))
         logger.debug("worker %s holds %d listeners", serial, len(self._holder.infos))

@@ -32,6 +32,8 @@ class Holder:
         self._binds: tuple[Bind, ...] = ()
         self._listeners: list[Listener] = []
         self._queue: AdoptionQueue | None = None
+        self._older: dict[int, socket.socket] = {}
+        """By cookie, the reading ends of queues that are not ours: what is in them is read by our workers, too."""
         self._returned: dict[int, Listener] = {}
         """By cookie, what workers gave back and no bind has claimed yet."""
         self._open = False
@@ -62,12 +64,15 @@ class Holder:
                 self._returned[number] = listener
         if queue is None:
             return
-        if self._open or self._queue is not None:
-            if self._queue is not None and queue.cookies != self._queue.cookies:
-                logger.warning("a worker has an adoption queue of its own; what is in it waits for its own fellows")
-            queue.close()
-        else:
+        if self._queue is None and not self._open:
             self._queue = queue
+            return
+        number = queue.cookies[0]
+        if self._queue is not None and number != self._queue.cookies[0] and number not in self._older:
+            self._older[number] = queue.reader
+            queue.writer.close()  # so that it ends when the last of those who write to it has left
+        else:
+            queue.close()
 
     def has_all_of(self, record: Record) -> bool:
         """Whether everything that was on record is here again."""
@@ -128,8 +133,13 @@ class Holder:
         """Connections in the adoption queue now."""
         return self._queue.waiting() if self._queue is not None else 0
 
-    def batches(self) -> Iterator[list[int]]:
-        """Copies of the descriptors, a batch at a time: in the order of ``infos``, then the queue's two ends.
+    @property
+    def older(self) -> list[int]:
+        """The cookies of the reading ends that are handed out behind the queue's."""
+        return list(self._older)
+
+    def batches(self, *, older: bool = True) -> Iterator[list[int]]:
+        """Copies of the descriptors, a batch at a time: in the order of ``infos``, the queue's two ends, older ones.
 
         Copies, since a close of the originals must not let their numbers come to mean something else on the way; each
         batch is closed before the next. Nothing comes once the custody has ended.
@@ -137,6 +147,7 @@ class Holder:
         held = [listener.socket for listener in self._listeners]
         if self._queue is not None:
             held += [self._queue.reader, self._queue.writer]
+            held += self._older.values() if older else []
         for start in range(0, len(held), BATCH_LIMIT):
             batch = [descriptors.duplicate(sock.fileno()) for sock in held[start : start + BATCH_LIMIT]]
             try:
@@ -159,6 +170,8 @@ class Holder:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
+        while self._older:
+            self._older.popitem()[1].close()
 
     def _drop_returned(self) -> None:
         for listener in self._returned.values():

@@ -55,20 +55,16 @@ class AdoptionQueue:
         Raises:
             PeerError: one is something else. Both are closed.
         """
-        with contextlib.ExitStack() as undo:
-            undo.callback(descriptors.close, fds)
-            ends: list[socket.socket] = []
-            for fd, said in zip(fds, cookies, strict=True):
-                try:
-                    end = socket.socket(fileno=fd)
-                except OSError as error:
-                    raise PeerError("adoption queue: what came is no socket") from error
-                undo.callback(end.detach)  # the number is closed once
-                ends.append(end)
-                if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
-                    raise PeerError("adoption queue: what came is not the end of it that it was said to be")
-            undo.pop_all()
-        return cls(ends[0], ends[1])
+        try:
+            reader = receive_end(fds[0], cookies[0])
+        except PeerError:
+            descriptors.close(fds[1:])
+            raise
+        try:
+            return cls(reader, receive_end(fds[1], cookies[1]))
+        except PeerError:
+            reader.close()
+            raise
 
     @property
     def cookies(self) -> tuple[int, int]:
@@ -84,6 +80,23 @@ class AdoptionQueue:
     def close(self) -> None:
         self.reader.close()
         self.writer.close()
+
+
+def receive_end(fd: int, said: int) -> socket.socket:
+    """Take a received descriptor for the end of a queue with that cookie; the socket owns it from here on.
+
+    Raises:
+        PeerError: it is something else. The descriptor is closed.
+    """
+    try:
+        end = socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise PeerError("adoption queue: what came is no socket") from error
+    if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
+        end.close()
+        raise PeerError("adoption queue: what came is not the end of it that it was said to be")
+    return end
 
 
 def capacity(packet: bytes, count: int) -> int:

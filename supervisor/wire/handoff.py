@@ -161,12 +161,15 @@ class Resumed(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fiel
     """The worker has a supervisor again. Since version 2."""
 
 
-class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The descriptors that follow, in that order: listeners, then the reading and the writing end of the queue."""
+class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The descriptors that follow, in that order: listeners, the queue's two ends, the reading ends of older ones."""
 
     listeners: list[ListenerInfo]
     queue: tuple[int, int]
     """SO_COOKIE of the adoption queue's reading and writing end."""
+    older: list[int] = []
+    """SO_COOKIE of the reading ends of other queues, into which workers of other supervisors may still put connections.
+    Since version 2."""
 
 
 class Batch(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):

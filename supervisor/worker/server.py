@@ -61,8 +61,12 @@ class Server:
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
-        self._adoptions = Adoptions(session.queue.reader, PACKET_FOR_ONE)
-        self._adopter = Acceptor(self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
+        self._adoptions = [Adoptions(reader, PACKET_FOR_ONE) for reader in (session.queue.reader, *session.older)]
+        """Of our queue first; what other supervisors' workers write to ends when they have left."""
+        self._adopters = [
+            Acceptor(adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
+            for adoptions in self._adoptions
+        ]
         self._adopted = 0
         self._lull = Lull()
         self._longest = 0.0
@@ -239,7 +243,8 @@ class Server:
             acceptor = Acceptor(Backlog(name, listener), self._protocol, tls=self._site.config.ssl)
             acceptor.start()
             self._acceptors.append(acceptor)
-        self._adopter.start()
+        for adopter in self._adopters:
+            adopter.start()
         await self._tell(Serving())
 
     def _protocol(self, arrival: Arrival) -> asyncio.Protocol:
@@ -248,7 +253,7 @@ class Server:
     def _may_adopt(self) -> bool:
         """Whether there is room under --limit-concurrency; if there is none for long, there is none anywhere."""
         now = asyncio.get_running_loop().time()
-        if self._site.has_room_for(1 + self._adopter.connecting):
+        if self._site.has_room_for(1 + sum(adopter.connecting for adopter in self._adopters)):
             self._full_since = None
             return True
         if self._full_since is None:
@@ -288,7 +293,7 @@ class Server:
             oldest=drain.oldest() if drain is not None else {},
             given=giver.given if giver is not None else 0,
             adopted=self._adopted,
-            lost=self._adoptions.lost,
+            lost=sum(adoptions.lost for adoptions in self._adoptions),
             closed=drain.closed if drain is not None else 0,
             longest=self._longest,
         )
@@ -348,19 +353,22 @@ class Server:
         ends = loop.time() + self._session.welcome.drain_timeout
         # In a final drain the queue is read on: to its end, which is when nobody can write to it any more.
         if not drain.final or not self._acceptors:
-            await self._adopter.stop()
+            await self._stop_adopting()
         await asyncio.gather(*(acceptor.stop(empty=drain.final) for acceptor in self._acceptors))
         if not drain.final and self._site.can_move:
             self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
             drain.give_to(self._giver)
         self._news.set()
         await drain.run(self._queue_ended)
-        await self._adopter.stop()
+        await self._stop_adopting()
         self._session.say_now(await self._report())
         await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
 
+    async def _stop_adopting(self) -> None:
+        await asyncio.gather(*(adopter.stop() for adopter in self._adopters))
+
     def _queue_ended(self) -> bool:
-        if self._adopter.at_end:
+        if self._adopters[0].at_end:
             return True
         # A worker that is stopped or was cut off from its supervisor may keep it open, and so may a child of its app's.
         return self._final_since is not None and (
