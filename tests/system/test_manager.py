@@ -46,8 +46,8 @@ def test_the_manager_hears_ready_when_it_serves_and_stopping_when_it_stops(tmp_p
 
 
 def test_without_a_supervisor_workers_finish_and_leave(tmp_path: Path) -> None:
-    """When the supervisor is killed its workers answer what they hold and leave; the next one starts in its place."""
-    service = Service(tmp_path, workers=2)
+    """Workers that may not wait for another supervisor answer what they hold and leave; the next one then starts."""
+    service = Service(tmp_path, "main:app", "--orphan-timeout", "0", workers=2)
     wait = '    if scope["path"] == "/wait":\n        await scope["state"]["stillup"].draining\n    body ='
     service.write(APP.replace("    body =", wait))
     with service:

@@ -28,12 +28,16 @@ from supervisor.wire.handoff import (
     Ready,
     Refusal,
     Report,
+    Resume,
+    Resumed,
+    Return,
     Serving,
     Taken,
     Welcome,
     decode_from_supervisor,
     decode_from_worker,
     encode,
+    for_version,
 )
 
 TEXT = st.text(max_size=30)
@@ -46,9 +50,30 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-FROM_WORKER: st.SearchStrategy[FromWorker] = (
+INFOS = st.lists(st.builds(ListenerInfo, TEXT, WHOLE, TEXT), max_size=3)
+COOKIES = st.tuples(COOKIE, COOKIE)
+WELCOMES = st.builds(
+    Welcome,
+    protocol=WHOLE,
+    worker=WHOLE,
+    generation=WHOLE,
+    app=TEXT,
+    directory=TEXT,
+    app_dir=TEXT,
+    options=st.dictionaries(TEXT, JSON, max_size=3),
+    drain_timeout=SECONDS,
+    boot_timeout=SECONDS,
+    health_path=TEXT,
+    health_host=TEXT,
+    max_age=st.none() | SECONDS,
+    max_rss=st.none() | WHOLE,
+    orphan_timeout=SECONDS,
+)
+FROM_BOTH: st.SearchStrategy[Taken | Batch] = st.builds(Taken, WHOLE) | st.builds(Batch, WHOLE)
+"""Descriptors go either way, and so do these."""
+FROM_WORKER_ALONE: st.SearchStrategy[FromWorker] = (
     st.builds(Hello, WHOLE, TEXT)
-    | st.builds(Taken, WHOLE)
+    | st.builds(Resume, WHOLE, TEXT, st.booleans(), WELCOMES, INFOS, st.none() | COOKIES)
     | st.builds(BootFailed, TEXT, TEXT)
     | st.builds(Ready, TEXT)
     | st.builds(Serving)
@@ -65,31 +90,18 @@ FROM_WORKER: st.SearchStrategy[FromWorker] = (
         SECONDS,
     )
 )
-WELCOMES = st.builds(
-    Welcome,
-    protocol=WHOLE,
-    worker=WHOLE,
-    generation=WHOLE,
-    app=TEXT,
-    directory=TEXT,
-    app_dir=TEXT,
-    options=st.dictionaries(TEXT, JSON, max_size=3),
-    drain_timeout=SECONDS,
-    boot_timeout=SECONDS,
-    health_path=TEXT,
-    health_host=TEXT,
-    max_age=st.none() | SECONDS,
-    max_rss=st.none() | WHOLE,
-)
-FROM_SUPERVISOR: st.SearchStrategy[FromSupervisor] = (
+FROM_WORKER: st.SearchStrategy[FromWorker] = FROM_BOTH | FROM_WORKER_ALONE
+FROM_SUPERVISOR_ALONE: st.SearchStrategy[FromSupervisor] = (
     WELCOMES
     | st.builds(Refusal, TEXT)
-    | st.builds(Offer, st.lists(st.builds(ListenerInfo, TEXT, WHOLE, TEXT), max_size=3), st.tuples(COOKIE, COOKIE))
-    | st.builds(Batch, WHOLE)
+    | st.builds(Offer, INFOS, COOKIES)
+    | st.builds(Return)
+    | st.builds(Resumed)
     | st.builds(Accept)
     | st.builds(Drain, SECONDS, st.booleans(), WHOLE)
     | st.builds(Hurry)
 )
+FROM_SUPERVISOR: st.SearchStrategy[FromSupervisor] = FROM_BOTH | FROM_SUPERVISOR_ALONE
 
 
 @st.composite
@@ -128,9 +140,9 @@ def test_noise_is_a_message_or_the_peers_error(packet: bytes) -> None:
             assert isinstance(decode(packet), FromWorker | FromSupervisor)
 
 
-@given(mine=FROM_WORKER, theirs=FROM_SUPERVISOR)
+@given(mine=FROM_WORKER_ALONE, theirs=FROM_SUPERVISOR_ALONE)
 def test_nobody_speaks_with_the_others_voice(mine: FromWorker, theirs: FromSupervisor) -> None:
-    """A worker's words are no words of the supervisor, nor the other way round."""
+    """A worker's own words are no words of the supervisor, nor the other way round."""
     with pytest.raises(PeerError):
         decode_from_supervisor(encode(mine))
     with pytest.raises(PeerError):
@@ -197,3 +209,12 @@ def test_a_welcome_without_limits_is_understood() -> None:
 def test_our_own_version_is_spoken() -> None:
     """The version that a worker says in its hello is among those that the supervisor speaks."""
     assert PROTOCOL in SPOKEN
+
+
+@given(welcome=WELCOMES)
+def test_a_welcome_for_a_worker_of_version_1(welcome: Welcome) -> None:
+    """A worker of the version before is welcomed in its own words: what it does not know is not in the packet."""
+    packet = msgspec.json.decode(encode(for_version(welcome, 1)))
+    assert packet["protocol"] == 1
+    assert "orphan_timeout" not in packet
+    assert packet["app"] == welcome.app

@@ -27,7 +27,7 @@ def ends(no_leak: None) -> Iterator[tuple[Session, socket.socket]]:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel = Channel(here, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
     listener = socket.create_server(("127.0.0.1", 0))
-    session = Session(channel, WELCOME, -1, -1, [("web", listener)], AdoptionQueue.make())
+    session = Session("/nowhere", "the nonce", channel, WELCOME, -1, -1, [("web", listener)], AdoptionQueue.make())
     with there:
         there.settimeout(10)
         yield session, there

@@ -259,7 +259,7 @@ def give_too_many_descriptors(supervisor: Supervisor) -> None:
 EARLY: list[tuple[Script, str]] = [
     (refuse, "turned away by the supervisor: no worker with that nonce is expected"),
     (hang_up_on_hello, "the supervisor hung up"),
-    (speak_another_protocol, "the supervisor speaks protocol 99, this worker 1"),
+    (speak_another_protocol, f"the supervisor speaks protocol 99, this worker {handoff.PROTOCOL}"),
     (give_one_output, "got 1 descriptors"),
     (give_three_outputs, "got 3 descriptors"),
     (skip_the_welcome, "expected Welcome of the supervisor, got Offer"),
