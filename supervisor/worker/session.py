@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from supervisor.errors import PeerError
@@ -52,7 +52,7 @@ class Session:
     stderr: int
     listeners: list[tuple[str, socket.socket]]
     queue: AdoptionQueue
-    older: list[socket.socket]
+    older: list[socket.socket] = field(default_factory=list)
     """Reading ends of other queues, into which workers of other supervisors may still put connections."""
 
     async def say(self, message: FromWorker) -> None:
