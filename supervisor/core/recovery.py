@@ -45,8 +45,8 @@ VOLATILE: Final = frozenset(
 """Variables that are different each time the same thing is started."""
 
 
-_ON_THEIR_WAY: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY, WorkerState.ACCEPTING})
-"""Whose supervisor must live: they leave when they lose it."""
+UNACCEPTED: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
+"""Who leaves on losing its supervisor: nobody else could tell it to accept."""
 
 
 class Recovery(Rollouts):
@@ -59,7 +59,11 @@ class Recovery(Rollouts):
         pending = self.fleet.pending
         if pending is not None and pending.state is not RolloutState.WAITING:
             raise Refused("a rollout is under way; try again when it is settled", code="rollout-in-progress")
-        coming = [worker.name for worker in self.fleet.workers.values() if worker.state in _ON_THEIR_WAY]
+        coming = [
+            worker.name
+            for worker in self.fleet.workers.values()
+            if worker.state in {*UNACCEPTED, WorkerState.ACCEPTING}
+        ]
         if coming:
             raise Refused(f"worker {coming[0]} is being started; try again when it serves", code="out-of-order")
         self.announce("supervisor.reexec")
@@ -113,7 +117,7 @@ class Recovery(Rollouts):
                 self.timer_in(policy.shutdown_timeout, TimerKind.TERM, worker.serial)
             case WorkerState.KILLED:
                 self.commands.append(Kill(worker.serial))
-            case WorkerState.SPAWNED | WorkerState.BOOTING | WorkerState.READY:
+            case state if state in UNACCEPTED:
                 self.fail(worker, "exit", "lost its supervisor before it accepted")
 
     def resume(self, worker: Worker, *, draining: bool) -> None:
@@ -128,7 +132,7 @@ class Recovery(Rollouts):
                 self.commands.append(
                     BeginDrain(worker.serial, self.fleet.policy.drain_timeout, final=False, packet=packet)
                 )
-            case WorkerState.SPAWNED | WorkerState.BOOTING | WorkerState.READY:
+            case state if state in UNACCEPTED:
                 raise Refused(f"worker {worker.name} was not told to accept", code="out-of-order")
 
     def drains_already(self, worker: Worker) -> None:

@@ -23,6 +23,7 @@ logger = logging.getLogger("stillup")
 
 PATIENCE: Final = 1.0
 """Seconds that a write may take before what it tells of is done all the same: a disk that hangs must not stop us."""
+SLOW: Final = "the disk does not answer"
 
 
 class Recorder:
@@ -37,6 +38,7 @@ class Recorder:
         self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces, reexecs=reexecs)
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
+        self._under_way: asyncio.Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
 
     def nonce(self, serial: int) -> str:
@@ -60,18 +62,19 @@ class Recorder:
         self.latest = replace(self.latest, fleet=record.lasting(fleet))
         if self.latest == self._written:
             return ""
+        if self._under_way is not None and not self._under_way.done():
+            return SLOW  # not one more wait for the same disk
         wanted = self.latest
-        loop = asyncio.get_running_loop()
+        self._under_way = asyncio.get_running_loop().run_in_executor(self._writer, self._write, wanted)
         try:
-            async with asyncio.timeout(PATIENCE):
-                await loop.run_in_executor(self._writer, self._write, wanted)
+            await asyncio.wait_for(asyncio.shield(self._under_way), PATIENCE)
         except TimeoutError:
-            logger.warning("the disk under %s takes long: the record is behind", self._runtime.path)
-            return "the disk does not answer"
+            logger.warning("%s: the record in %s is behind", SLOW, self._runtime.path)
+            return SLOW
         except OSError as error:
             if self._written is not None:
                 logger.error("the record cannot be written: %s", error)  # noqa: TRY400 - no bug
-            self._written = None  # to be tried again
+            self._written = None
             return f"{error.strerror}"
         self._written = wanted
         return ""

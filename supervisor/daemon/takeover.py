@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from typing import Final
 
 from supervisor.core.model import Fleet, Policy, Release
-from supervisor.core.recovery import Claim, rebuild
+from supervisor.core.recovery import UNACCEPTED, Claim, rebuild
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.host import processes
@@ -51,6 +52,9 @@ async def until_custody_is_back(
     """Wait until everything on record is in custody, or nobody is left who might return what is missing."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + PATIENCE
+    for serial, process in living.items():
+        if record.fleet.workers[serial].state in UNACCEPTED:  # it leaves anyway, unless it hangs in an import
+            process.signal(signal.SIGTERM)
 
     def silent() -> dict[int, Process]:
         return {
