@@ -31,7 +31,7 @@ from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
 from supervisor.daemon.release import worker_environment
-from supervisor.host.processes import Process, spawn
+from supervisor.host.processes import Process, block_handled, spawn
 from supervisor.wire import handoff
 from supervisor.wire.handoff import Welcome
 
@@ -74,7 +74,7 @@ class LiveEffects:
         self._title = title
         self._loop = asyncio.get_running_loop()
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
-        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn")
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
         self._children: dict[int, Child] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()

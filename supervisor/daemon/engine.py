@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from supervisor.core.commands import Command, Exit, Reexec
-from supervisor.core.events import Event, ReloadAsked, ScaleAsked
+from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked
 from supervisor.core.model import Fleet
 from supervisor.core.step import Decision, step
 from supervisor.errors import Refused
@@ -33,12 +33,14 @@ class Engine:
         """Begin with that fleet; ``save`` writes one down, and says why that cannot be."""
         self.fleet = fleet
         self._save = save
+        self.asked_to_stop = False
+        """Whether a stop was asked for, be it decided on or not yet."""
         self._queue: asyncio.Queue[tuple[Event, asyncio.Future[Fleet] | None]] = asyncio.Queue()
         self._watchers: list[tuple[Callable[[Fleet], bool], asyncio.Future[Fleet]]] = []
 
     def submit(self, event: Event) -> None:
         """Let an event happen; nobody waits for what comes of it."""
-        self._queue.put_nowait((event, None))
+        self._put(event, None)
 
     async def ask(self, event: Event) -> Fleet:
         """Let an event happen; the fleet right after it.
@@ -47,8 +49,12 @@ class Engine:
             Refused: it has no place in the fleet as it is.
         """
         answer: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((event, answer))
+        self._put(event, answer)
         return await answer
+
+    def _put(self, event: Event, answer: asyncio.Future[Fleet] | None) -> None:
+        self.asked_to_stop |= isinstance(event, StopAsked)
+        self._queue.put_nowait((event, answer))
 
     async def until(self, holds: Callable[[Fleet], bool]) -> Fleet:
         """Wait until something holds of the fleet; the first fleet of which it does."""

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from supervisor import __version__
@@ -37,7 +38,7 @@ from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
 from supervisor.host import terminal
 from supervisor.host.descriptors import ensure_standard
-from supervisor.host.processes import HANDLED, close_on_exec_all, raise_descriptor_limit
+from supervisor.host.processes import HANDLED, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.host.sockets import UnixFile, bind_unix, check_owner
 from supervisor.host.systemd import Notifier
@@ -220,7 +221,9 @@ class Supervisor:
             title=settings.name,
             orphan_timeout=self._orphan_timeout(),
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
+        self._tasks: dict[asyncio.Task[None], signal.Signals | None] = {}
+        """What is under way beside the engine, and the signal that asked for it, if one did."""
         control: ControlDoor | None = None
         try:
             if self._left_behind:
@@ -246,8 +249,12 @@ class Supervisor:
                 last = await engine.run(effects)
                 if isinstance(last, Exit):
                     break
+                # What comes from here on is for the program that comes, too.
+                signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
                 await control.close()
-                self._replace_program()  # which returns if it could not
+                if not engine.asked_to_stop:
+                    self._replace_program()  # which returns if it could not
+                self._take_signals()
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD)
             return last.code
@@ -273,7 +280,11 @@ class Supervisor:
         await self._engine.ask(ReexecAsked())
 
     def _replace_program(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        for task, number in self._tasks.items():
+            # It has not come to the engine yet: the next program finds the signal pending (signal(7), execve(2)).
+            if number is not None and not task.done():
+                task.cancel()
+                os.kill(os.getpid(), number)
         if self._ignores_hangup:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._console.flush()
@@ -281,7 +292,6 @@ class Supervisor:
             reexec.execute(self._bequest(), self._environment)
         except OSError as error:
             logger.error("our program cannot be replaced: %s; this one goes on", error)  # noqa: TRY400 - no bug
-        self._take_signals()
 
     def _bequest(self) -> Bequest:
         latest = self._recorder.latest
@@ -385,18 +395,19 @@ class Supervisor:
         if self._had_terminal and not terminal.is_there():
             self._engine.submit(StopAsked("the terminal hung up"))
         else:
-            self._begin(self._reload("SIGHUP"))
+            self._begin(self._reload("SIGHUP"), signal.SIGHUP)
 
     def _scale(self, by: int) -> None:
-        self._begin(self._ask(ScaleAsked(by, relative=True)))
+        number = signal.SIGTTIN if by > 0 else signal.SIGTTOU
+        self._begin(self._ask(ScaleAsked(by, relative=True)), number)
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, None], number: signal.Signals | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = number
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of the supervisor ended", exc_info=error)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from supervisor.core.model import Fleet
 from supervisor.errors import PeerError
-from supervisor.host.processes import boot_id
+from supervisor.host.processes import block_handled, boot_id
 from supervisor.host.runtime import RuntimeDirectory
 from supervisor.wire import record
 from supervisor.wire.places import RECORD
@@ -39,7 +39,7 @@ class Recorder:
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
         self._under_way: asyncio.Future[None] | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record", initializer=block_handled)
 
     def nonce(self, serial: int) -> str:
         """What the worker of that serial says to be let in: known before it is started, since the key is on record."""

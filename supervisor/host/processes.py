@@ -31,6 +31,14 @@ HANDLED = frozenset(
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
 
 
+def block_handled() -> None:
+    """Let no HANDLED signal come to this thread; every thread but the first begins with this.
+
+    A signal for the process comes to any thread that lets it in, and is kept only when none does (signal(7)).
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A child of ours, or of a supervisor before us. Owns the pidfd."""

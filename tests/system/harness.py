@@ -151,7 +151,7 @@ class Service:
 
     def cli(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [STILLUP, words[0], "--runtime-dir", str(self.runtime), *words[1:]],
+            [STILLUP, *words, "--runtime-dir", str(self.runtime)],
             capture_output=True,
             text=True,
             timeout=timeout,
