@@ -329,5 +329,6 @@ class Rollouts(Scale):
 
 
 def _why(failure: Failure) -> str:
-    who = f"{failure.worker} (pid {failure.pid}) " if failure.worker else ""
+    process = f" (pid {failure.pid})" if failure.pid is not None else ""
+    who = f"{failure.worker}{process} " if failure.worker else ""
     return f"{who}{failure.message}"

@@ -206,12 +206,15 @@ T = TypeVar("T")
 
 
 def encode(message: FromWorker | FromSupervisor) -> bytes:
-    """One packet.
+    """One packet. What UTF-8 cannot say, such as a file name of other bytes in an app's error, is said by escapes.
 
     Raises:
         PeerError: it would be longer than MESSAGE_LIMIT.
     """
-    packet = _encoder.encode(message)
+    try:
+        packet = _encoder.encode(message)
+    except UnicodeEncodeError:
+        packet = _encoder.encode(_escaped(msgspec.to_builtins(message)))
     if len(packet) > MESSAGE_LIMIT:
         raise PeerError(f"a {type(message).__name__} of {len(packet)} bytes is over the limit of {MESSAGE_LIMIT}")
     return packet
@@ -220,6 +223,19 @@ def encode(message: FromWorker | FromSupervisor) -> bytes:
 def for_version(welcome: Welcome, protocol: int) -> Welcome:
     """The same welcome in the words of an earlier version: what that does not know is left out."""
     return msgspec.structs.replace(welcome, protocol=protocol, orphan_timeout=0.0)
+
+
+def _escaped(value: Any) -> Any:
+    r"""The same with every lone surrogate written as its escape: U+DCFF as ``\udcff``."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_escaped(inner) for inner in value]
+        case _:
+            return value
 
 
 def decode_from_worker(packet: bytes) -> FromWorker:

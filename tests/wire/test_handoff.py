@@ -184,6 +184,21 @@ def test_a_message_bears_its_name(message: FromWorker | FromSupervisor) -> None:
     assert msgspec.json.decode(encode(message))["type"] == type(message).__name__
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        BootFailed("import", "no file /srv/\udcff"),
+        Offer([ListenerInfo("web", 1, "unix:/srv/\udcff")], (1, 2)),
+        Report({"\udcff": 1}, 3),
+    ],
+)
+def test_what_utf_8_cannot_say_is_escaped(message: FromWorker | FromSupervisor) -> None:
+    """A lone surrogate, wherever it stands, comes over as its escape and changes nothing else of the message."""
+    decode = decode_from_worker if isinstance(message, FromWorker) else decode_from_supervisor
+    told = decode(encode(message))
+    assert repr(told) == repr(message).replace("\\udcff", "\\\\udcff")
+
+
 def test_a_packet_has_a_limit() -> None:
     """A message that fills the limit to the byte is sent; one byte more is refused before it is."""
     room = MESSAGE_LIMIT - len(encode(Refusal("")))
