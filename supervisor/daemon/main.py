@@ -22,7 +22,7 @@ from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, 
 from supervisor.core.model import Fleet, Release
 from supervisor.core.recovery import same
 from supervisor.core.step import step
-from supervisor.daemon import record, reexec, takeover
+from supervisor.daemon import record, reexec, strays, takeover
 from supervisor.daemon.api import Api
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
@@ -244,6 +244,7 @@ class Supervisor:
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
             self._take_signals()
+            self._begin(strays.reap())  # now that those who live are held
             while True:
                 control = ControlDoor(self._control.dup(), api)
                 last = await engine.run(effects)

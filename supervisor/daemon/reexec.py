@@ -16,6 +16,7 @@ from typing import Final
 
 from supervisor.errors import PeerError, Refused
 from supervisor.host import descriptors
+from supervisor.host.processes import no_reaping
 from supervisor.wire import record
 from supervisor.wire.record import Bequest
 
@@ -37,16 +38,17 @@ def try_out(bequest: Bequest, environment: Mapping[str, str]) -> None:
     """
     memfd = _write(bequest)
     try:
-        done = subprocess.run(  # noqa: S603 - our own program, with our own arguments
-            _argv(),
-            env={**environment, TRIAL: str(memfd)},
-            pass_fds=[memfd],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=TRIAL_DEADLINE,
-            check=False,
-        )
+        with no_reaping():
+            done = subprocess.run(  # noqa: S603 - our own program, with our own arguments
+                _argv(),
+                env={**environment, TRIAL: str(memfd)},
+                pass_fds=[memfd],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=TRIAL_DEADLINE,
+                check=False,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Refused(f"the new program failed its trial: {error}", code="trial-failed") from error
     finally:

@@ -10,9 +10,11 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from supervisor.core.events import HOW_UNKNOWN
 
@@ -31,6 +33,16 @@ HANDLED = frozenset(
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
 
 
+MOST_STRAYS: Final = 256
+"""Strays that are reaped in one go, at a few microseconds each."""
+
+_held: set[Process] = set()
+"""Every child that somebody here holds, and whose exit status is for nobody else."""
+_reaping = threading.Lock()
+_starts = 0
+"""Children that are being started, and so are not among those yet; changed under the lock."""
+
+
 def block_handled() -> None:
     """Let no HANDLED signal come to this thread; every thread but the first begins with this.
 
@@ -47,6 +59,9 @@ class Process:
     pidfd: int
     started: int
     """Clock ticks from the host's start to its own (proc_pid_stat(5)): with the pid, its identity."""
+
+    def __post_init__(self) -> None:
+        _held.add(self)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if the process has ended."""
@@ -79,6 +94,7 @@ class Process:
         return f"killed by {signal_name(result.si_status)}"
 
     def close(self) -> None:
+        _held.discard(self)
         os.close(self.pidfd)
 
 
@@ -103,23 +119,56 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
         (os.POSIX_SPAWN_DUP2, stdout, 1),
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]
-    pid = os.posix_spawn(
-        argv[0],
-        list(argv),
-        dict(environment),
-        file_actions=actions,
-        setpgroup=0,
-        setsigmask=HANDLED,
-        # CPython ignores these two for itself; a program expects the default.
-        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
-    )
+    with no_reaping():
+        pid = os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(environment),
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=HANDLED,
+            # CPython ignores these two for itself; a program expects the default.
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
+        )
+        try:
+            return hold(pid)
+        except OSError:
+            # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
+
+@contextlib.contextmanager
+def no_reaping() -> Iterator[None]:
+    """While it lasts no child is reaped as a stray: for whoever starts one that is not held yet, or never will be."""
+    global _starts  # noqa: PLW0603 - children are the process's, not an object's
+    with _reaping:
+        _starts += 1
     try:
-        return hold(pid)
-    except OSError:
-        # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+        yield
+    finally:
+        with _reaping:
+            _starts -= 1
+
+
+def reap_strays() -> list[int]:
+    """Reap children that have ended and that nobody here holds; their pids.
+
+    PID 1 of a container becomes the parent of every process whose own has ended, and nobody else can reap those. Who
+    starts a child by other means than ``spawn`` does so under ``no_reaping``, or its exit status is lost to it. Never
+    waits; needs no descriptor.
+    """
+    strays: list[int] = []
+    with _reaping, contextlib.suppress(ChildProcessError):  # there are no children at all
+        while not _starts and len(strays) < MOST_STRAYS:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            # One of ours that has just ended hides those behind it until it is reaped, which is soon.
+            if ended is None or any(process.pid == ended.si_pid for process in _held):
+                break
+            os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+            strays.append(ended.si_pid)
+    return strays
 
 
 def hold(pid: int) -> Process:

@@ -197,6 +197,19 @@ def test_reaped_by_somebody_else() -> None:
         assert process.reap() == "ended; how is not known"
 
 
+def test_strays_are_reaped_and_ours_are_not() -> None:
+    """Of 150 children and 150 orphans that end at any instant, each stray is reaped and each of ours is told right."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.host.straying"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("150 strays, ours {'exited 3'}\n", "")
+
+
 def test_signal() -> None:
     """A signal reaches the process, and a handled one waits until the child has unblocked it."""
     script = (
