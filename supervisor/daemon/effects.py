@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 from collections.abc import Callable
@@ -160,7 +161,7 @@ class LiveEffects:
             )
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
             self._forget(command.serial)
-            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {error}"))
+            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {_reason(error)}"))
             return
         child.process.set_result(process)
         output.started()
@@ -206,3 +207,11 @@ class LiveEffects:
         if not child.process.done():
             child.process.cancel()
         self._door.forget(serial)
+
+
+def _reason(error: Exception) -> str:
+    """Why a process could not be started; EAGAIN is what fork(2) says at a limit of processes."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    limit = " (a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup)" if error.errno == errno.EAGAIN else ""
+    return f"{error.strerror}{limit}"

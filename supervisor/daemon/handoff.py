@@ -168,6 +168,7 @@ class HandoffDoor:
         except OSError as error:
             # Nothing can be accepted now; without the pause the loop would spin on it.
             logger.error("cannot accept a worker: %s", error.strerror)  # noqa: TRY400 - no bug
+            self._give_up(f"it cannot be let in: {error.strerror}")
             self._loop.remove_reader(self._sock)
             self._loop.call_later(0.5, self._resume)
             return
@@ -180,6 +181,11 @@ class HandoffDoor:
         task = self._loop.create_task(self._receive(connection, channel))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _give_up(self, why: str) -> None:
+        """Whoever waits outside, or is on its way, would wait for its deadline, and who asked would not hear why."""
+        for expected in self._expected.values():
+            self._submit(BootFailed(expected.spawn.serial, "hello", why))
 
     def _resume(self) -> None:
         if self._sock.fileno() >= 0:
@@ -202,6 +208,8 @@ class HandoffDoor:
             await self._listen(serial, channel)
         except _GaveUpError as error:
             self._submit(BootFailed(serial, error.said.stage, error.said.message))
+        except Refused as refusal:
+            self._submit(BootFailed(serial, "listeners", str(refusal)))
         except (PeerError, TimeoutError) as error:
             message = f"broke the hand-off protocol: {error or 'no answer in time'}"
             logger.warning("worker %s %s", serial, message)

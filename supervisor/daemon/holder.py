@@ -8,8 +8,9 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from supervisor.core.crossing import PACKET_AMONG_SEVERAL
+from supervisor.errors import Refused
 from supervisor.host import descriptors
-from supervisor.host.adoption import AdoptionQueue, capacity, cookie
+from supervisor.host.adoption import AdoptionQueue, Gauge, capacity, cookie
 from supervisor.host.sockets import Listener, UnixFile, open_listener
 from supervisor.wire.address import Bind, UnixAddress, resembles
 from supervisor.wire.adoption import ConnectionInfo, encode
@@ -32,6 +33,7 @@ class Holder:
         self._binds: tuple[Bind, ...] = ()
         self._listeners: list[Listener] = []
         self._queue: AdoptionQueue | None = None
+        self._gauge: Gauge | None = None
         self._older: dict[int, socket.socket] = {}
         """By cookie, the reading ends of queues that are not ours: what is in them is read by our workers, too."""
         self._returned: dict[int, Listener] = {}
@@ -83,7 +85,8 @@ class Holder:
         """Have a listener for every bind, or none: what was given back, else a new one. Whether all were given back.
 
         Raises:
-            Refused: one cannot be had; those that could are closed again.
+            Refused: one cannot be had.
+            OSError: there are too few descriptors for the adoption queue. What could be had is closed again each time.
         """
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
@@ -98,6 +101,7 @@ class Holder:
                 self._queue = AdoptionQueue.make()
             self.infos = tuple(listener.info for listener in self._listeners)
             self.cookies = self._queue.cookies
+            self._gauge = Gauge(self._queue)
             self.capacity = capacity(_typical(self.infos), PACKET_AMONG_SEVERAL)
             undo.pop_all()
         self._binds = tuple(binds)
@@ -131,7 +135,7 @@ class Holder:
     @property
     def waiting(self) -> int:
         """Connections in the adoption queue now."""
-        return self._queue.waiting() if self._queue is not None else 0
+        return self._gauge.read() if self._gauge is not None else 0
 
     @property
     def older(self) -> list[int]:
@@ -143,14 +147,19 @@ class Holder:
 
         Copies, since a close of the originals must not let their numbers come to mean something else on the way; each
         batch is closed before the next. Nothing comes once the custody has ended.
+
+        Raises:
+            Refused: there are no descriptors for the copies.
         """
         held = [listener.socket for listener in self._listeners]
         if self._queue is not None:
             held += [self._queue.reader, self._queue.writer]
             held += self._older.values() if older else []
         for start in range(0, len(held), BATCH_LIMIT):
-            batch = [descriptors.duplicate(sock.fileno()) for sock in held[start : start + BATCH_LIMIT]]
+            batch: list[int] = []
             try:
+                for sock in held[start : start + BATCH_LIMIT]:
+                    batch.append(_copy(sock))  # noqa: PERF401 - what could be had is in it when one cannot
                 yield batch
             finally:
                 descriptors.close(batch)
@@ -167,6 +176,9 @@ class Holder:
                 listener.close()
             except OSError as error:  # its file cannot be removed; the rest can still be closed
                 logger.warning("listener %s: %s", listener.name, error)
+        if self._gauge is not None:
+            self._gauge.close()
+            self._gauge = None
         if self._queue is not None:
             self._queue.close()
             self._queue = None
@@ -188,6 +200,13 @@ def _file_of(bind: Bind, entry: ListenerRecord | None) -> UnixFile | None:
     with contextlib.suppress(OSError):  # somebody has taken it away
         return UnixFile.of(bind.address.path)
     return None
+
+
+def _copy(sock: socket.socket) -> int:
+    try:
+        return descriptors.duplicate(sock.fileno())
+    except OSError as error:
+        raise Refused(f"its listeners cannot be copied for it: {error.strerror}", code="descriptors") from error
 
 
 def _typical(infos: Sequence[ListenerInfo]) -> bytes:

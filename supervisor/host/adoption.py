@@ -16,7 +16,6 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from supervisor.errors import PeerError
@@ -72,10 +71,13 @@ class AdoptionQueue:
         return cookie(self.reader), cookie(self.writer)
 
     def waiting(self) -> int:
-        """How many connections are in it (proc_pid_fdinfo(5), ``scm_fds``: Linux 5.5)."""
-        text = Path(f"/proc/self/fdinfo/{self.reader.fileno()}").read_text(encoding="ascii")
-        match = re.search(r"^scm_fds:\s*(\d+)$", text, re.MULTILINE)
-        return int(match.group(1)) if match else 0
+        """How many connections are in it.
+
+        Raises:
+            OSError: there is no descriptor to look with; a ``Gauge`` needs none.
+        """
+        with contextlib.closing(Gauge(self)) as gauge:
+            return gauge.read()
 
     def close(self) -> None:
         self.reader.close()
@@ -97,6 +99,26 @@ def receive_end(fd: int, said: int) -> socket.socket:
         end.close()
         raise PeerError("adoption queue: what came is not the end of it that it was said to be")
     return end
+
+
+class Gauge:
+    """Counts the connections in a queue. It opens its file once, so that it can count when no descriptor is free."""
+
+    def __init__(self, queue: AdoptionQueue) -> None:
+        """Look at the queue's reading end, which must stay open.
+
+        Raises:
+            OSError: there is no descriptor for it.
+        """
+        self._fd = os.open(f"/proc/self/fdinfo/{queue.reader.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> int:
+        """How many there are now (proc_pid_fdinfo(5), ``scm_fds``: Linux 5.5)."""
+        match = re.search(rb"^scm_fds:\s*(\d+)$", os.pread(self._fd, 4096, 0), re.MULTILINE)
+        return int(match.group(1)) if match else 0
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 def capacity(packet: bytes, count: int) -> int:
@@ -166,11 +188,10 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one packet brought. ``cut``: the kernel had to drop some of its descriptors."""
+    """What one packet brought. Fewer descriptors than it describes: the kernel had no room for the rest."""
 
     packet: bytes
     fds: list[int]
-    cut: bool
 
 
 def receive(reader: socket.socket, limit: int, most: int) -> Received:
@@ -183,5 +204,5 @@ def receive(reader: socket.socket, limit: int, most: int) -> Received:
         OSError: as recvmsg(2).
     """
     flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-    packet, ancillary, got, _ = reader.recvmsg(limit, socket.CMSG_SPACE(most * _INT), flags)
-    return Received(packet, descriptors.rights(ancillary), bool(got & (socket.MSG_CTRUNC | socket.MSG_TRUNC)))
+    packet, ancillary, _, _ = reader.recvmsg(limit, socket.CMSG_SPACE(most * _INT), flags)
+    return Received(packet, descriptors.rights(ancillary))

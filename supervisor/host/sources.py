@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ GONE: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 )
 """What accept(2) says of a connection that has failed already, to be passed over like EAGAIN."""
+
+
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""The process has none left, or the machine has no file left (accept(2)); whoever connects waits."""
 
 
 @dataclass(slots=True)
@@ -84,6 +89,43 @@ class Backlog:
 
     def close(self) -> None:
         self._sock.close()
+
+
+class SpareBacklog(Backlog):
+    """New connections of a listener that is to be reached when no descriptor is free: it keeps some for that.
+
+    Each is a file of its own, not a copy: the machine's limit (ENFILE) counts files.
+    """
+
+    def __init__(self, name: str, sock: socket.socket, spare: int) -> None:
+        """Keep as many as ``spare``: so many connections may be open at a time while there are no others."""
+        super().__init__(name, sock)
+        self._size = spare
+        self._spare: list[int] = []
+        self._refill()
+
+    def take(self) -> Sequence[Arrival]:
+        self._refill()
+        try:
+            return super().take()
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR or not self._spare:
+                raise
+        descriptors.close([self._spare.pop()])
+        return super().take()
+
+    def _refill(self) -> None:
+        """Hold as many as can be had."""
+        try:
+            while len(self._spare) < self._size:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            return
+
+    def close(self) -> None:
+        descriptors.close(self._spare)
+        self._spare.clear()
+        super().close()
 
 
 class Adoptions:

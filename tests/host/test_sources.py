@@ -23,6 +23,11 @@ pytestmark = pytest.mark.usefixtures("no_leak")
 # A listener's backlog
 
 
+def test_a_listener_with_spare_descriptors() -> None:
+    """With no descriptor free as many connections are taken as there are spare ones, and another after each end."""
+    scarcity("spare")
+
+
 def test_backlog() -> None:
     """A backlog is taken in batches, oldest first, each connection with its listener's name."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
