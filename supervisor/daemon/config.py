@@ -9,7 +9,6 @@ import copy
 import math
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -288,7 +287,7 @@ def _worker_options(given: Mapping[str, Any]) -> dict[str, Any]:
     options["headers"] = [header.split(":", 1) for header in options["headers"]]
     if options["use_colors"] is None:
         # While it boots, a worker's stdout is a pipe; where it goes in the end is ours.
-        options["use_colors"] = sys.stdout.isatty()
+        options["use_colors"] = os.isatty(1)
     return options
 
 

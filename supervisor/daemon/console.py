@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
-import sys
 import threading
 from typing import Final
 
@@ -91,6 +91,6 @@ class _Formatter(logging.Formatter):
 def set_up_logging(console: Console, level: int) -> None:
     """Send every log record of this process through the console."""
     handler = LogHandler(console)
-    handler.setFormatter(_Formatter(color=sys.stderr.isatty()))
+    handler.setFormatter(_Formatter(color=os.isatty(2)))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("stillup").setLevel(level)

@@ -76,7 +76,10 @@ def run(settings: Settings) -> int:
         level = _LEVELS.get(settings.log_level) or logging.getLevelNamesMapping()[settings.log_level.upper()]
         set_up_logging(console, level)
         with contextlib.ExitStack() as stack:
-            supervisor = Supervisor(settings, console, stack, bequest)
+            try:
+                supervisor = Supervisor(settings, console, stack, bequest)
+            except OSError as error:
+                raise Refused(f"cannot start: {error}", code="unavailable") from error
             return asyncio.run(supervisor.run())
     finally:
         console.close()
@@ -437,4 +440,8 @@ class Supervisor:
             logger.warning("refused: %s", refusal)
 
     async def _resolve(self) -> Release:
-        return await asyncio.to_thread(resolve, self._settings)
+        try:
+            looking = asyncio.get_running_loop().run_in_executor(None, resolve, self._settings)
+        except RuntimeError as error:  # no thread can be started: a limit of processes
+            raise Refused(f"cannot look at the release: {error}", code="release") from error
+        return await looking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import faulthandler
 import os
 import signal
@@ -13,6 +14,7 @@ from uvicorn.config import Config
 from supervisor.asgi.borrowed import make_config
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
+from supervisor.host import descriptors
 from supervisor.host.processes import HANDLED
 from supervisor.wire.handoff import BootFailed
 from supervisor.worker.server import Server
@@ -25,6 +27,7 @@ def main() -> int:
     if not path or not nonce:
         sys.stderr.write("a worker is started by 'stillup run', not by hand\n")
         return 2
+    atexit.register(_let_out)  # first of all, so that it comes last
     _take_signals()
     try:
         session = take_over(path, nonce)
@@ -34,6 +37,19 @@ def main() -> int:
     # Says where a boot hangs, just before the supervisor ends it.
     faulthandler.dump_traceback_later(session.welcome.boot_timeout * 0.95)
     return _serve(session)
+
+
+def _let_out() -> None:
+    """Let out what was printed. What nobody reads any more goes nowhere: Python would make exit code 120 of it."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            descriptors.blind([stream.fileno()])
+        except ValueError:  # the app has closed it
+            continue
 
 
 def _take_signals() -> None:
