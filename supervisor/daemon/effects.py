@@ -32,7 +32,7 @@ from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
 from supervisor.daemon.release import worker_environment
-from supervisor.host.processes import Process, block_handled, spawn
+from supervisor.host.processes import LIMIT, Process, block_handled, spawn
 from supervisor.wire import handoff
 from supervisor.wire.handoff import Welcome
 
@@ -210,8 +210,7 @@ class LiveEffects:
 
 
 def _reason(error: Exception) -> str:
-    """Why a process could not be started; EAGAIN is what fork(2) says at a limit of processes."""
+    """Why a process could not be started."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    limit = " (a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup)" if error.errno == errno.EAGAIN else ""
-    return f"{error.strerror}{limit}"
+    return f"{error.strerror} ({LIMIT})" if error.errno == errno.EAGAIN else error.strerror

@@ -38,7 +38,7 @@ from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
 from supervisor.host import terminal
 from supervisor.host.descriptors import ensure_standard
-from supervisor.host.processes import HANDLED, block_handled, close_on_exec_all, raise_descriptor_limit
+from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.host.sockets import UnixFile, bind_unix, check_owner
 from supervisor.host.systemd import Notifier
@@ -442,6 +442,6 @@ class Supervisor:
     async def _resolve(self) -> Release:
         try:
             looking = asyncio.get_running_loop().run_in_executor(None, resolve, self._settings)
-        except RuntimeError as error:  # no thread can be started: a limit of processes
-            raise Refused(f"cannot look at the release: {error}", code="release") from error
+        except RuntimeError as error:  # it is threading's
+            raise Refused(f"cannot look at the release: {error} ({LIMIT})", code="release") from error
         return await looking

@@ -27,7 +27,7 @@ def resolve(settings: Settings) -> Release:
     if not os.path.isdir(directory):
         raise Refused(f"the directory {settings.directory} is not there (--directory)", code="release")
     python = os.path.join(directory, settings.python) if settings.python else sys.executable
-    if not os.access(python, os.X_OK):
+    if not os.access(python, os.X_OK, effective_ids=True):
         raise Refused(f"the interpreter {python} is not there, or not executable (--python)", code="release")
     environment = dict(os.environ)
     if settings.env_file:

@@ -165,20 +165,43 @@ class Reserve:
     A receiver without free descriptors does not wait: the kernel drops what does not fit, and those clients are gone.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, files: bool = False) -> None:
+        """Keep ``size`` of them, once filled; with ``files`` each is a file of its own, which the machine counts."""
         self._size = size
+        self._files = files
         self._held: list[int] = []
 
     def fill(self) -> None:
         """Hold as many as were asked for.
 
+        The kernel gives out numbers below the limit alone, so one above it, which was lowered since, makes no room.
+
         Raises:
             OSError: there are not so many; those that there were are held.
         """
-        if not self._held:
-            self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if self._held and max(self._held) >= limit:
+            descriptors.close(fd for fd in self._held if fd >= limit)
+            self._held = [fd for fd in self._held if fd < limit]
         while len(self._held) < self._size:
-            self._held.append(descriptors.duplicate(self._held[0]))
+            self._held.append(self._one_more())
+
+    def _one_more(self) -> int:
+        if self._files or not self._held:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return descriptors.duplicate(self._held[0])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are held as were asked for."""
+        return len(self._held) == self._size
+
+    def spend(self) -> bool:
+        """Make room for one; False when none is held."""
+        if self._held:
+            os.close(self._held.pop())
+            return True
+        return False
 
     def free(self) -> None:
         """Make the room."""

@@ -33,6 +33,8 @@ HANDLED = frozenset(
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
 
 
+LIMIT: Final = "a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup"
+"""What stands behind EAGAIN of fork(2), and behind a thread that cannot be started."""
 MOST_STRAYS: Final = 256
 """Strays that are reaped in one go, at a few microseconds each."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,8 +100,7 @@ class SpareBacklog(Backlog):
     def __init__(self, name: str, sock: socket.socket, spare: int) -> None:
         """Keep as many as ``spare``: so many connections may be open at a time while there are no others."""
         super().__init__(name, sock)
-        self._size = spare
-        self._spare: list[int] = []
+        self._spare = adoption.Reserve(spare, files=True)
         self._refill()
 
     def take(self) -> Sequence[Arrival]:
@@ -109,22 +108,17 @@ class SpareBacklog(Backlog):
         try:
             return super().take()
         except OSError as error:
-            if error.errno not in NO_DESCRIPTOR or not self._spare:
+            if error.errno not in NO_DESCRIPTOR or not self._spare.spend():
                 raise
-        descriptors.close([self._spare.pop()])
         return super().take()
 
     def _refill(self) -> None:
         """Hold as many as can be had."""
-        try:
-            while len(self._spare) < self._size:
-                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            self._spare.fill()
 
     def close(self) -> None:
-        descriptors.close(self._spare)
-        self._spare.clear()
+        self._spare.free()
         super().close()
 
 
@@ -139,6 +133,11 @@ class Adoptions:
         self.lost = 0
         """Connections that were dropped by the kernel on the way in, or could not be understood."""
         self._refill()
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether it can receive; without a reserve it never does, and what is in the queue waits."""
+        return self._reserve.is_full
 
     def fileno(self) -> int:
         return self._reader.fileno()
@@ -158,10 +157,8 @@ class Adoptions:
 
     def _refill(self) -> None:
         """Hold as much as can be had; whether that is enough is asked before the next packet."""
-        try:
+        with contextlib.suppress(OSError):
             self._reserve.fill()
-        except OSError:
-            return
 
     def _understand(self, received: adoption.Received) -> Sequence[Arrival]:
         fds = received.fds

@@ -15,7 +15,7 @@ from supervisor.asgi.borrowed import make_config
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
 from supervisor.host import descriptors
-from supervisor.host.processes import HANDLED
+from supervisor.host.processes import HANDLED, raise_descriptor_limit
 from supervisor.wire.handoff import BootFailed
 from supervisor.worker.server import Server
 from supervisor.worker.session import Session, take_over
@@ -29,6 +29,7 @@ def main() -> int:
         return 2
     atexit.register(_let_out)  # first of all, so that it comes last
     _take_signals()
+    raise_descriptor_limit()  # the supervisor's may have been lowered since
     try:
         session = take_over(path, nonce)
     except (PeerError, OSError) as error:

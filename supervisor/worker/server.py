@@ -8,6 +8,7 @@ import faulthandler
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -130,6 +131,10 @@ class Server:
         """Come to READY; False when the app cannot serve, which the supervisor has been told."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        if not self._adoptions.has_reserve:
+            # It would serve, but what others give away would wait for ever.
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return self._failed("descriptors", f"too few to take connections over: RLIMIT_NOFILE is {limit}")
         if not self._load():
             return False
         # Until here SIGTERM ends the process where it stands, even inside an import that never returns.

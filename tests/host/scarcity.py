@@ -115,6 +115,29 @@ def with_reserve() -> None:
         assert (queue.waiting(), source.lost) == (0, 0)
 
 
+def lowered() -> None:
+    """Have the limit lowered below what the reserve holds: nothing is read until there is room below it."""
+    with a_queue() as queue, reading(queue, 4) as source, crowd(queue, 4) as clients:
+        limit = min(source._reserve._held)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, HARD))
+        assert error_of(source.take) == errno.EMFILE
+        assert queue_holds(queue) == 4
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit + 3, HARD))
+        assert error_of(source.take) == errno.EMFILE
+        plenty()
+        use(clients, source.take())
+        assert source.lost == 0
+
+
+def queue_holds(queue: AdoptionQueue) -> int:
+    """What waits in it, whatever our limit is."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    plenty()
+    waiting = queue.waiting()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    return waiting
+
+
 def too_many() -> None:
     """As somebody without privileges, fill the queue to what RLIMIT_NOFILE allows in flight: nothing is lost by it."""
     with a_queue() as queue, established(20) as (clients, servers), reading(queue, 20) as source:
@@ -227,7 +250,7 @@ def _send(queue: AdoptionQueue, fds: list[int]) -> int:
 
 
 STORIES: dict[str, Callable[[], None]] = {
-    story.__name__: story for story in (cut, without_reserve, with_reserve, too_many, gauge, spare, custody)
+    story.__name__: story for story in (cut, without_reserve, with_reserve, lowered, too_many, gauge, spare, custody)
 }
 
 if __name__ == "__main__":

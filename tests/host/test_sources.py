@@ -197,6 +197,11 @@ def test_with_a_reserve_nothing_is_lost() -> None:
     scarcity("with_reserve")
 
 
+def test_a_limit_that_is_lowered_below_the_reserve() -> None:
+    """Numbers above a lowered limit make no room: nothing is read, and so nothing lost, until there is some."""
+    scarcity("lowered")
+
+
 def test_without_a_reserve_it_would_be() -> None:
     """What the reserve is for: without it what does not fit is lost, and counted; what fits is served."""
     scarcity("without_reserve")

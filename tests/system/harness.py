@@ -13,7 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 
@@ -71,6 +71,8 @@ class Service:
         self.runtime = folder / "rt"
         self.log_file = folder / "log"
         self.client = Client(str(self.runtime))
+        self.popen: dict[str, Any] = {}
+        """What else, or instead, Popen is to be told."""
         self._wait = wait
         # Without bytecode files: two versions of a source, written in one second and of one size, are one to them.
         self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
@@ -88,9 +90,8 @@ class Service:
 
     def start(self) -> None:
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, env=self._environment
-            )
+            told = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": self.folder}
+            self.process = subprocess.Popen(self.argv, **{**told, "env": self._environment, **self.popen})
         if self._wait:
             self.until_serving()
 
