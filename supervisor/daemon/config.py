@@ -218,7 +218,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     """
     drains = (given["drain_timeout"], given["timeout_graceful_shutdown"], 3.0 if given["reload"] else 30.0)
     # Absolute, but its symlinks as they are: they are followed anew at each reload.
-    directory = os.path.abspath(given["directory"])
+    directory = _absolute(given["directory"])
     workers = given["workers"] if given["workers"] is not None else _web_concurrency()
     if workers < 1:
         raise UsageError("a service needs at least 1 worker (--workers)")
@@ -231,7 +231,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     return Settings(
         app=given["app"],
         name=check_name(name) if name else default_name(directory),
-        runtime_dir=os.path.abspath(given["runtime_dir"]) if given["runtime_dir"] else None,
+        runtime_dir=_absolute(given["runtime_dir"]) if given["runtime_dir"] else None,
         binds=_binds(context, given),
         backlog=given["backlog"],
         workers=workers,
@@ -253,6 +253,13 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         options=_worker_options(given),
         reload=_reload_options(given, directory) if given["reload"] else None,
     )
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise UsageError(f"the working directory is gone, and '{path}' is relative to it; cd to where it is") from None
 
 
 def _binds(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]:
