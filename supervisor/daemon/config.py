@@ -23,7 +23,7 @@ from uvicorn.main import main as uvicorn_command
 from supervisor.core.model import Policy
 from supervisor.core.scaling import MOST_WORKERS
 from supervisor.errors import UsageError
-from supervisor.wire.address import Address, Bind, InheritedAddress, TcpAddress, parse_binds
+from supervisor.wire.address import PORTS, Address, Bind, InheritedAddress, TcpAddress, parse_binds
 from supervisor.wire.places import check_name, default_name
 from supervisor.wire.size import parse_size
 
@@ -271,6 +271,8 @@ def _binds(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]
         raise UsageError(f"{words} each say where to listen; use --bind alone, several times if need be")
     if "binds" in last:
         return parse_binds(list(given["binds"]))
+    if given["port"] not in PORTS:  # getaddrinfo(3) would take it modulo 65,536
+        raise UsageError(f"{given['port']} is no port: they are {PORTS[0]} to {PORTS[-1]} (--port)")
     address: Address = TcpAddress(given["host"], given["port"])
     if "uds" in last:
         return parse_binds([f"unix:{given['uds']}"])

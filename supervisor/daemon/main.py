@@ -168,7 +168,7 @@ class Supervisor:
         self._had_terminal = terminal.is_there() and not self._ignores_hangup
         self._release = resolve(settings)
         path = _runtime_path(settings)
-        if len(f"{path}/{CONTROL}".encode()) > LONGEST_PATH:
+        if len(os.fsencode(f"{path}/{CONTROL}")) > LONGEST_PATH:
             raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
         if bequest is not None:
             self._runtime = RuntimeDirectory(path, bequest.lock, bequest.made_directory)

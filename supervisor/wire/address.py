@@ -19,7 +19,7 @@ _LONGEST_PATH = 107
 LONGEST_NAME = 64
 """Characters of a listener's name: it goes with each connection that moves."""
 _NAME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
-_PORTS = range(65536)
+PORTS: Final = range(65536)
 _FDS = range(2**31)
 _DIGITS = re.compile(r"[0-9]{1,10}")
 """As many as the largest descriptor has; int() itself refuses some thousands (ValueError)."""
@@ -165,7 +165,7 @@ def _parse_address(where: str, text: str) -> Address:
             raise UsageError(message)
         return InheritedAddress(fd)
     host, _, digits = where.rpartition(":")
-    port = _number(digits, _PORTS)
+    port = _number(digits, PORTS)
     if port is None or ":" not in where:
         message = f"bind '{text}': expected HOST:PORT, [IPV6]:PORT, unix:/path, unix:@name or fd:N"
         raise UsageError(message)

@@ -47,6 +47,8 @@ LONGEST_WAIT: Final = 1.0
 """Seconds, at most, between two attempts of a worker to find a supervisor."""
 MESSAGE_LIMIT: Final = 128 * 1024
 """Bytes; well under the kernel's default socket buffer (212,992), so that a packet is never EMSGSIZE."""
+REASON_LIMIT: Final = 4096
+"""Characters of a worker's reason; an app's error may have any number, and its output has them all."""
 BATCH_LIMIT: Final = 64
 """Descriptors a packet; the kernel takes at most 253 (SCM_MAX_FD)."""
 
@@ -223,6 +225,13 @@ def encode(message: FromWorker | FromSupervisor) -> bytes:
 def for_version(welcome: Welcome, protocol: int) -> Welcome:
     """The same welcome in the words of an earlier version: what that does not know is left out."""
     return msgspec.structs.replace(welcome, protocol=protocol, orphan_timeout=0.0)
+
+
+def boot_failed(stage: str, reason: str) -> BootFailed:
+    """The message for a reason of any length."""
+    if len(reason) > REASON_LIMIT:
+        reason = f"{reason[:REASON_LIMIT]} ..."
+    return BootFailed(stage, reason)
 
 
 def _escaped(value: Any) -> Any:

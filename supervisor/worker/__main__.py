@@ -16,7 +16,7 @@ from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
 from supervisor.host import descriptors
 from supervisor.host.processes import HANDLED, raise_descriptor_limit
-from supervisor.wire.handoff import BootFailed
+from supervisor.wire.handoff import boot_failed
 from supervisor.worker.server import Server
 from supervisor.worker.session import Session, take_over
 
@@ -72,7 +72,7 @@ def _serve(session: Session) -> int:
         loop_factory = config.get_loop_factory()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises what it likes for a wrong option
         show_error(error)
-        session.say_now(BootFailed("options", f"{type(error).__name__}: {error}"))
+        session.say_now(boot_failed("options", f"{type(error).__name__}: {error}"))
         session.close()
         return 1
     with asyncio.Runner(loop_factory=loop_factory) as runner:

@@ -24,7 +24,7 @@ from supervisor.errors import PeerError
 from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire import handoff
-from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
+from supervisor.wire.handoff import Accept, Drain, FromWorker, Hurry, Ready, Report, Serving, boot_failed
 from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
 from supervisor.worker.lull import Lull
@@ -166,7 +166,7 @@ class Server:
 
     def _failed(self, stage: str, message: str) -> bool:
         _flush()
-        self._session.say_now(BootFailed(stage, message))
+        self._session.say_now(boot_failed(stage, message))
         return False
 
     async def _probe(self, seconds: float) -> str:

@@ -34,6 +34,7 @@ from supervisor.wire.handoff import (
     Serving,
     Taken,
     Welcome,
+    boot_failed,
     decode_from_supervisor,
     decode_from_worker,
     encode,
@@ -197,6 +198,20 @@ def test_what_utf_8_cannot_say_is_escaped(message: FromWorker | FromSupervisor) 
     decode = decode_from_worker if isinstance(message, FromWorker) else decode_from_supervisor
     told = decode(encode(message))
     assert repr(told) == repr(message).replace("\\udcff", "\\\\udcff")
+
+
+@given(reason=st.text(max_size=20), times=st.integers(0, 2000))
+def test_a_reason_of_any_length_is_told(reason: str, times: int) -> None:
+    """A reason comes over whole up to 4,096 characters; of a longer one its beginning does, and a sign that it is."""
+    whole = reason * times
+    told = decode_from_worker(encode(boot_failed("import", whole)))
+    assert told == BootFailed("import", whole if len(whole) <= 4096 else f"{whole[:4096]} ...")
+
+
+def test_the_longest_reason_fits() -> None:
+    """Whatever a reason of the greatest length is made of, it is one packet."""
+    for character in ("\udcff", "\0", "\N{PILE OF POO}"):
+        encode(boot_failed("import", character * 5000))
 
 
 def test_a_packet_has_a_limit() -> None:
