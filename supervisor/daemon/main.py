@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from supervisor import __version__
 from supervisor.asgi.borrowed import Site, make_config
@@ -46,6 +48,9 @@ from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
 from supervisor.wire.record import SCHEMA, Bequest
 
 logger = logging.getLogger("stillup")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LONGEST_PATH = 107
 """Bytes of a socket's path (unix(7))."""
@@ -230,7 +235,10 @@ class Supervisor:
         control: ControlDoor | None = None
         try:
             if self._left_behind:
-                await self._take_over()
+                try:
+                    await self._take_over()
+                except OSError as error:
+                    raise Refused(f"cannot take over: {error}; the workers serve on", code="unavailable") from error
             else:
                 engine.submit(ReloadAsked(self._release, "start"))
             recorder.holds(self._holder.records(), self._holder.cookies)
@@ -280,7 +288,10 @@ class Supervisor:
         Raises:
             Refused: it does not, or something is under way that only this program can go on with.
         """
-        await asyncio.to_thread(reexec.try_out, self._bequest(), self._environment)
+        try:
+            await _in_thread(reexec.try_out, self._bequest(), self._environment)
+        except OSError as error:
+            raise Refused(f"the new program cannot be tried: {error.strerror}", code="unavailable") from error
         await self._engine.ask(ReexecAsked())
 
     def _replace_program(self) -> None:
@@ -440,8 +451,17 @@ class Supervisor:
             logger.warning("refused: %s", refusal)
 
     async def _resolve(self) -> Release:
-        try:
-            looking = asyncio.get_running_loop().run_in_executor(None, resolve, self._settings)
-        except RuntimeError as error:  # it is threading's
-            raise Refused(f"cannot look at the release: {error} ({LIMIT})", code="release") from error
-        return await looking
+        return await _in_thread(resolve, self._settings)
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Let it block a thread.
+
+    Raises:
+        Refused: none can be started; and what the function raises.
+    """
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+    except RuntimeError as error:  # it is threading's
+        raise Refused(f"cannot look at the disk: {error} ({LIMIT})", code="unavailable") from error
+    return await done

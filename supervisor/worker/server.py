@@ -131,7 +131,7 @@ class Server:
         """Come to READY; False when the app cannot serve, which the supervisor has been told."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        if not self._adoptions.has_reserve:
+        if not all(adoptions.has_reserve for adoptions in self._adoptions):
             # It would serve, but what others give away would wait for ever.
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             return self._failed("descriptors", f"too few to take connections over: RLIMIT_NOFILE is {limit}")

@@ -55,13 +55,21 @@ def children(service: Service) -> list[str]:
 
 
 def test_orphans_are_reaped(service: Service) -> None:
-    """No orphan that ends stays a zombie, through reloads too."""
-    for generation in (1, 2):
+    """No orphan that ends stays a zombie, whether the service or the supervisor's own program is new."""
+    for generation, after in ((1, _reload), (2, _replace_program), (2, lambda _: None)):
         assert service.get("/orphans").startswith(f"{generation} ")
         eventually(lambda: len(children(service)) > 1, "orphans are there")
         eventually(lambda: children(service) == [psutil.STATUS_SLEEPING], "they are gone")
-        if generation == 1:
-            assert service.cli("reload", "--wait", "drained").returncode == 0
+        after(service)
+
+
+def _reload(service: Service) -> None:
+    assert service.cli("reload", "--wait", "drained").returncode == 0
+
+
+def _replace_program(service: Service) -> None:
+    argv = [service.argv[len(CONTAINER)], "supervisor", "reexec", "--runtime-dir", str(service.runtime)]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
 
 
 def test_how_workers_ended_is_still_known(service: Service) -> None:
