@@ -2,10 +2,14 @@
 
 The fleet is written as it is: a field that a version lacks has its default, one that it does not know is passed over.
 What cannot be understood without a new field needs a new SCHEMA.
+
+Python's own json writes and reads the text: a variable of a release's environment may be any bytes (os.fsdecode makes
+lone surrogates of those), and msgspec has none of them in JSON.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -77,10 +81,6 @@ class Bequest:
     queue: tuple[int, int]
 
 
-_encoder: Final = msgspec.json.Encoder()
-_record: Final = msgspec.json.Decoder(Record)
-_bequest: Final = msgspec.json.Decoder(Bequest)
-
 T = TypeVar("T")
 
 
@@ -90,7 +90,7 @@ class _Schema(msgspec.Struct):
 
 def encode(record: Record) -> bytes:
     """The record as JSON. What a worker reports every second is not in it."""
-    return _encoder.encode(replace(record, fleet=lasting(record.fleet)))
+    return _encode(replace(record, fleet=lasting(record.fleet)))
 
 
 def decode(text: bytes) -> Record:
@@ -99,12 +99,12 @@ def decode(text: bytes) -> Record:
     Raises:
         PeerError: it is none, or one of a version that is not known here, or no supervisor could have written it.
     """
-    return _checked(_decode(_record, text))
+    return _checked(_decode(Record, text))
 
 
 def encode_bequest(bequest: Bequest) -> bytes:
     """The bequest as JSON."""
-    return _encoder.encode(replace(bequest, record=replace(bequest.record, fleet=lasting(bequest.record.fleet))))
+    return _encode(replace(bequest, record=replace(bequest.record, fleet=lasting(bequest.record.fleet))))
 
 
 def decode_bequest(text: bytes) -> Bequest:
@@ -113,20 +113,25 @@ def decode_bequest(text: bytes) -> Bequest:
     Raises:
         PeerError: as ``decode``.
     """
-    bequest = _decode(_bequest, text)
+    bequest = _decode(Bequest, text)
     _checked(bequest.record)
     if len(bequest.listeners) != len(bequest.record.listeners):
         raise PeerError("its parts contradict each other")
     return bequest
 
 
-def _decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+def _encode(what: Record | Bequest) -> bytes:
+    return json.dumps(msgspec.to_builtins(what, str_keys=True)).encode("ascii")
+
+
+def _decode(shape: type[T], text: bytes) -> T:
     try:
-        schema = msgspec.json.decode(text, type=_Schema).schema
+        plain = json.loads(text)
+        schema = msgspec.convert(plain, _Schema).schema
         if schema not in READABLE:
             raise PeerError(f"it has schema {schema}, this version reads {SCHEMA}")
-        return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return msgspec.convert(plain, shape, str_keys=True)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:  # json's errors are ValueErrors
         raise PeerError(f"it is no record: {error}") from error
 
 

@@ -1,0 +1,43 @@
+"""The text of the record: whatever an environment holds comes back as it was; what is no record is said to be none."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.events import ReloadAsked
+from supervisor.core.model import Fleet, Release
+from supervisor.core.step import step
+from supervisor.errors import PeerError
+from supervisor.wire import record
+from supervisor.wire.record import SCHEMA, Bequest, ListenerRecord, Record
+
+ANYTHING = st.binary(max_size=20).map(os.fsdecode) | st.text(max_size=20)
+
+
+def a_record(environment: dict[str, str]) -> Record:
+    release = Release("main:app", "/usr/bin/python3", "/srv", environment=environment)
+    fleet = step(Fleet(), ReloadAsked(release, "start"), 1.0).fleet
+    listeners = (ListenerRecord("web", "127.0.0.1:0", 2**64 - 1), ListenerRecord("local", "unix:/s", 7, (1, 2)))
+    return Record(SCHEMA, "boot", "00", 2, record.lasting(fleet), listeners, (2**64 - 1, 1), {3: "nonce"})
+
+
+@given(environment=st.dictionaries(ANYTHING, ANYTHING, max_size=4))
+def test_an_environment_of_any_bytes_comes_back(environment: dict[str, str]) -> None:
+    """Variables are bytes to the kernel; what of them is no UTF-8 is in the record, too, and read as it was."""
+    known = a_record(environment)
+    assert record.decode(record.encode(known)) == known
+    bequest = Bequest(SCHEMA, 1, known, "/run/stillup/app", 3, True, 4, 5, (6, 7), (8, 9))
+    assert record.decode_bequest(record.encode_bequest(bequest)) == bequest
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff", b"{", b"[]", b"{}", b'{"schema": "1"}', b'{"schema": 1}', b'{"schema": 99}', b"[" * 100_000]
+)
+def test_what_is_no_record(text: bytes) -> None:
+    """Nothing, noise, another shape or version, and depths that nobody writes are no record."""
+    with pytest.raises(PeerError, match=r"^it (is no record|has schema 99)"):
+        record.decode(text)
