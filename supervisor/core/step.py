@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from supervisor.core.commands import Command
 from supervisor.core.events import (
+    BeatsDue,
     BecameReady,
     BeganServing,
     BootFailed,
@@ -64,6 +65,8 @@ class _Turn(Recovery):
                 self.timer(timer)
             case ReexecAsked():
                 self.reexec()
+            case BeatsDue(at, late):
+                self.judge(at, late=late)
             case TookOver(alive):
                 self.recover(alive)
             case Resumed(serial, draining):

@@ -19,7 +19,7 @@ from supervisor.asgi.tracebacks import show_error
 from supervisor.core.commands import Exit
 from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
-from supervisor.core.recovery import same
+from supervisor.core.release import same
 from supervisor.core.step import step
 from supervisor.daemon import record, reexec, takeover
 from supervisor.daemon.api import Api
