@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from supervisor.core.events import HOW_UNKNOWN
 
@@ -31,6 +32,13 @@ HANDLED = frozenset(
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
 
 
+DUMP_STACKS: Final = int(signal.SIGRTMIN) + 7
+"""At this signal a worker writes where each of its threads is to its stderr (``faulthandler.register``).
+
+Not one of the ordinary signals, which belong to the app; and not the first real-time ones, which libraries take.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A child of ours, or of a supervisor before us. Owns the pidfd."""
@@ -40,7 +48,7 @@ class Process:
     started: int
     """Clock ticks from the host's start to its own (proc_pid_stat(5)): with the pid, its identity."""
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
@@ -54,6 +62,21 @@ class Process:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def signal_if_caught(self, number: int) -> bool:
+        """Send a signal that would end a process without a handler, if this one has a handler; whether it was sent.
+
+        ``SigCgt`` in proc(5) is found by its number; should that belong to another by now, the pidfd knows better.
+        """
+        try:
+            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+                caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+        except (OSError, StopIteration):  # /proc may be hidden from us, or we are out of descriptors
+            return False
+        if not caught >> (number - 1) & 1:
+            return False
+        self.signal(number)
+        return True
 
     def reap(self) -> str | None:
         """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives.
