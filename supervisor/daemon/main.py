@@ -23,6 +23,7 @@ from supervisor.core.release import same
 from supervisor.core.step import step
 from supervisor.daemon import record, reexec, takeover
 from supervisor.daemon.api import Api
+from supervisor.daemon.beats import watch_beats
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
 from supervisor.daemon.door import ControlDoor
@@ -35,7 +36,7 @@ from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
 from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
-from supervisor.host import terminal
+from supervisor.host import descriptors, terminal
 from supervisor.host.descriptors import ensure_standard
 from supervisor.host.processes import HANDLED, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
@@ -240,6 +241,8 @@ class Supervisor:
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
+            if settings.policy.hang_timeout is not None:
+                self._begin(watch_beats(door.catch_up, engine.submit, lambda: descriptors.writable((1, 2))))
             self._take_signals()
             while True:
                 control = ControlDoor(self._control.dup(), api)

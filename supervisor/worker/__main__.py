@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from supervisor.asgi.borrowed import make_config
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
-from supervisor.host.processes import HANDLED
+from supervisor.host.processes import DUMP_STACKS, HANDLED
 from supervisor.wire.handoff import BootFailed
 from supervisor.worker.server import Server
 from supervisor.worker.session import Session, take_over
@@ -26,6 +26,8 @@ def main() -> int:
         sys.stderr.write("a worker is started by 'stillup run', not by hand\n")
         return 2
     _take_signals()
+    # Written by the handler itself, in C: it works while the interpreter is busy or waits for a system call.
+    faulthandler.register(DUMP_STACKS, all_threads=True)
     try:
         session = take_over(path, nonce)
     except (PeerError, OSError) as error:
