@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from supervisor.core.commands import BeginDrain, Spawn, Terminate
-from supervisor.core.events import BootFailed, ChannelLost, Exited, ReloadAsked, Reported, ScaleAsked, SpawnFailed
+from supervisor.core.events import (
+    BootFailed,
+    ChannelLost,
+    Exited,
+    ReloadAsked,
+    Reported,
+    ScaleAsked,
+    SpawnFailed,
+    TookOver,
+)
 from supervisor.core.model import HISTORY, Failure, GenerationState, Policy, Release, RolloutState
 from tests.core.telling import NEW, OLD, Story, serving, spawn
 
@@ -217,6 +226,25 @@ def test_a_lost_channel_is_a_death() -> None:
     assert story.rollout(2).deaths == 1
     story.tell(BootFailed(5, "import", "no"), Exited(5, "exited 1"))
     assert story.rollout(2).state is RolloutState.ROLLED_BACK
+
+
+def test_who_died_unseen_is_not_counted() -> None:
+    """Workers that ended while no supervisor ran may have left in order; those that die after that count again."""
+    story = deployed()
+    crash(story, 3)
+    story.tell(TookOver(frozenset({5})))
+    assert story.news["service.taken-over"]["died"] == 1
+    assert (story.rollout(2).state, story.rollout(2).deaths) == (RolloutState.DONE, 1)
+    crash(story, 5)
+    assert story.rollout(2).state is RolloutState.ROLLED_BACK
+
+
+def test_what_differs_at_each_start_is_no_difference() -> None:
+    """A release is its predecessor's equal if only variables differ that are new at each start of a supervisor."""
+    story = deployed(release=replace(OLD, environment={"INVOCATION_ID": "2"}))
+    crash(story, 3)
+    crash(story, 4)
+    assert "rollback.refused" in story.news
 
 
 def test_a_rollout_that_was_forgotten_is_not_taken_back() -> None:

@@ -22,8 +22,9 @@ from supervisor.core.events import (
     Timer,
     TimerFired,
     TimerKind,
+    TookOver,
 )
-from supervisor.core.model import Failure, Policy, WorkerState
+from supervisor.core.model import Failure, Policy, Vacancy, WorkerState
 from supervisor.errors import Refused
 from tests.core.telling import NEW, OLD, serving, spawn
 
@@ -64,6 +65,17 @@ def test_a_slot_that_dies_young_again_and_again_waits_longer_each_time() -> None
     assert story.waiting() == {}
     story.die(3, age=9.0)
     assert story.news["worker.waits"] == {"worker": "1.1", "deaths": 3, "seconds": 2.25}
+
+
+def test_a_slot_that_waits_has_its_whole_wait_after_a_take_over() -> None:
+    """A new supervisor lets all clocks start anew: the slot waits as long as it would have from the death on."""
+    story = serving(1)
+    story.die(1, age=90.0)
+    story.die(2, age=1.0)
+    story.now += 1.0
+    story.tell(TookOver(frozenset()))
+    assert story.timers[Timer(TimerKind.RESPAWN, 1, 1)] == 93.5
+    assert story.fleet.generations[1].vacancies == {1: Vacancy(2, 93.5)}
 
 
 def test_a_worker_that_lived_a_while_ends_the_row() -> None:
