@@ -70,7 +70,7 @@ class _Turn(Recovery):
             case TookOver(alive):
                 self.recover(alive)
             case Resumed(serial, draining):
-                self.resume(self.worker(serial), draining=draining)
+                self.resume(self.put(self.heard(self.worker(serial))), draining=draining)
             case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
                 self.boot(event)
             case _:

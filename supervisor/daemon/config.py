@@ -29,7 +29,7 @@ from supervisor.wire.places import check_name, default_name
 from supervisor.wire.size import parse_size
 
 LEAST_HANG_TIMEOUT: Final = 3.0
-"""Seconds; workers are heard about once a second, and a busy one somewhat later."""
+"""Seconds; workers are heard about once a second, and one that is busy or looks for its supervisor somewhat later."""
 FILES: Final = ("stillup.toml", "pyproject.toml")
 _LEFT_OUT: Final = frozenset({"app", "version", "timeout_worker_healthcheck"})
 """uvicorn's parameters that have no meaning here; its health check is answered by a side thread."""

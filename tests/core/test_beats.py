@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from supervisor.core.commands import Accept, BeginDrain, DumpStacks, Kill, Terminate
-from supervisor.core.events import BeatsDue, ChannelLost, Exited, Reported, ScaleAsked, StopAsked, TimerKind
+from supervisor.core.events import (
+    BeatsDue,
+    ChannelLost,
+    Exited,
+    Reported,
+    Resumed,
+    ScaleAsked,
+    StopAsked,
+    TimerKind,
+    TookOver,
+)
 from supervisor.core.model import GenerationState, Policy, WorkerState
 from tests.core.telling import Story, serving, spawn
 
@@ -136,6 +146,17 @@ def test_a_clock_that_never_ran_starts() -> None:
     assert story.news == {}
     silence(story, 61.0)
     assert "worker.hung" in story.news
+
+
+def test_to_come_back_is_a_word() -> None:
+    """A new supervisor knows of nobody when it was heard; a worker that comes back to it has its whole time again."""
+    story = serving(2, LIMIT)
+    story.tell(TookOver(frozenset({1, 2})), BeatsDue(story.now, late=True))
+    story.now += 60.0
+    story.tell(Resumed(1, draining=False))
+    silence(story, 60.0)
+    assert story.fleet.workers[1].hung is None
+    assert story.news["worker.hung"]["worker"] == "1.2", "the other has not come back"
 
 
 def test_without_a_limit_nobody_hangs() -> None:

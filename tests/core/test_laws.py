@@ -33,6 +33,7 @@ from supervisor.core.events import (
     HelloSaid,
     ReloadAsked,
     Reported,
+    Resumed,
     ScaleAsked,
     Spawned,
     SpawnFailed,
@@ -147,7 +148,7 @@ class World(RuleBasedStateMachine):
     def listen(self, before: Fleet, event: Event) -> None:
         """Keep an account of our own of who was heard when, and of who died."""
         match event:
-            case BeganServing(serial) | Reported(serial):
+            case BeganServing(serial) | Reported(serial) | Resumed(serial):
                 self.heard[serial] = self.now
                 self.hung.discard(serial)
             case BeatsDue(late=True):
