@@ -17,7 +17,7 @@ import pytest
 
 from supervisor.wire.control import WorkerView
 from tests.system.clients import Ended, Peer, request
-from tests.system.harness import APP, Service, connect, eventually, lines, mutated
+from tests.system.harness import APP, Service, connect, eventually, in_order, lines, mutated, pids
 
 LIMIT = 3.0
 HANG = ("--hang-timeout", f"{LIMIT:g}")
@@ -57,10 +57,6 @@ def stopped(*pids: int) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def pids(service: Service) -> dict[str, int]:
-    return {worker.id: worker.pid for worker in service.workers() if worker.pid is not None}
-
-
 def ask(address: str, path: str = "/") -> str:
     """One request on a connection of its own, without a look at the status; the body."""
     connection = connect(address)
@@ -68,15 +64,6 @@ def ask(address: str, path: str = "/") -> str:
     body = connection.getresponse().read().decode()
     connection.close()
     return body
-
-
-def in_order(log: str, *patterns: str) -> None:
-    """Every pattern is in the log, each after the one before."""
-    place = 0
-    for pattern in patterns:
-        found = re.compile(pattern).search(log, place)
-        assert found, f"no {pattern!r} after character {place} of\n{log}"
-        place = found.end()
 
 
 def passes(seconds: float) -> Callable[[], bool]:

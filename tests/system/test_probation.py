@@ -13,8 +13,7 @@ import pytest
 
 from supervisor.wire.control import RolloutView
 from tests.system.clients import Peer, request
-from tests.system.harness import APP, Service, eventually, lines, mutated
-from tests.system.test_hang import in_order, pids
+from tests.system.harness import APP, Service, eventually, in_order, lines, mutated, pids
 
 CRASHES = """
 import asyncio, os, pathlib
