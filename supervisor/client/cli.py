@@ -84,7 +84,8 @@ def reload(client: Client, *, wait: str, as_json: bool) -> None:
     """Boot a new generation beside the old one and put it into service.
 
     Returns when the new generation serves (exit 0) or was rejected (exit 1; the old one never stopped serving).
-    Ctrl-C only stops watching.
+    If its workers crash soon after that, the release before is put back into service; whoever still watches is told
+    (exit 1). Ctrl-C only stops watching.
     """
     name = client.status().name
     rollout = client.reload()
@@ -99,7 +100,7 @@ def reload(client: Client, *, wait: str, as_json: bool) -> None:
         sys.exit(130)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(rollout), indent=2).decode())
-    if rollout.outcome == "aborted":
+    if rollout.outcome != "succeeded":
         sys.exit(5 if rollout.reason == "superseded" else 1)
 
 
@@ -112,7 +113,7 @@ def _follow(client: Client, rollout: RolloutView, board: show.Rollout, *, draine
         # Most connections cross at once: a moment later there is more to tell, and most often all.
         told = settled is not None and not drained and now - settled >= CROSSING
         board.update(rollout, told=told)
-        if rollout.outcome == "aborted" or rollout.state == "done" or told:
+        if rollout.outcome in ("aborted", "rolled-back") or rollout.state == "done" or told:
             return rollout
         time.sleep(POLL)
         rollout = client.rollout(rollout.id)

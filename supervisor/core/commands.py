@@ -61,6 +61,13 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Have a worker that hangs write where each of its threads is to its stderr, if it can."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimer:
     """Submit ``TimerFired(timer)`` at that time. A timer that comes too late is refused, so none is ever cancelled."""
 
@@ -93,4 +100,17 @@ class Exit:
     code: int
 
 
-Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | CloseListeners | Announce | Reexec | Exit
+Command = (
+    Spawn
+    | Accept
+    | BeginDrain
+    | Hurry
+    | Terminate
+    | Kill
+    | DumpStacks
+    | SetTimer
+    | CloseListeners
+    | Announce
+    | Reexec
+    | Exit
+)

@@ -126,6 +126,17 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class BeatsDue:
+    """About once a second: every word that had come by ``at`` has been submitted before this.
+
+    ``late``: nobody's silence means anything, since the supervisor itself has slept, or the workers cannot write.
+    """
+
+    at: float
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelLost:
     """A worker broke the protocol on its channel and was cut off; a channel that merely ends says nothing."""
 
@@ -180,6 +191,7 @@ Event = (
     | BecameReady
     | BeganServing
     | Reported
+    | BeatsDue
     | ChannelLost
     | Exited
     | TimerFired

@@ -12,7 +12,7 @@ Without a record the living say what they are, and ``rebuild`` makes a fleet of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
@@ -39,10 +39,6 @@ from supervisor.errors import Refused
 
 LOST: Final = "supervisor-lost"
 """Why a rollout was aborted whose supervisor has ended."""
-VOLATILE: Final = frozenset(
-    {"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID", "SHLVL", "OLDPWD", "PWD", "_"}
-)
-"""Variables that are different each time the same thing is started."""
 
 
 UNACCEPTED: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
@@ -85,13 +81,17 @@ class Recovery(Rollouts):
         for worker in recorded.workers.values():
             if worker.serial not in alive:
                 failure = worker.failure or Failure("exit", "ended while no supervisor ran", worker.name)
-                self.gone(self.worker(worker.serial), failure)
+                self.gone(self.worker(worker.serial), failure, seen=False)
             elif self.worker(worker.serial).state is worker.state:  # else it has just been given an order
                 self.remind(worker)
         for generation in tuple(self.fleet.generations.values()):
-            for slot, deaths in generation.vacancies.items():
-                timer = Timer(TimerKind.RESPAWN, generation.id, slot)
-                self.commands.append(SetTimer(timer, self.now + respawn.delay(deaths)))
+            vacancies = {
+                slot: replace(vacancy, until=self.now + respawn.delay(vacancy.deaths))
+                for slot, vacancy in generation.vacancies.items()
+            }
+            self.fleet = self.fleet.with_generation(replace(generation, vacancies=vacancies))
+            for slot, vacancy in vacancies.items():
+                self.commands.append(SetTimer(Timer(TimerKind.RESPAWN, generation.id, slot), vacancy.until))
             self.refill(generation.id)
         self.start_waiting()
 
@@ -215,14 +215,3 @@ def consistent(fleet: Fleet) -> bool:
         and max((rollout.id for rollout in fleet.rollouts), default=0) <= fleet.last_rollout
         and max((scaling.id for scaling in fleet.scalings), default=0) <= fleet.last_scaling
     )
-
-
-def same(one: Release, other: Release) -> bool:
-    """Whether two releases run the same thing, as far as a supervisor that was started again can tell."""
-    return replace(one, environment=_lasting(one.environment)) == replace(
-        other, environment=_lasting(other.environment)
-    )
-
-
-def _lasting(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in VOLATILE}

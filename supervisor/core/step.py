@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from supervisor.core.commands import Command
 from supervisor.core.events import (
+    BeatsDue,
     BecameReady,
     BeganServing,
     BootFailed,
@@ -64,10 +65,12 @@ class _Turn(Recovery):
                 self.timer(timer)
             case ReexecAsked():
                 self.reexec()
+            case BeatsDue(at, late):
+                self.judge(at, late=late)
             case TookOver(alive):
                 self.recover(alive)
             case Resumed(serial, draining):
-                self.resume(self.worker(serial), draining=draining)
+                self.resume(self.put(self.heard(self.worker(serial))), draining=draining)
             case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
                 self.boot(event)
             case _:

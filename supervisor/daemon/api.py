@@ -35,6 +35,7 @@ _STATUS = {
     "out-of-order": 409,
     "rollout-in-progress": 409,
     "rollout-aborted": 409,
+    "rolled-back": 409,
     "scaling-aborted": 409,
     "superseded": 409,
     "stopping": 503,
@@ -123,6 +124,8 @@ class Api:
         view = _view(fleet, number)
         if view.outcome == "aborted":
             return _aborted(view, location)
+        if view.outcome == "rolled-back":
+            return _rolled_back(view, location)
         return _json(view, 200, location)
 
     async def _rollout(self, request: Request) -> Response:
@@ -188,7 +191,7 @@ def _reached(number: int, wait: str) -> Callable[[Fleet], bool]:
         if rollout is None:
             return True
         if wait == "drained":
-            return rollout.state in (RolloutState.DONE, RolloutState.ABORTED)
+            return rollout.state in (RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK)
         return not rollout.state.pending
 
     return reached
@@ -223,6 +226,11 @@ def _aborted(view: RolloutView, headers: dict[str, str]) -> Response:
     if view.failure is not None:
         detail = f"{detail}: {view.failure.worker} {view.failure.message}"
     return _problem(code, detail, rollout=view, headers=headers)
+
+
+def _rolled_back(view: RolloutView, headers: dict[str, str]) -> Response:
+    detail = f"generation {view.generation} crashed ({view.deaths} deaths): rolled back to {view.previous_release}"
+    return _problem("rolled-back", detail, rollout=view, headers=headers)
 
 
 def _not_scaled(view: ScalingView, headers: dict[str, str]) -> Response:

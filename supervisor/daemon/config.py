@@ -27,6 +27,8 @@ from supervisor.wire.address import PORTS, Address, Bind, InheritedAddress, TcpA
 from supervisor.wire.places import check_name, default_name
 from supervisor.wire.size import parse_size
 
+LEAST_HANG_TIMEOUT: Final = 3.0
+"""Seconds; workers are heard about once a second, and one that is busy or looks for its supervisor somewhat later."""
 FILES: Final = ("stillup.toml", "pyproject.toml")
 _LEFT_OUT: Final = frozenset({"app", "version", "timeout_worker_healthcheck"})
 """uvicorn's parameters that have no meaning here; its health check is answered by a side thread."""
@@ -77,6 +79,20 @@ class _Seconds(click.FloatRange):
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+class _SecondsOrNever(_Seconds):
+    """Seconds, or 0 for never."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__(min=0)
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if 0 < seconds < self._least:
+            self.fail(f"{value} is too short: {self._least:g} is the least, or 0 for never.", param, ctx)
         return seconds
 
 
@@ -162,6 +178,20 @@ def _own_parameters() -> list[click.Parameter]:
             "another serves first. [default: never]",
         ),
         click.Option(
+            ["--hang-timeout"],
+            type=_SecondsOrNever(LEAST_HANG_TIMEOUT),
+            metavar="SECONDS",
+            help="Replace a worker whose event loop has been blocked for that long: the log shows where it hangs, "
+            "another serves first, then it is killed. 0: never. [default: 60; 0 with --reload]",
+        ),
+        click.Option(
+            ["--probation"],
+            type=_Seconds(min=0),
+            metavar="SECONDS",
+            help="If as many workers die as there are, and at least 2, within that time after a new release began to "
+            "serve, the release before it is put back into service. 0: never. [default: 30; 0 with --reload]",
+        ),
+        click.Option(
             ["--config", "config_file"],
             type=click.Path(exists=True, dir_okay=False),
             is_eager=True,
@@ -238,6 +268,8 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         policy=Policy(
             boot_timeout=given["boot_timeout"],
             drain_timeout=float(next(drain for drain in drains if drain is not None)),
+            hang_timeout=_unless_reload(given, "hang_timeout", 60.0) or None,
+            probation=_unless_reload(given, "probation", 30.0),
             keep_trying=given["reload"],
         ),
         directory=directory,
@@ -260,6 +292,16 @@ def _absolute(path: str) -> str:
         return os.path.abspath(path)
     except FileNotFoundError:
         raise UsageError(f"the working directory is gone, and '{path}' is relative to it; cd to where it is") from None
+
+
+def _unless_reload(given: Mapping[str, Any], name: str, default: float) -> float:
+    """What was given, or else the default; 0 with --reload.
+
+    Who edits under --reload stops at breakpoints, and saves what crashes.
+    """
+    if given[name] is not None:
+        return float(given[name])
+    return 0.0 if given["reload"] else default
 
 
 def _binds(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]:

@@ -17,6 +17,7 @@ from supervisor.core.commands import (
     BeginDrain,
     CloseListeners,
     Command,
+    DumpStacks,
     Exit,
     Hurry,
     Kill,
@@ -32,7 +33,7 @@ from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
 from supervisor.daemon.release import worker_environment
-from supervisor.host.processes import LIMIT, Process, block_handled, spawn
+from supervisor.host.processes import DUMP_STACKS, LIMIT, Process, block_handled, spawn
 from supervisor.wire import handoff
 from supervisor.wire.handoff import Welcome
 
@@ -95,6 +96,8 @@ class LiveEffects:
                 self._signal(serial, signal.SIGTERM)
             case Kill(serial):
                 self._signal(serial, signal.SIGKILL)
+            case DumpStacks(serial):
+                self._dump_stacks(serial)
             case SetTimer(timer, at):
                 self._set_timer(TimerFired(timer), at)
             case CloseListeners():
@@ -135,6 +138,12 @@ class LiveEffects:
         # A process that does not exist yet is signalled when it does: the fleet gives the order again.
         if child is not None and child.process.done():
             child.process.result().signal(number)
+
+    def _dump_stacks(self, serial: int) -> None:
+        child = self._children.get(serial)
+        # An app may have taken the signal for itself, or its handler away; without one it would kill.
+        if child is not None and child.process.done() and not child.process.result().signal_if_caught(DUMP_STACKS):
+            logger.warning("where worker pid %d hangs cannot be shown", child.process.result().pid)
 
     def _spawn(self, command: Spawn) -> None:
         try:

@@ -52,6 +52,8 @@ M = TypeVar("M", Taken, Batch)
 
 HELLO_DEADLINE: Final = 10.0
 """Seconds that whoever connects may take for each step until it is known as a worker with its listeners."""
+MOST_UNREAD: Final = 4096
+"""Messages that are read of one worker in one go: more than its channel holds, and not what it sends for ever."""
 MOST_STRANGERS: Final = 64
 """Connections that may be open before their hello; one more, and the one that has been silent longest goes."""
 
@@ -108,6 +110,8 @@ class HandoffDoor:
         self.admits = asyncio.Event()
         """Set once the fleet is known: until then those who come back give their copies, and wait."""
         self._channels: dict[int, Channel] = {}
+        self._speaking: dict[int, Channel] = {}
+        """The channels of those that have their listeners."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: dict[Channel, None] = {}
         self._loop.add_reader(sock, self._accept)
@@ -126,6 +130,7 @@ class HandoffDoor:
         """The worker's process has ended."""
         self._expected = {nonce: e for nonce, e in self._expected.items() if e.spawn.serial != serial}
         self._known = {nonce: known for nonce, known in self._known.items() if known.serial != serial}
+        self._speaking.pop(serial, None)
         channel = self._channels.pop(serial, None)
         if channel is not None:
             self._hear_out(serial, channel)
@@ -138,6 +143,31 @@ class HandoffDoor:
                 pass
         except (PeerError, OSError) as error:  # no more of it, or nothing that could still matter
             logger.debug("last words of worker %s: %s", serial, error)
+
+    def catch_up(self, besides: int | None = None) -> None:
+        """Pass on all that workers have said and that lies unread, so that nobody's silence is our own.
+
+        Args:
+            besides: the serial of a worker whose words wait, since one of them is being passed on.
+        """
+        for serial, channel in tuple(self._speaking.items()):
+            if serial == besides:
+                continue
+            try:
+                for _ in range(MOST_UNREAD):
+                    if not self._understand(serial, *channel.receive_now()):
+                        break
+            except PeerError as error:
+                self._cut_off(serial, channel, error)
+            except OSError as error:  # most often BlockingIOError: that was all
+                logger.debug("nothing more of worker %s: %s", serial, error)
+
+    def _cut_off(self, serial: int, channel: Channel, error: PeerError | TimeoutError) -> None:
+        message = f"broke the hand-off protocol: {error or 'no answer in time'}"
+        logger.warning("worker %s %s", serial, message)
+        self._submit(ChannelLost(serial, message))
+        self._speaking.pop(serial, None)
+        channel.close()
 
     def tell(self, serial: int, message: FromSupervisor) -> bool:
         """Send a worker a word; False when it cannot be reached."""
@@ -211,13 +241,13 @@ class HandoffDoor:
         except Refused as refusal:
             self._submit(BootFailed(serial, "listeners", str(refusal)))
         except (PeerError, TimeoutError) as error:
-            message = f"broke the hand-off protocol: {error or 'no answer in time'}"
-            logger.warning("worker %s %s", serial, message)
-            self._submit(ChannelLost(serial, message))
+            self._cut_off(serial, channel, error)
         except OSError as error:
             logger.debug("channel of worker %s: %s", serial, error)
         finally:
             # Its process's end is seen by its pidfd; the end of the channel alone says nothing more.
+            if self._speaking.get(serial) is channel:  # it may have come back by another
+                del self._speaking[serial]
             channel.close()
 
     async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, int]:
@@ -348,6 +378,7 @@ class HandoffDoor:
         logger.debug("worker %s holds %d listeners", serial, len(self._holder.infos))
 
     async def _listen(self, serial: int, channel: Channel) -> None:
+        self._speaking[serial] = channel
         while True:
             packet, fds = await channel.receive()
             if not self._understand(serial, packet, fds):
@@ -370,6 +401,8 @@ class HandoffDoor:
             case handoff.Ready(probe):
                 self._submit(BecameReady(serial, probe))
             case Serving():
+                # It may take the place of one that hangs. What that one has said meanwhile counts, and comes first.
+                self.catch_up(besides=serial)
                 self._submit(BeganServing(serial))
             case Report(connections, requests, worn, oldest, given, adopted, lost, closed, longest):
                 crossed = Crossed(given, adopted, lost, closed, longest)

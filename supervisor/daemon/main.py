@@ -22,10 +22,11 @@ from supervisor.asgi.tracebacks import show_error
 from supervisor.core.commands import Exit
 from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
-from supervisor.core.recovery import same
+from supervisor.core.release import same
 from supervisor.core.step import step
 from supervisor.daemon import record, reexec, strays, takeover
 from supervisor.daemon.api import Api
+from supervisor.daemon.beats import watch_beats
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
 from supervisor.daemon.door import ControlDoor
@@ -38,7 +39,7 @@ from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
 from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
-from supervisor.host import terminal
+from supervisor.host import descriptors, terminal
 from supervisor.host.descriptors import ensure_standard
 from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
@@ -254,6 +255,8 @@ class Supervisor:
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
+            if settings.policy.hang_timeout is not None:
+                self._begin(watch_beats(door.catch_up, engine.submit, lambda: descriptors.writable((1, 2))))
             self._take_signals()
             self._begin(strays.reap())  # now that those who live are held
             while True:

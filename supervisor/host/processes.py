@@ -33,6 +33,11 @@ HANDLED = frozenset(
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
 
 
+DUMP_STACKS: Final = int(signal.SIGRTMIN) + 7
+"""At this signal a worker writes where each of its threads is to its stderr (``faulthandler.register``).
+
+Not one of the ordinary signals, which belong to the app; and not the first real-time ones, which libraries take.
+"""
 LIMIT: Final = "a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup"
 """What stands behind EAGAIN of fork(2), and behind a thread that cannot be started."""
 MOST_STRAYS: Final = 256
@@ -65,7 +70,7 @@ class Process:
     def __post_init__(self) -> None:
         _held.add(self)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
@@ -79,6 +84,21 @@ class Process:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def signal_if_caught(self, number: int) -> bool:
+        """Send a signal that would end a process without a handler, if this one has a handler; whether it was sent.
+
+        ``SigCgt`` in proc(5) is found by its number; should that belong to another by now, the pidfd knows better.
+        """
+        try:
+            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+                caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+        except (OSError, StopIteration):  # /proc may be hidden from us, or we are out of descriptors
+            return False
+        if not caught >> (number - 1) & 1:
+            return False
+        self.signal(number)
+        return True
 
     def reap(self) -> str | None:
         """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives.

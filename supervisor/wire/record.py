@@ -144,15 +144,21 @@ def _checked(record: Record) -> Record:
 def lasting(fleet: Fleet) -> Fleet:
     """The fleet without what changes while nothing happens, and without what an operator says anew at each start."""
     workers = {
-        serial: replace(worker, connections={}, requests=0, oldest={}, crossed=Crossed())
+        serial: replace(worker, heard=None, hung=None, connections={}, requests=0, oldest={}, crossed=Crossed())
         for serial, worker in fleet.workers.items()
     }
-    rollouts = tuple(map(_slim, fleet.rollouts[:-WHOLE])) + fleet.rollouts[-WHOLE:]
-    return replace(fleet, workers=workers, rollouts=rollouts, policy=Policy())
+    # That of the generation that serves may have to be taken back.
+    serves = fleet.serving.id if fleet.serving is not None else None
+    older = (rollout if rollout.generation == serves else _slim(rollout) for rollout in fleet.rollouts[:-WHOLE])
+    return replace(fleet, workers=workers, rollouts=(*older, *fleet.rollouts[-WHOLE:]), policy=Policy())
 
 
 def _slim(rollout: Rollout) -> Rollout:
     if rollout.state.pending:
         return rollout
-    release = rollout.release
-    return replace(rollout, release=Release(release.app, release.python, release.directory, label=release.label))
+    replaced = _shown(rollout.replaced) if rollout.replaced is not None else None
+    return replace(rollout, release=_shown(rollout.release), replaced=replaced)
+
+
+def _shown(release: Release) -> Release:
+    return Release(release.app, release.python, release.directory, label=release.label)

@@ -15,7 +15,7 @@ from supervisor.asgi.borrowed import make_config
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
 from supervisor.host import descriptors
-from supervisor.host.processes import HANDLED, raise_descriptor_limit
+from supervisor.host.processes import DUMP_STACKS, HANDLED, raise_descriptor_limit
 from supervisor.wire.handoff import boot_failed
 from supervisor.worker.server import Server
 from supervisor.worker.session import Session, take_over
@@ -30,6 +30,8 @@ def main() -> int:
     atexit.register(_let_out)  # first of all, so that it comes last
     _take_signals()
     raise_descriptor_limit()  # the supervisor's may have been lowered since
+    # Written by the handler itself, in C: it works while the interpreter is busy or waits for a system call.
+    faulthandler.register(DUMP_STACKS, all_threads=True)
     try:
         session = take_over(path, nonce)
     except (PeerError, OSError) as error:

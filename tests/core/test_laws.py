@@ -9,9 +9,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from supervisor.core.commands import Accept, Announce, BeginDrain, Exit, Kill, SetTimer, Spawn, Terminate
+from supervisor.core.commands import (
+    Accept,
+    Announce,
+    BeginDrain,
+    Command,
+    DumpStacks,
+    Exit,
+    Kill,
+    SetTimer,
+    Spawn,
+    Terminate,
+)
 from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
+    BeatsDue,
     BecameReady,
     BeganServing,
     BootFailed,
@@ -21,6 +33,7 @@ from supervisor.core.events import (
     HelloSaid,
     ReloadAsked,
     Reported,
+    Resumed,
     ScaleAsked,
     Spawned,
     SpawnFailed,
@@ -43,8 +56,12 @@ from supervisor.core.model import (
 from supervisor.core.step import step
 from supervisor.errors import Refused
 
-RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app", label="srv/app")
-CUT = (RolloutState.DRAINING, RolloutState.DONE)
+RELEASES = [
+    Release(app="app:app", python="/usr/bin/python3", directory=f"/srv/{name}", label=f"srv/{name}")
+    for name in ("one", "two")
+]
+RELEASE = RELEASES[0]
+CUT = (RolloutState.DRAINING, RolloutState.DONE, RolloutState.ROLLED_BACK)
 """The states of a rollout from its cut-over on."""
 DEADLINES = {
     WorkerState.SPAWNED: TimerKind.BOOT,
@@ -72,6 +89,14 @@ class World(RuleBasedStateMachine):
         self.exit: int | None = None
         self.has_served = False
         self.crossed = Crossed()
+        self.heard: dict[int, float] = {}
+        """When each worker was heard last, or could first be heard again."""
+        self.hung: set[int] = set()
+        """Those that were found to hang and were not heard since."""
+        self.cut: dict[int, float] = {}
+        self.died: dict[int, list[float]] = {}
+        """By generation, when its workers died without having been told to leave."""
+        self.rolled_back: Counter[int] = Counter()
 
     # The supervisor's loop, with the effects recorded
 
@@ -85,8 +110,10 @@ class World(RuleBasedStateMachine):
         finally:
             assert before == copy, "law 3: a decision changes nothing in the fleet that it was given"
         self.fleet = decision.fleet
+        self.listen(before, event)
         for command in decision.commands:
             assert self.exit is None, "nothing follows the last command"
+            self.check_judgement(command, before, event)
             match command:
                 case Spawn(serial=serial):
                     assert serial not in self.spawned
@@ -117,6 +144,62 @@ class World(RuleBasedStateMachine):
         if self.fleet.serving is not None:
             self.has_served = True
         return True
+
+    def listen(self, before: Fleet, event: Event) -> None:
+        """Keep an account of our own of who was heard when, and of who died."""
+        match event:
+            case BeganServing(serial) | Reported(serial) | Resumed(serial):
+                self.heard[serial] = self.now
+                self.hung.discard(serial)
+            case BeatsDue(late=True):
+                self.heard = dict.fromkeys(self.heard, self.now)
+            case Exited(serial):
+                worker = before.workers[serial]
+                if worker.failure is not None or not worker.state.retiring:
+                    self.died.setdefault(worker.generation, []).append(self.now)
+            case _:
+                pass
+
+    def check_judgement(self, command: Command, before: Fleet, event: Event) -> None:
+        """Laws 19 to 22: who is found to hang, who is killed for it, what is rolled back, and to what."""
+        match command:
+            case DumpStacks(serial):
+                assert isinstance(event, BeatsDue)
+                assert not event.late, "law 19: a supervisor that was late judges nobody"
+                limit = self.fleet.policy.hang_timeout
+                assert limit is not None
+                assert event.at - self.heard[serial] > limit, "law 19"
+                assert serial not in self.hung, "law 19: once"
+                self.hung.add(serial)
+            case Kill(serial) if before.workers[serial].state is WorkerState.SERVING:
+                assert isinstance(event, BeganServing), "law 20: its replacement serves first"
+                assert serial in self.hung, "law 20: who is heard is not killed"
+            case BeginDrain(serial=serial) if isinstance(event, BeganServing):
+                assert serial not in self.hung or before.workers[serial].state is WorkerState.DRAINING, "law 20"
+            case Announce("rollout.cut-over", data):
+                self.cut[int(str(data["generation"]))] = self.now
+            case Announce("rollout.rolled-back", data):
+                self.check_rollback(before, int(str(data["rollout"])))
+            case _:
+                pass
+
+    def check_rollback(self, before: Fleet, number: int) -> None:
+        """A rollout that is rolled back has crashed in its probation, and what it replaced comes back."""
+        self.rolled_back[number] += 1
+        bad = self.fleet.rollout(number)
+        cure = self.fleet.rollout(self.fleet.last_rollout)
+        assert bad is not None
+        assert bad.generation is not None
+        assert cure is not None
+        assert bad.state is RolloutState.ROLLED_BACK
+        assert bad.rolls_back is None, "law 22: no ping-pong"
+        assert before.pending is None, "law 22: what is under way is the cure"
+        assert (cure.rolls_back, cure.release) == (number, bad.replaced), "law 21"
+        assert bad.replaced != bad.release, "law 21"
+        cut, policy = self.cut[bad.generation], self.fleet.policy
+        assert self.now - cut < policy.probation, "law 21"
+        deaths = sum(cut <= at for at in self.died[bad.generation])
+        assert deaths >= max(2, before.generations[bad.generation].size), "law 21"
 
     def check_outcome(self, number: int) -> None:
         """A rollout that is settled was aborted, or every slot of its generation serves."""
@@ -195,10 +278,38 @@ class World(RuleBasedStateMachine):
         for _, timer in due:
             self.submit(TimerFired(timer))
 
-    @rule()
-    def reload(self) -> None:
+    @rule(
+        late=st.booleans(),
+        ago=st.just(0.0) | st.floats(0.0, 100.0),
+        seconds=st.just(61.0) | st.floats(0.0, 100.0),
+        data=st.data(),
+    )
+    def beats_are_due(self, late: bool, ago: float, seconds: float, data: st.DataObject) -> None:
+        """Some are heard and some are not; the look at it may be an old one."""
+        self.time_passes(seconds)
+        serving = self.known(WorkerState.SERVING)
+        heard = data.draw(st.sets(st.sampled_from(serving))) if serving else set()
+        for serial in sorted(heard):
+            self.submit(Reported(serial, crossed=self.fleet.workers[serial].crossed))
+        assert self.submit(BeatsDue(self.now - ago, late=late)), "a look is never refused"
+        at = self.now - ago
+        limit = self.fleet.policy.hang_timeout
+        for worker in self.fleet.workers.values():
+            judged = self.fleet.serving is not None and worker.generation == self.fleet.serving.id
+            if judged and worker.state is WorkerState.SERVING and limit is not None and not late:
+                silent = at - self.heard[worker.serial] > limit
+                assert not silent or worker.serial in self.hung, "law 19: none is overlooked"
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(most=st.integers(1, 3))
+    def workers_crash(self, most: int) -> None:
+        for serial in self.known(WorkerState.SERVING)[-most:]:
+            self.leave(serial)
+
+    @rule(release=st.sampled_from(RELEASES))
+    def reload(self, release: Release) -> None:
         last = self.fleet.last_rollout
-        if self.submit(ReloadAsked(RELEASE, "test")):
+        if self.submit(ReloadAsked(release, "test")):
             assert self.fleet.last_rollout == last + 1
         else:
             assert self.fleet.state in (ServiceState.STOPPING, ServiceState.STOPPED)
@@ -333,6 +444,12 @@ class World(RuleBasedStateMachine):
             assert rollout.state.pending == (self.settled[rollout.id] == 0), "law 8"
 
     @invariant()
+    def a_rollout_is_rolled_back_once(self) -> None:
+        assert all(count == 1 for count in self.rolled_back.values()), "law 22"
+        for rollout in self.fleet.rollouts:
+            assert (rollout.state is RolloutState.ROLLED_BACK) == (rollout.id in self.rolled_back), "law 22"
+
+    @invariant()
     def every_scaling_has_one_outcome(self) -> None:
         assert all(count == 1 for count in self.scaled.values()), "law 16"
         for scaling in self.fleet.scalings:
@@ -402,7 +519,7 @@ class World(RuleBasedStateMachine):
         assert self.exit is not None
         assert set(self.settled) == set(range(1, self.fleet.last_rollout + 1)), "law 8"
         assert set(self.scaled) == set(range(1, self.fleet.last_scaling + 1)), "law 16"
-        assert all(r.state in (RolloutState.DONE, RolloutState.ABORTED) for r in self.fleet.rollouts), "law 7"
+        assert not any(r.state.pending or r.state is RolloutState.DRAINING for r in self.fleet.rollouts), "law 7"
 
     def worn_workers_are_relieved(self) -> None:
         """Law 15: whatever was before, a worn worker serves until its heir does, and in the end each has had one."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.host import descriptors
-from supervisor.host.processes import HANDLED, Process, signal_name, spawn
+from supervisor.host.processes import DUMP_STACKS, HANDLED, Process, signal_name, spawn
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -220,6 +220,29 @@ def test_signal() -> None:
         process.signal(signal.SIGTERM)
         assert read_all(out) == "here\n"
         assert ended(process) == "exited 7"
+
+
+def test_a_signal_is_sent_only_to_who_has_a_handler() -> None:
+    """A signal that would kill is kept back unless the process catches it; one that has ended is sent nothing."""
+    script = """
+import faulthandler, signal, sys
+if sys.argv[1] == "catch":
+    faulthandler.register(int(sys.argv[2]), all_threads=True)
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+"""
+    for catch in (True, False):
+        argv = (sys.executable, "-c", script, "catch" if catch else "", str(DUMP_STACKS))
+        with child(*argv) as (process, out, err):
+            assert os.read(out, 100) == b"ready\n"
+            assert process.signal_if_caught(DUMP_STACKS) is catch
+            said = b""
+            while catch and b'File "<string>", line ' not in said:
+                said += os.read(err, 65536)  # it comes in pieces
+            assert process.reap() is None, "it lives"
+            process.signal(signal.SIGKILL)
+            ended(process)
+            assert process.signal_if_caught(DUMP_STACKS) is False
 
 
 def test_signal_to_one_that_has_ended() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -225,6 +226,20 @@ def descriptors(pid: int) -> dict[str, str]:
 def lines(text: str, *parts: str) -> Iterator[str]:
     """The lines of a text in which every part stands."""
     return (line for line in text.splitlines() if all(part in line for part in parts))
+
+
+def in_order(text: str, *patterns: str) -> None:
+    """Every pattern is found in the text, each after the one before."""
+    place = 0
+    for pattern in patterns:
+        found = re.compile(pattern).search(text, place)
+        assert found, f"no {pattern!r} after character {place} of\n{text}"
+        place = found.end()
+
+
+def pids(service: Service) -> dict[str, int]:
+    """The processes that serve, by the names of their workers."""
+    return {worker.id: worker.pid for worker in service.workers() if worker.pid is not None}
 
 
 def mutated(folder: Path, *changes: tuple[str, str, str]) -> dict[str, str]:
