@@ -60,6 +60,10 @@ class Deployed(Service):
     def crash(self) -> None:
         (self.release("2") / "crash").touch()
 
+    def cut_over(self) -> bool:
+        shown = self.status().rollout
+        return shown is not None and (shown.id, shown.state) == (2, "draining")
+
     def rolled_back(self) -> RolloutView:
         return eventually(self._rolled_back, "rollout 3 has rolled back rollout 2")
 
@@ -145,26 +149,31 @@ def test_without_probation_nothing_is_rolled_back(tmp_path: Path) -> None:
         assert service.get().endswith("v2")
 
 
-def test_who_watches_is_told(service: Deployed) -> None:
+@pytest.mark.parametrize("curl", [False, True], ids=["stillup reload", "curl"])
+def test_who_watches_is_told(service: Deployed, curl: bool) -> None:
     """`stillup reload` that still watches exits 1 with a line; so does curl, with a problem of type `rolled-back`."""
-    url = "http://localhost/v1/rollouts/2"
-    socket = f"{service.runtime}/control.sock"
+    argv = [service.argv[0], "reload", "--wait", "drained", "--runtime-dir", str(service.runtime)]
+    if curl:
+        url = "http://localhost/v1/reload?wait=drained"
+        argv = ["curl", "-s", "--fail-with-body", "--unix-socket", f"{service.runtime}/control.sock", "-X", "POST", url]
     with Peer(service.address()) as held:
         held.send(request("/hold"))
         eventually(lambda: any(w.classes.get("in-progress") for w in service.workers()), "a request is in progress")
         service.switch("2")
-        argv = [service.argv[0], "reload", "--wait", "drained", "--runtime-dir", str(service.runtime)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as watching:
-            eventually(lambda: service.client.rollout(2).state == "draining", "the new release serves")
+            eventually(service.cut_over, "the new release serves, while the old one has something to finish")
             service.crash()
             output, _ = watching.communicate(timeout=30)
-        assert watching.returncode == 1, output
-        assert list(lines(output, "no  gen 2 crashed (2 deaths): rolled back to releases/1")), output
+        if curl:
+            assert watching.returncode == 22, output
+            problem = json.loads(output)
+            assert problem["type"] == "urn:stillup:problem:rolled-back"
+            assert problem["detail"] == "generation 2 crashed (2 deaths): rolled back to releases/1"
+            assert problem["rollout"]["outcome"] == "rolled-back"
+        else:
+            assert watching.returncode == 1, output
+            assert list(lines(output, "no  gen 2 crashed (2 deaths): rolled back to releases/1")), output
         eventually(lambda: service.client.rollout(3).outcome == "succeeded", "it is rolled back")
-        shown = subprocess.run(
-            ["curl", "-s", "--unix-socket", socket, url], capture_output=True, timeout=30, check=True
-        ).stdout
-        assert json.loads(shown)["outcome"] == "rolled-back"
         (service.release("1") / "go").touch()
         assert held.answer().body.endswith("v1")
 
