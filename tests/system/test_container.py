@@ -83,7 +83,7 @@ def test_how_workers_ended_is_still_known(service: Service) -> None:
     assert "how is not known" not in service.log()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_stop(service: Service, number: signal.Signals) -> None:
     """PID 1, whom the kernel spares every signal that it has no handler for, stops when it is told to, and exits 0."""
     worker = service.family()[-1]

@@ -175,7 +175,7 @@ def test_the_figures_add_up(start: Start, stack: ExitStack) -> None:
     (line,) = lines(text, "given")
     longest = f"longest pause {crossing.longest * 1000:.0f} ms"
     room = f"0 waiting (room for {crossing.capacity})"
-    for figure in ("60 given", "60 adopted", room, "0 lost", "0 closed", longest):
+    for figure in (f"{crossing.given} given", f"{crossing.adopted} adopted", room, "0 lost", "0 closed", longest):
         assert figure in line, text
 
 

@@ -68,7 +68,7 @@ def pipe() -> Iterator[tuple[int, int]]:
                 os.close(end)
 
 
-@pytest.mark.parametrize("streams", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
+@pytest.mark.parametrize("streams", [["stdout"], ["stdout", "stderr"]], ids="+".join)
 def test_a_reader_that_goes_away(tmp_path: Path, streams: list[str]) -> None:
     """Once nobody reads it any more, requests are answered, reloads done, and a worker's end is its own (not 120)."""
     service = Service(tmp_path, environment={"PYTHONUNBUFFERED": ""})  # it would leave nothing to be let out at the end
@@ -83,7 +83,7 @@ def test_a_reader_that_goes_away(tmp_path: Path, streams: list[str]) -> None:
             service.signal(signal.SIGTERM)
             assert service.process.wait(15) == 0
     assert "exited" not in service.log()
-    if "stderr" not in streams:
+    if streams == ["stdout"]:
         assert "gen 1 has left: 1 connections moved on, 0 closed" in service.log()
 
 

@@ -259,7 +259,7 @@ def test_a_supervisor_that_can_start_no_process(unprivileged: Service) -> None:
     assert service.reload().returncode == 0  # there is a thread now
     before = at_rest(service)
     with no_process_left(service.process.pid):
-        for _ in range(3):
+        for _ in range(2):
             reload = service.reload()
             assert reload.returncode == 1
             assert "Resource temporarily unavailable (a limit of processes" in reload.stdout, reload.stdout
@@ -271,4 +271,3 @@ def test_a_supervisor_that_can_start_no_process(unprivileged: Service) -> None:
             service.get()
     eventually(lambda: len(service.workers()) == 2, "two workers")
     assert at_rest(service) == before
-    assert service.reload().returncode == 0
