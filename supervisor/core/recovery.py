@@ -12,7 +12,7 @@ Without a record the living say what they are, and ``rebuild`` makes a fleet of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
@@ -30,19 +30,38 @@ from supervisor.core.model import (
     Policy,
     Release,
     RolloutState,
+    ScalingState,
     ServiceState,
     Worker,
     WorkerState,
 )
 from supervisor.core.rollout import Rollouts
+from supervisor.core.scaling import MOST_WORKERS
 from supervisor.errors import Refused
 
 LOST: Final = "supervisor-lost"
 """Why a rollout was aborted whose supervisor has ended."""
-
-
 UNACCEPTED: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
 """Who leaves on losing its supervisor: nobody else could tell it to accept."""
+
+SIZES: Final = range(1, MOST_WORKERS + 1)
+PIDS: Final = range(1, 2**22 + 1)
+"""The kernel's most (proc_sys_kernel(5), pid_max)."""
+_OUT: Final = frozenset({WorkerState.STOPPING, WorkerState.KILLED})
+POSSIBLE: Final[Mapping[GenerationState, AbstractSet[WorkerState]]] = {
+    GenerationState.BOOTING: UNACCEPTED | _OUT,
+    GenerationState.ADMITTING: _OUT | {WorkerState.ACCEPTING, WorkerState.SERVING, WorkerState.DRAINING},
+    GenerationState.SERVING: frozenset(WorkerState) - {WorkerState.EXITED},
+    GenerationState.DRAINING: _OUT | {WorkerState.DRAINING},
+    GenerationState.STOPPING: _OUT,
+    GenerationState.GONE: frozenset(),
+}
+"""What a worker may be while its generation is that."""
+NEW: Final = {
+    RolloutState.BOOTING: GenerationState.BOOTING,
+    RolloutState.CUTTING_OVER: GenerationState.ADMITTING,
+}
+"""Where a rollout's generation is before its cut-over."""
 
 
 class Recovery(Rollouts):
@@ -191,27 +210,43 @@ def rebuild(claims: Sequence[Claim], *, policy: Policy, size: int, now: float) -
 
 
 def consistent(fleet: Fleet) -> bool:
-    """Whether a fleet that was read from a record could have been one of ours."""
-    if fleet.state is ServiceState.STOPPED:
-        return False
-    if any(key != worker.serial or worker.generation not in fleet.generations for key, worker in fleet.workers.items()):
-        return False
-    if any(key != generation.id for key, generation in fleet.generations.items()):
-        return False
-    serving = fleet.count(GenerationState.SERVING)
-    pending = [rollout for rollout in fleet.rollouts if rollout.state.pending]
-    begun = [rollout for rollout in pending if rollout.state is not RolloutState.WAITING]
-    booting = [
-        generation.id
-        for generation in fleet.generations.values()
-        if generation.state in (GenerationState.BOOTING, GenerationState.ADMITTING)
-    ]
+    """Whether a fleet that was read from a record could have been one of ours, so that it can be taken over."""
     return (
-        serving <= 1
-        and len(pending) <= 1
-        and booting == [rollout.generation for rollout in begun]
-        and max(fleet.workers, default=0) <= fleet.last_worker
-        and max(fleet.generations, default=0) <= fleet.last_generation
-        and max((rollout.id for rollout in fleet.rollouts), default=0) <= fleet.last_rollout
+        _workers_fit(fleet)
+        and all(_generation_fits(fleet, key, generation) for key, generation in fleet.generations.items())
+        and _rollouts_fit(fleet)
+        and (fleet.serving is not None) == (fleet.state is ServiceState.SERVING)
+        and fleet.state is not ServiceState.STOPPED
+        and all(size in SIZES for size in (fleet.size, *(scaling.size for scaling in fleet.scalings)))
+        and sum(scaling.state is ScalingState.UNDER_WAY for scaling in fleet.scalings) <= 1
         and max((scaling.id for scaling in fleet.scalings), default=0) <= fleet.last_scaling
+    )
+
+
+def _workers_fit(fleet: Fleet) -> bool:
+    return max(fleet.workers, default=0) <= fleet.last_worker and all(
+        key == worker.serial and worker.generation in fleet.generations and (worker.pid is None or worker.pid in PIDS)
+        for key, worker in fleet.workers.items()
+    )
+
+
+def _generation_fits(fleet: Fleet, key: int, generation: Generation) -> bool:
+    states = [worker.state for worker in fleet.of(key)]
+    return (
+        key == generation.id <= fleet.last_generation
+        and generation.size in SIZES
+        and (generation.state is GenerationState.SERVING or bool(states))
+        and all(state in POSSIBLE[generation.state] for state in states)
+    )
+
+
+def _rollouts_fit(fleet: Fleet) -> bool:
+    """At most one is before its cut-over, and its generation is where it is; and at most one generation serves."""
+    begun = {(one.generation, NEW[one.state]) for one in fleet.rollouts if one.state in NEW}
+    new = {(one.id, one.state) for one in fleet.generations.values() if one.state in NEW.values()}
+    return (
+        begun == new
+        and sum(rollout.state.pending for rollout in fleet.rollouts) <= 1
+        and fleet.count(GenerationState.SERVING) <= 1
+        and max((rollout.id for rollout in fleet.rollouts), default=0) <= fleet.last_rollout
     )

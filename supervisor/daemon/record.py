@@ -32,7 +32,7 @@ class Recorder:
     def __init__(self, runtime: RuntimeDirectory, workers_wanted: int, known: Record | None = None) -> None:
         """Go on with the record of another supervisor, or begin one."""
         self._runtime = runtime
-        key = known.key if known is not None else secrets.token_hex(32)
+        key = known.key if known is not None else secrets.token_hex(record.KEY)
         nonces = known.nonces if known is not None else {}
         reexecs = known.reexecs if known is not None else 0
         self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces, reexecs=reexecs)

@@ -87,7 +87,7 @@ def resembles(address: Address, seen: str) -> bool:
             where, _, number = seen.rpartition(":")
             numeric = ":" in host or host.replace(".", "").isdigit()
             same_host = where.strip("[]") == host or not numeric
-            return same_host and number in ({str(port)} if port else {number} - {""})
+            return same_host and number.isdecimal() and port in (0, int(number))
         case InheritedAddress():
             return True
         case _:

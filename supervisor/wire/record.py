@@ -10,6 +10,7 @@ lone surrogates of those), and msgspec has none of them in JSON.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -23,7 +24,9 @@ from supervisor.errors import PeerError
 
 SCHEMA: Final = 1
 """The version that is written. A reader takes this one and the one before, once there is one."""
-READABLE: Final = frozenset({SCHEMA})
+READABLE: Final = (SCHEMA,)
+KEY: Final = 32
+"""Bytes of the key that the nonces are made of."""
 WHOLE: Final = 2
 """The latest rollouts whose releases are written whole; of older ones only what is shown."""
 
@@ -81,11 +84,7 @@ class Bequest:
     queue: tuple[int, int]
 
 
-T = TypeVar("T")
-
-
-class _Schema(msgspec.Struct):
-    schema: int
+T = TypeVar("T", Record, Bequest)
 
 
 def encode(record: Record) -> bytes:
@@ -126,19 +125,31 @@ def _encode(what: Record | Bequest) -> bytes:
 
 def _decode(shape: type[T], text: bytes) -> T:
     try:
-        plain = json.loads(text)
-        schema = msgspec.convert(plain, _Schema).schema
-        if schema not in READABLE:
+        plain = json.loads(text.decode(), parse_float=_finite, parse_constant=_finite)
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if isinstance(schema, int) and schema not in READABLE:
             raise PeerError(f"it has schema {schema}, this version reads {SCHEMA}")
         return msgspec.convert(plain, shape, str_keys=True)
-    except (msgspec.ValidationError, ValueError, RecursionError) as error:  # json's errors are ValueErrors
+    except (ValueError, RecursionError) as error:  # msgspec's, json's and Unicode's errors are all of the first
         raise PeerError(f"it is no record: {error}") from error
 
 
 def _checked(record: Record) -> Record:
-    if not consistent(record.fleet):
+    if not _is_key(record.key) or not consistent(record.fleet):
         raise PeerError("its parts contradict each other")
     return record
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        message = f"{text} is no number"
+        raise ValueError(message)
+    return number
+
+
+def _is_key(text: str) -> bool:
+    return len(text) == 2 * KEY and set(text) <= set("0123456789abcdef")
 
 
 def lasting(fleet: Fleet) -> Fleet:

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from supervisor.core.commands import Announce, Command, SetTimer, Spawn
+from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
     BecameReady,
     BeganServing,
+    BootFailed,
+    ChannelLost,
     Event,
     Exited,
     HelloSaid,
     ReloadAsked,
+    Reported,
+    ScaleAsked,
     Spawned,
+    StopAsked,
     Timer,
     TimerFired,
     TimerKind,
+    TookOver,
 )
 from supervisor.core.model import Fleet, GenerationState, Policy, Release, Rollout, ServiceState, WorkerState
 from supervisor.core.step import step
+from supervisor.errors import Refused
 
 OLD = Release(app="app:app", python="/usr/bin/python3", directory="/srv/old", label="srv/old")
 NEW = replace(OLD, directory="/srv/new", label="srv/new")
+
+
+SAID: tuple[Callable[[int], Event], ...] = (
+    lambda n: Spawned(n, 100 + n, 10 * n),
+    HelloSaid,
+    lambda n: BecameReady(n, "GET / 200"),
+    BeganServing,
+    lambda n: BootFailed(n, "import", "no"),
+    lambda n: Reported(n, {"idle": 3}, 5, worn="old", oldest={"stream": 2.5}, crossed=Crossed(3, 2, 1, 0, 0.25)),
+    lambda n: ChannelLost(n, "garbage"),
+    lambda n: Exited(n, "exited 1", "last words"),
+    lambda n: TimerFired(Timer(TimerKind.DRAIN, n)),
+    lambda n: TimerFired(Timer(TimerKind.TERM, n)),
+    lambda n: ReloadAsked(NEW if n % 2 else OLD, "test"),
+    ScaleAsked,
+    lambda n: StopAsked("test", insist=n > 3),
+)
+"""What can happen, most of it to the worker of that serial."""
 
 
 class Story:
@@ -52,6 +79,21 @@ class Story:
                     case _:
                         self.orders.append(command)
 
+    def live(self, happenings: Iterable[tuple[int, int]]) -> None:
+        """Let anything happen: which of SAID, and to which of the workers, counted from the latest."""
+        self.reload(OLD)
+        for what, who in happenings:
+            self.now += 1.5
+            with suppress(Refused):
+                self.tell(SAID[what](max(1, self.fleet.last_worker - who)))
+
+    def come_to_serve(self) -> None:
+        """Let every worker that is on its way into service come a step further, and all the steps."""
+        for said in SAID[:4]:
+            for serial in tuple(self.fleet.workers):
+                with suppress(Refused):
+                    self.tell(said(serial))
+
     def reload(self, release: Release = NEW) -> None:
         self.tell(ReloadAsked(release, "test"))
 
@@ -75,6 +117,11 @@ class Story:
         timer = Timer(kind, of, slot)
         self.now = self.timers[timer]
         self.tell(TimerFired(timer))
+
+    def take_over(self, *alive: int) -> None:
+        """Let the supervisor die, and another one find these workers alive; no timer of the first comes any more."""
+        self.timers.clear()
+        self.tell(TookOver(frozenset(alive)))
 
     def rollout(self, number: int) -> Rollout:
         rollout = self.fleet.rollout(number)
@@ -109,6 +156,21 @@ def serving(size: int = 2, policy: Policy | None = None) -> Story:
     story.ready(*workers)
     story.serve(*workers)
     story.now = 60.0
+    return story
+
+
+def cutting_over(size: int = 1) -> Story:
+    """Generation 1 serves; every worker of generation 2 was told to accept, and none has said yet that it does."""
+    story = serving(size)
+    story.reload()
+    story.ready(*range(size + 1, 2 * size + 1))
+    return story
+
+
+def draining(size: int = 1) -> Story:
+    """Generation 2 serves, generation 1 drains."""
+    story = cutting_over(size)
+    story.serve(*range(size + 1, 2 * size + 1))
     return story
 
 

@@ -19,6 +19,7 @@ from supervisor.wire.address import (
     UnixAddress,
     parse_bind,
     parse_binds,
+    resembles,
 )
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}", fullmatch=True)
@@ -204,3 +205,46 @@ def test_a_name_has_its_limit() -> None:
     assert parse_binds([f"{'n' * 64}=127.0.0.1:80"])[0].name == "n" * 64
     with pytest.raises(UsageError, match="at most 64 characters"):
         parse_binds([f"{'n' * 65}=127.0.0.1:80"])
+
+
+@pytest.mark.parametrize(
+    ("bind", "seen"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1:8000"),
+        ("127.0.0.1:0", "127.0.0.1:43210"),
+        ("[::1]:8000", "[::1]:8000"),
+        ("[::]:0", "[::]:43210"),
+        ("localhost:8000", "127.0.0.1:8000"),
+        ("some.host:0", "10.0.0.1:43210"),
+        ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ("unix:/run/app.sock,mode=0600", "unix:/run/app.sock"),
+        ("unix:@app", "unix:@app"),
+        ("fd:3", "127.0.0.1:8000"),
+        ("fd:3", "unix:/run/app.sock"),
+    ],
+)
+def test_what_a_bind_may_have_become(bind: str, seen: str) -> None:
+    """A socket at that address may be what was asked for: port 0 has become any, a name any host, fd:N anything."""
+    assert resembles(parse_bind(bind).address, seen)
+
+
+@pytest.mark.parametrize(
+    ("bind", "seen"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1:8001"),
+        ("127.0.0.1:8000", "127.0.0.1:80"),
+        ("127.0.0.1:8000", "127.0.0.2:8000"),
+        ("127.0.0.1:0", "0.0.0.0:43210"),
+        ("127.0.0.1:0", "unix:/run/app.sock"),
+        ("localhost:0", "unix:/run/app.sock"),
+        ("localhost:0", ""),
+        ("[::1]:8000", "127.0.0.1:8000"),
+        ("localhost:8000", "127.0.0.1:8001"),
+        ("unix:/run/app.sock", "unix:/run/other.sock"),
+        ("unix:/app", "unix:@/app"),
+        ("unix:@app", "127.0.0.1:8000"),
+    ],
+)
+def test_what_a_bind_cannot_have_become(bind: str, seen: str) -> None:
+    """Another port, another host that was given as a number, another kind of socket: that is something else."""
+    assert not resembles(parse_bind(bind).address, seen)

@@ -22,7 +22,7 @@ def a_record(environment: dict[str, str]) -> Record:
     release = Release("main:app", "/usr/bin/python3", "/srv", environment=environment)
     fleet = step(Fleet(), ReloadAsked(release, "start"), 1.0).fleet
     listeners = (ListenerRecord("web", "127.0.0.1:0", 2**64 - 1), ListenerRecord("local", "unix:/s", 7, (1, 2)))
-    return Record(SCHEMA, "boot", "00", 2, record.lasting(fleet), listeners, (2**64 - 1, 1), {3: "nonce"})
+    return Record(SCHEMA, "boot", "0" * 64, 2, record.lasting(fleet), listeners, (2**64 - 1, 1), {3: "nonce"})
 
 
 @given(environment=st.dictionaries(ANYTHING, ANYTHING, max_size=4))
