@@ -27,6 +27,18 @@ class Failure:
     at: float
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A connection that came to a bad end: by a failed request, or because the server ended it between two.
+
+    `port` is the client's, and so says which connection it was; 0 if it never came to be.
+    """
+
+    kind: str
+    port: int
+    how: str
+
+
 @dataclass
 class Report:
     """What the clients saw. `longest_gap` is the longest time without a correct answer.

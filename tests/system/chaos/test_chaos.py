@@ -1,0 +1,73 @@
+"""A part of the matrix that has each phase, each victim and each blow; all of it is ``make chaos``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.system.chaos import cell
+from tests.system.chaos.cell import Broken, run
+from tests.system.chaos.points import PHASES, Blow, Change, Victim, matrix
+
+SEED = int(os.environ.get("STILLUP_CHAOS_SEED", "1"))
+CELLS = {cell.id: cell for cell in matrix() if not cell.senseless}
+CHOSEN = (
+    "asked-supervisor-kill",
+    "spawned-new-kill",
+    "hello-supervisor-stop",
+    "listeners-new-stop",
+    "booting-supervisor-kill",
+    "ready-old-kill",
+    "admitting-supervisor-kill",
+    "accepting-new-kill",
+    "cutting-over-supervisor-kill",
+    "draining-old-stop",
+    "crossing-old-kill",
+    "crossing-supervisor-kill",
+    "leaving-new-kill",
+)
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_only_what_the_dead_held_is_lost(tmp_path: Path, name: str) -> None:
+    """Whoever is hit in whatever phase: the rollout ends, the next works, and nothing is lost but what he held."""
+    outcome = run(CELLS[name], tmp_path, SEED)
+    print(f"{CELLS[name]}: {len(outcome.lost)} of {len(outcome.allowed)} lost, {outcome.requests} requests")
+
+
+def test_the_part_has_every_phase_victim_and_blow() -> None:
+    """But for one phase, which differs from the one before by a moment that only the supervisor knows."""
+    chosen = [CELLS[name] for name in CHOSEN]
+    assert {cell.phase.name for cell in chosen} == {phase.name for phase in PHASES} - {"spawning"}
+    assert {(cell.victim, cell.blow) for cell in chosen} == {(victim, blow) for victim in Victim for blow in Blow}
+
+
+BINDS_ANEW = (
+    "daemon/main.py",
+    "        if not self._left_behind:\n",
+    "        self._left_behind = False\n        if True:\n",
+)
+"""Red: those who live listen where the next supervisor does not, and it knows nobody of them."""
+DRAINS_BEFORE_READY = (
+    "core/rollout.py",
+    "        for slot in range(1, generation.size + 1):\n",
+    "        if serving: self.retire(serving)\n        for slot in range(1, generation.size + 1):\n",
+)
+"""Red: the new ones die, and the old are on their way out."""
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        pytest.param("cutting-over-supervisor-kill", BINDS_ANEW, id="binds-anew"),
+        pytest.param("spawned-new-kill", DRAINS_BEFORE_READY, id="drains-before-ready"),
+    ],
+)
+def test_a_broken_copy_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Change) -> None:
+    """The same cell fails for a copy of stillup that is broken on purpose."""
+    monkeypatch.setattr(cell, "PATIENCE", 4.0)
+    with pytest.raises(Broken) as failure:
+        run(CELLS[name], tmp_path, SEED, [change])
+    print(str(failure.value).splitlines()[0])
