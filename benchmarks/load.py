@@ -302,14 +302,16 @@ class Load:
     def _close(self, client: _Client, how: str) -> None:
         """The server ends the connection of a client that would have kept it."""
         self._report.kinds[client.name].closed += 1
-        if self._lost:
-            self._lost(Loss(client.name, client.connection.port, how))
+        self._note_loss(client, how)
         client.connection.close()
+
+    def _note_loss(self, client: _Client, how: str) -> None:
+        if self._lost:
+            self._lost(Loss(client.name, client.connection.port, client.connection.since, how))
 
     def _fail(self, client: _Client, reason: str) -> None:
         report, phase = self._report, client.connection.phase
-        if self._lost:
-            self._lost(Loss(client.name, client.connection.port, f"{phase}: {reason}"))
+        self._note_loss(client, f"{phase}: {reason}")
         report.kinds[client.name].failed += 1
         report.reasons[f"{phase}: {reason}"] += 1
         if len(report.failures) < FAILURES_KEPT:

@@ -118,9 +118,13 @@ def workers(title: str) -> list[WorkerProcess]:
     return sorted(worker for worker in found if worker is not None)
 
 
-def descriptors(pid: int) -> int:
-    """How many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+async def fewest_descriptors(pid: int, looks: int = 10) -> int:
+    """How many descriptors a process has open: the least of some looks, since one may be about to be closed."""
+    fewest = len(os.listdir(f"/proc/{pid}/fd"))
+    for _ in range(looks - 1):
+        await asyncio.sleep(POLL)
+        fewest = min(fewest, len(os.listdir(f"/proc/{pid}/fd")))
+    return fewest
 
 
 async def until(met: Callable[[], bool], deadline: float, what: str, poll: float = POLL) -> None:

@@ -31,11 +31,13 @@ class Failure:
 class Loss:
     """A connection that came to a bad end: by a failed request, or because the server ended it between two.
 
-    `port` is the client's, and so says which connection it was; 0 if it never came to be.
+    `port` is the client's, 0 if the connection never came to be, and `since` is when it began (time.monotonic): the two
+    say which connection it was.
     """
 
     kind: str
     port: int
+    since: float
     how: str
 
 

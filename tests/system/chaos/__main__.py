@@ -32,8 +32,8 @@ class Row:
             except Broken as broken:
                 self.broken.append(broken)
                 return
-        self.allowed += len(outcome.allowed)
-        self.lost += len(outcome.lost)
+        self.allowed += outcome.toll.allowed
+        self.lost += outcome.toll.lost
         self.requests += outcome.requests
         self.outcomes[outcome.rollout["outcome"]] = None
 

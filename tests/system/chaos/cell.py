@@ -21,8 +21,9 @@ import psutil
 
 from benchmarks.connection import NoAnswer
 from benchmarks.control import Control, Exits
-from benchmarks.load import Load, Loss, Mix, Pace, Report, Target
-from benchmarks.processes import Grip, descriptors, hold, until, workers
+from benchmarks.load import Load, Mix, Pace, Report, Target
+from benchmarks.processes import Grip, fewest_descriptors, hold, until, workers
+from benchmarks.toll import Toll
 from tests.system.chaos import plug
 from tests.system.chaos.points import CHANGES, Blow, Cell, Change, Victim
 from tests.system.harness import ROOT, Service, mutated
@@ -65,16 +66,9 @@ class Broken(AssertionError):
 class Outcome:
     """What a cell saw."""
 
-    allowed: frozenset[int] = frozenset()
-    """The connections that may be lost, by their clients' ports."""
-    losses: list[Loss] = field(default_factory=list)
+    toll: Toll = field(default_factory=Toll)
     rollout: dict[str, Any] = field(default_factory=dict)
     requests: int = 0
-
-    @property
-    def lost(self) -> frozenset[int]:
-        """The connections that were."""
-        return frozenset(loss.port for loss in self.losses)
 
 
 class Hit(Service):
@@ -174,8 +168,8 @@ class _Run:
     async def run(self) -> None:
         service, outcome = self.service, self.outcome
         target = Target.parse(service.address())
-        before = min([descriptors(service.process.pid) for _ in range(5)])
-        async with Load(target, MIX, seed=self.random.randrange(2**32), lost=outcome.losses.append) as load:
+        before = await fewest_descriptors(service.process.pid)
+        async with Load(target, MIX, seed=self.random.randrange(2**32), lost=outcome.toll.note) as load:
             await load.wait_every_client(deadline=PATIENCE)
             await self._hit()
             await self._settled()
@@ -183,7 +177,8 @@ class _Run:
             report = await load.stop(deadline=PATIENCE)
         outcome.requests = report.requests
         self._judge(report)
-        await until(lambda: descriptors(service.process.pid) <= before, PATIENCE, f"no more than {before} descriptors")
+        after = await fewest_descriptors(service.process.pid)
+        assert after <= before, f"the supervisor had {before} descriptors, and has {after}"
 
     async def _hit(self) -> None:
         """Begin a rollout, and hit the victim where the rollout stands still."""
@@ -202,7 +197,7 @@ class _Run:
                 victim.go_on()
             else:
                 if self.cell.costs_connections:
-                    self.outcome.allowed = victim.holds(without=given if victim is there else ())
+                    self.outcome.toll.will_take(victim.holds(without=given if victim is there else ()))
                 await self._kill(victim)
                 there.go_on()
         await asked
@@ -249,9 +244,8 @@ class _Run:
         await load.wait_every_client(deadline=PATIENCE)
 
     def _judge(self, report: Report) -> None:
-        outcome = self.outcome
-        unexplained = [loss for loss in outcome.losses if loss.port not in outcome.allowed]
-        assert not unexplained, f"{len(unexplained)} losses that nobody's death explains: {unexplained[:10]}; {report}"
-        assert report.reconnected <= len(outcome.lost), f"clients reconnected that had lost nothing: {report}"
+        toll = self.outcome.toll
+        toll.demand_all_explained()
+        assert report.reconnected <= toll.lost, f"clients reconnected that had lost nothing: {report}"
         if self.cell.surely_costs:
-            assert outcome.lost, "who was killed held nothing: nothing would be proven"
+            assert toll.lost, "who was killed held nothing: nothing would be proven"

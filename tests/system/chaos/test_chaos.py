@@ -34,7 +34,7 @@ CHOSEN = (
 def test_only_what_the_dead_held_is_lost(tmp_path: Path, name: str) -> None:
     """Whoever is hit in whatever phase: the rollout ends, the next works, and nothing is lost but what he held."""
     outcome = run(CELLS[name], tmp_path, SEED)
-    print(f"{CELLS[name]}: {len(outcome.lost)} of {len(outcome.allowed)} lost, {outcome.requests} requests")
+    print(f"{CELLS[name]}: {outcome.toll.lost} of {outcome.toll.allowed} lost, {outcome.requests} requests")
 
 
 def test_the_part_has_every_phase_victim_and_blow() -> None:
