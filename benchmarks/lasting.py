@@ -38,13 +38,17 @@ class Lasting:
         """The supervisor's."""
         return self.server.process.pid
 
+    async def launch(self) -> None:
+        """Start a supervisor, the first or another."""
+        self.server = await start(self._argv, self._output)
+
     async def start(self) -> Target:
-        """Start a supervisor, the first or another, and wait until it serves.
+        """Start a supervisor, and wait until it serves.
 
         Raises:
             ServerFailed: it does not.
         """
-        self.server = await start(self._argv, self._output)
+        await self.launch()
         return await self.control.serving(self.server)
 
     async def kill(self) -> None:

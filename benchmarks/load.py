@@ -307,7 +307,7 @@ class Load:
 
     def _note_loss(self, client: _Client, how: str) -> None:
         if self._lost:
-            self._lost(Loss(client.name, client.connection.port, client.connection.since, how))
+            self._lost(Loss(client.name, client.connection.port, client.connection.since, time.monotonic(), how))
 
     def _fail(self, client: _Client, reason: str) -> None:
         report, phase = self._report, client.connection.phase

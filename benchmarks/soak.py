@@ -153,7 +153,8 @@ class Soak:
         return (
             f"{report.duration:5.0f} s: {self.reloads} reloads, {self.rejected} rejected as a new worker was killed; "
             f"{self.kills} workers killed, {toll.lost} of the {toll.allowed} connections lost that they held, "
-            f"{len(toll.unexplained)} others; {report.requests} requests, {report.failed} failed, {report.closed} closed"
+            f"{len(toll.unexplained)} others; {report.requests} requests, {report.failed} failed, "
+            f"{report.closed} closed"
         )
 
 

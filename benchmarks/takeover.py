@@ -28,6 +28,8 @@ WINDOW = 1.5
 """Seconds after the request for a reload in which the supervisor is struck."""
 AWAY = 0.3
 """Seconds, at most, without a supervisor before another one is started."""
+TWICE = 0.25
+"""How often the next supervisor is killed while it takes over."""
 PATIENCE = 15.0
 """Seconds for each step."""
 
@@ -49,9 +51,13 @@ Strike = Callable[[Lasting, Random], Awaitable[None]]
 
 
 async def kill(service: Lasting, random: Random) -> None:
-    """Kill it, and start another one a moment later."""
+    """Kill it, and start another one a moment later; one time in four that is killed too while it takes over."""
     await service.kill()
     await asyncio.sleep(random.uniform(0, AWAY))
+    if random.random() < TWICE:
+        await service.launch()
+        await asyncio.sleep(random.uniform(0, WINDOW))
+        await service.kill()
     await service.start()
 
 

@@ -16,10 +16,12 @@ class Toll:
         self.lost = 0
         """Connections of those that were lost."""
         self.unexplained: list[Loss] = []
+        self._last = time.monotonic()
 
     def will_take(self, ports: Collection[int]) -> None:
         """Somebody is about to be killed who holds these connections, and stands still."""
-        self._held.update(dict.fromkeys(ports, time.monotonic()))
+        self._last = time.monotonic()
+        self._held.update(dict.fromkeys(ports, self._last))
         self.allowed += len(ports)
 
     def note(self, loss: Loss) -> None:
@@ -36,5 +38,9 @@ class Toll:
         Raises:
             AssertionError: it names the first of them.
         """
-        some = ", ".join(f"{loss.kind} {loss.how}" for loss in self.unexplained[:10])
+        some = "; ".join(map(self._tell, self.unexplained[:10]))
         assert not self.unexplained, f"{len(self.unexplained)} losses that nobody's death explains: {some}"
+
+    def _tell(self, loss: Loss) -> str:
+        began, ended = loss.since - self._last, loss.at - self._last
+        return f"{loss.kind} {loss.how} (began {began:+.3f} s and lost {ended:+.3f} s from the last death)"

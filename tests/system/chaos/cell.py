@@ -10,6 +10,7 @@ import asyncio
 import json
 import secrets
 import shutil
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -189,6 +190,8 @@ class _Run:
             pid, given = await service.reached()
             there = stack.enter_context(hold(pid))
             victim = there if self.cell.victim is self.cell.phase.who else stack.enter_context(hold(self._choose()))
+            if self.cell.kills_supervisor:
+                stack.enter_context(hold(service.process.pid)).signal(signal.SIGSTOP)
             await victim.stop()
             if self.cell.blow is Blow.STOP:
                 if there is not victim:
@@ -196,14 +199,22 @@ class _Run:
                 await asyncio.sleep(self.random.uniform(*STOPPED))
                 victim.go_on()
             else:
-                if self.cell.costs_connections:
-                    self.outcome.toll.will_take(victim.holds(without=given if victim is there else ()))
-                await self._kill(victim)
+                await self._kill(victim, given if victim is there else [])
                 there.go_on()
         await asked
-        if service.process.poll() is not None:
+        if self.cell.kills_supervisor:
             await asyncio.sleep(self.random.uniform(*AWAY))
             await service.start_again()
+
+    async def _kill(self, victim: Grip, given: list[int]) -> None:
+        """Kill the victim when it is known what that may cost, and perhaps the supervisor, which stands still."""
+        if self.cell.costs_connections:
+            self.outcome.toll.will_take(victim.holds(without=given))
+        await victim.kill()
+        # Not before: the kernel lets a stopped process go on whose process group loses its last parent (setpgid(2)).
+        if self.cell.kills_supervisor:
+            self.service.process.kill()
+            await asyncio.to_thread(self.service.process.wait)
 
     async def _ask(self) -> None:
         """Ask for a reload; what becomes of it is asked later, since who is asked may die."""
@@ -218,18 +229,13 @@ class _Run:
         generation = OLD if self.cell.victim is Victim.OLD else NEW
         return self.random.choice([w.pid for w in workers(self.service.title) if w.generation == generation])
 
-    async def _kill(self, victim: Grip) -> None:
-        await victim.kill()
-        if self.cell.victim is Victim.SUPERVISOR:
-            await asyncio.to_thread(self.service.process.wait)
-
     async def _settled(self) -> None:
         """Wait until the rollout has its outcome, and all is at rest."""
         control = self.service.control
         await control.until(_has_ended, PATIENCE, f"rollout {NEW} has ended")
         self.outcome.rollout = rollout = await control.rollout(NEW)
-        wanted = self.cell.outcomes
-        assert rollout["outcome"] in wanted, f"{rollout['outcome']} ({rollout['reason']}), not {wanted}"
+        wanted = self.cell.outcome
+        assert rollout["outcome"] == wanted, f"{rollout['outcome']} ({rollout['reason']}), not {wanted}"
         await control.serves_alone(NEW if rollout["outcome"] == "succeeded" else OLD, WORKERS, PATIENCE)
 
     async def _next_reload(self, load: Load) -> None:

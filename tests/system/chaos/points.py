@@ -28,6 +28,8 @@ class Blow(StrEnum):
 
     KILL = "SIGKILL"
     STOP = "SIGSTOP"
+    BOTH = "both"
+    """SIGKILL for a worker and for its supervisor, which does not see it die."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +145,26 @@ class Cell:
     @property
     def id(self) -> str:
         """Its name in one word."""
-        return f"{self.phase.name}-{self.victim.partition(' ')[0]}-{self.blow.removeprefix('SIG').lower()}"
+        return f"{self.phase.name}-{self.victim.partition(' ')[0]}-{self.blow.lower().removeprefix('sig')}"
 
     @property
     def senseless(self) -> str:
         """Why there is no such thing; empty if there is."""
         if self.phase.name == "asked" and self.victim is Victim.NEW:
             return "no new worker was started yet"
+        if self.victim is Victim.SUPERVISOR and self.blow is Blow.BOTH:
+            return "it is alone"
         return ""
+
+    @property
+    def kills_supervisor(self) -> bool:
+        """Whether another supervisor has to be started."""
+        return self.blow is Blow.BOTH or (self.victim is Victim.SUPERVISOR and self.blow is Blow.KILL)
 
     @property
     def costs_connections(self) -> bool:
         """Whether what the victim holds may be lost."""
-        return self.blow is Blow.KILL and self.victim is not Victim.SUPERVISOR
+        return self.blow is not Blow.STOP and self.victim is not Victim.SUPERVISOR
 
     @property
     def surely_costs(self) -> bool:
@@ -163,13 +172,13 @@ class Cell:
         return self.costs_connections and self.victim is Victim.OLD and self._before("draining")
 
     @property
-    def outcomes(self) -> frozenset[str]:
-        """How the rollout may end."""
-        if self.blow is Blow.KILL and self.victim is Victim.NEW and self._before("cutting-over"):
-            return frozenset({"aborted"})
-        if self.blow is Blow.KILL and self.victim is Victim.SUPERVISOR and self._before("accepting"):
-            return frozenset({"aborted"})
-        return frozenset({"succeeded"})
+    def outcome(self) -> str:
+        """How the rollout has to end."""
+        kills_new = self.blow is not Blow.STOP and self.victim is Victim.NEW
+        if kills_new and self._before("cutting-over"):
+            return "aborted"
+        # Those that had not accepted leave with their supervisor; those that had go on with the next.
+        return "aborted" if self.kills_supervisor and self._before("accepting") else "succeeded"
 
     def _before(self, name: str) -> bool:
         names = [phase.name for phase in PHASES]
