@@ -1,12 +1,14 @@
 """Kill the supervisor at a random instant of a reload, again and again: `python -m benchmarks.takeover`.
 
-The service is under a load of every kind. After each kill another supervisor is started, takes over, and reloads. Exits
-with 1 at the first loss: a failed request, a closed connection, a reload that does not work, or a worker that was
-replaced though its rollout had been reported as done.
+The service is under a load of every kind. After each kill another supervisor is started, takes over, and reloads. With
+`--reexec` it replaces its own program instead, at a random instant after each reload. Exits with 1 at the first loss: a
+failed request, a closed connection, a reload that does not work, or a worker that was replaced though its rollout had
+been reported as done.
 """
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections import Counter
@@ -14,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from benchmarks.connection import NoAnswer
 from benchmarks.control import Exits
@@ -46,8 +49,14 @@ class Counts:
         return f"{len(self.away)} times: {ends}; a supervisor again after {max(self.away):.2f} s at most"
 
 
-Strike = Callable[[Lasting, Random], Awaitable[None]]
-"""What is done to the supervisor; when it returns, there is one that serves."""
+@dataclass(frozen=True)
+class Series:
+    """What is done to the supervisor, again and again."""
+
+    strike: Callable[[Lasting, Random], Awaitable[None]]
+    """Does it; when it returns, there is a supervisor that serves."""
+    at_any_time: bool
+    """Whether also before the reload has been answered."""
 
 
 async def kill(service: Lasting, random: Random) -> None:
@@ -61,7 +70,24 @@ async def kill(service: Lasting, random: Random) -> None:
     await service.start()
 
 
-async def prove(service: Lasting, load: Load, strike: Strike, runs: int, random: Random) -> Counts:
+async def reexec(service: Lasting, _: Random) -> None:
+    """Have it replace its own program, in the same process."""
+    pid, before = service.pid, (await service.control.status())["reexecs"]
+    service.server.process.send_signal(signal.SIGUSR2)
+
+    def replaced(status: dict[str, Any]) -> bool:
+        service.server.check()
+        return int(status.get("reexecs", before)) > before
+
+    status = await service.control.until(replaced, PATIENCE, "the program is replaced")
+    if status["pid"] != pid:
+        raise service.server.failed(f"pid {pid} became pid {status['pid']}")
+
+
+KILL, REEXEC = Series(kill, at_any_time=True), Series(reexec, at_any_time=False)
+
+
+async def prove(service: Lasting, load: Load, series: Series, runs: int, random: Random) -> Counts:
     """Strike the supervisor in the middle of so many reloads, and demand that nobody notices.
 
     Raises:
@@ -70,22 +96,24 @@ async def prove(service: Lasting, load: Load, strike: Strike, runs: int, random:
     """
     counts = Counts()
     for number in range(1, runs + 1):
-        counts.ends[await _strike_in_a_reload(service, strike, random, counts)] += 1
+        counts.ends[await _strike_in_a_reload(service, series, random, counts)] += 1
         await _reload(service, load)
         demand_nothing_lost(f"strike {number}", load.report)
     return counts
 
 
-async def _strike_in_a_reload(service: Lasting, strike: Strike, random: Random, counts: Counts) -> str:
+async def _strike_in_a_reload(service: Lasting, series: Series, random: Random, counts: Counts) -> str:
     """Ask for a reload and strike; how the reload ended."""
     control = service.control
     asked = asyncio.create_task(control.reload())
+    if not series.at_any_time:
+        await asyncio.wait([asked], timeout=PATIENCE)
     await asyncio.sleep(random.uniform(0, WINDOW))
     answered = asked.done()
     settled = (await asked)["generation"] if answered else 0
     before = service.workers_of(settled)
     began = time.monotonic()
-    await strike(service, random)
+    await series.strike(service, random)
     counts.away.append(time.monotonic() - began)
     try:
         await asyncio.wait_for(asked, PATIENCE)
@@ -130,7 +158,7 @@ async def main(options: argparse.Namespace) -> int:
                 await load.wait_every_client()
                 descriptors = await fewest_descriptors(service.pid)
                 try:
-                    counts = await prove(service, load, options.strike, options.runs, random)
+                    counts = await prove(service, load, options.series, options.runs, random)
                 except (Noticed, NoAnswer, TimeoutError) as error:
                     raise service.server.failed(f"{error or 'did not answer in time'}") from error
                 report = await load.stop()
@@ -150,7 +178,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.takeover", description=__doc__)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--seed", type=int, default=1)
-    parser.set_defaults(strike=kill)
+    parser.add_argument(
+        "--reexec", action="store_const", const=REEXEC, default=KILL, dest="series", help="replace its program, instead"
+    )
     return parser.parse_args()
 
 

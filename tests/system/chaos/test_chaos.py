@@ -47,8 +47,8 @@ def test_the_part_has_every_phase_victim_and_blow() -> None:
 
 BINDS_ANEW = (
     "daemon/main.py",
-    "        if not self._left_behind:\n",
-    "        self._left_behind = False\n        if True:\n",
+    "        elif not self._left_behind:\n",
+    "        else:\n            self._left_behind = False\n",
 )
 """Red: those who live listen where the next supervisor does not, and it knows nobody of them."""
 DRAINS_BEFORE_READY = (
