@@ -72,12 +72,12 @@ async def kill(service: Lasting, random: Random) -> None:
 
 async def reexec(service: Lasting, _: Random) -> None:
     """Have it replace its own program, in the same process."""
-    pid, before = service.pid, (await service.control.status())["reexecs"]
+    pid, before = service.pid, int((await service.control.status())["reexecs"])
     service.server.process.send_signal(signal.SIGUSR2)
 
     def replaced(status: dict[str, Any]) -> bool:
         service.server.check()
-        return int(status.get("reexecs", before)) > before
+        return int(status.get("reexecs", 0)) > before
 
     status = await service.control.until(replaced, PATIENCE, "the program is replaced")
     if status["pid"] != pid:

@@ -6,10 +6,11 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.system.chaos.cell import Broken, run
-from tests.system.chaos.points import PHASES, Cell, matrix
+from tests.system.chaos.arena import Broken, Outcome, play
+from tests.system.chaos.points import PHASES, Cell, Phase, matrix
 
 ROW = "{:12}  {:10}  {:7}  {:>4}  {:>7}  {:>4}  {:>8}  {:14}  {}"
 
@@ -23,19 +24,18 @@ class Row:
         self.outcomes: dict[str, None] = {}
         self.broken: list[Broken] = []
 
-    def run(self, seed: int) -> None:
-        """Run it once more."""
+    def add(self, outcome: Outcome) -> None:
+        """It came out as it has to."""
         self.runs += 1
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            try:
-                outcome = run(self.cell, Path(folder), seed)
-            except Broken as broken:
-                self.broken.append(broken)
-                return
         self.allowed += outcome.toll.allowed
         self.lost += outcome.toll.lost
         self.requests += outcome.requests
         self.outcomes[outcome.rollout["outcome"]] = None
+
+    def fail(self, broken: Broken) -> None:
+        """It did not."""
+        self.runs += 1
+        self.broken.append(broken)
 
     def __str__(self) -> str:
         cell = self.cell
@@ -44,23 +44,31 @@ class Row:
         return ROW.format(*words, ", ".join(self.outcomes), verdict)
 
 
+def run(cells: Sequence[Cell], rows: dict[str, Row], seed: int) -> None:
+    """Play the cells of one phase on one service, or on as many as they break."""
+    left = list(cells)
+
+    def done(outcome: Outcome) -> None:
+        rows[left.pop(0).id].add(outcome)
+
+    while left:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            try:
+                play(tuple(left), Path(folder), seed, done=done)
+            except Broken as broken:
+                if broken.cell is None:
+                    raise
+                if left and left[0] is broken.cell:
+                    left.pop(0)
+                rows[broken.cell.id].fail(broken)
+
+
 def main() -> int:
-    """Run the chosen cells, print a line of each as it is done, and what broke."""
+    """Run the chosen cells phase by phase, print the lines of each when it is done, and at the end what broke."""
     options = _options()
     began = time.monotonic()
     print(ROW.format("phase", "victim", "blow", "runs", "allowed", "lost", "requests", "rollout", "").rstrip())
-    rows = []
-    for cell in matrix():
-        if options.cell and cell.id not in options.cell:
-            continue
-        if cell.senseless:
-            print(f"{cell.phase.name:12}  {cell.victim:10}  {cell.blow:7}  -  {cell.senseless}")
-            continue
-        row = Row(cell)
-        for number in range(options.runs):
-            row.run(options.seed + number)
-        print(row, flush=True)
-        rows.append(row)
+    rows = [row for phase in PHASES for row in _phase(phase, options)]
     broken = [error for row in rows for error in row.broken]
     print(
         f"{len(rows)} cells, {sum(row.runs for row in rows)} runs, {sum(row.requests for row in rows)} requests: "
@@ -70,6 +78,21 @@ def main() -> int:
     for error in broken:
         print(f"\n{error}")
     return 1 if broken else 0
+
+
+def _phase(phase: Phase, options: argparse.Namespace) -> list[Row]:
+    """Run the chosen cells of one phase as often as was asked, and print them."""
+    chosen = [cell for cell in matrix() if cell.phase is phase and (not options.cell or cell.id in options.cell)]
+    cells = [cell for cell in chosen if not cell.senseless]
+    rows = {cell.id: Row(cell) for cell in cells}
+    for number in range(options.runs):
+        run(cells, rows, options.seed + number)
+    for cell in chosen:
+        if cell.senseless:
+            print(f"{cell.phase.name:12}  {cell.victim:10}  {cell.blow:7}  none: {cell.senseless}")
+        else:
+            print(rows[cell.id], flush=True)
+    return list(rows.values())
 
 
 def _options() -> argparse.Namespace:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.chaos import cell
-from tests.system.chaos.cell import Broken, run
-from tests.system.chaos.points import PHASES, Change, matrix
+from tests.system.chaos import arena
+from tests.system.chaos.arena import Broken, Outcome, play
+from tests.system.chaos.points import PHASES, Change, Victim, matrix
 
 SEED = int(os.environ.get("STILLUP_CHAOS_SEED", "1"))
 CELLS = {cell.id: cell for cell in matrix() if not cell.senseless}
-CHOSEN = (
+BEFORE = (
     "asked-supervisor-kill",
     "spawned-new-kill",
     "hello-supervisor-stop",
@@ -21,9 +21,10 @@ CHOSEN = (
     "booting-supervisor-kill",
     "ready-old-kill",
     "admitting-supervisor-kill",
-    "accepting-new-kill",
-    "cutting-over-supervisor-kill",
+)
+AFTER = (
     "accepting-new-both",
+    "cutting-over-supervisor-kill",
     "draining-old-stop",
     "crossing-old-both",
     "crossing-supervisor-kill",
@@ -31,18 +32,22 @@ CHOSEN = (
 )
 
 
-@pytest.mark.parametrize("name", CHOSEN)
-def test_only_what_the_dead_held_is_lost(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("names", [BEFORE, AFTER], ids=["before-anybody-accepts", "from-the-first-accept-on"])
+def test_only_what_the_dead_held_is_lost(tmp_path: Path, names: tuple[str, ...]) -> None:
     """Whoever is hit in whatever phase: the rollout ends, the next works, and nothing is lost but what he held."""
-    outcome = run(CELLS[name], tmp_path, SEED)
-    print(f"{CELLS[name]}: {outcome.toll.lost} of {outcome.toll.allowed} lost, {outcome.requests} requests")
+    outcomes: list[Outcome] = []
+    play([CELLS[name] for name in names], tmp_path, SEED, done=outcomes.append)
+    for outcome in outcomes:
+        print(f"{outcome.cell}: {outcome.toll.lost} of {outcome.toll.allowed} lost, {outcome.requests} requests")
+    assert len(outcomes) == len(names)
 
 
 def test_the_part_has_every_phase_victim_and_blow() -> None:
     """But for one phase, which differs from the one before by a moment that only the supervisor knows."""
-    chosen = [CELLS[name] for name in CHOSEN]
+    chosen = [CELLS[name] for name in BEFORE + AFTER]
     assert {cell.phase.name for cell in chosen} == {phase.name for phase in PHASES} - {"spawning"}
     assert {(cell.victim, cell.blow) for cell in chosen} == {(cell.victim, cell.blow) for cell in CELLS.values()}
+    assert {cell.victim for cell in chosen} == set(Victim)
 
 
 BINDS_ANEW = (
@@ -68,7 +73,7 @@ DRAINS_BEFORE_READY = (
 )
 def test_a_broken_copy_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Change) -> None:
     """The same cell fails for a copy of stillup that is broken on purpose."""
-    monkeypatch.setattr(cell, "PATIENCE", 4.0)
+    monkeypatch.setattr(arena, "PATIENCE", 4.0)
     with pytest.raises(Broken) as failure:
-        run(CELLS[name], tmp_path, SEED, [change])
+        play([CELLS[name]], tmp_path, SEED, [change])
     print(str(failure.value).splitlines()[0])
