@@ -96,14 +96,17 @@ async def prove(service: Lasting, load: Load, series: Series, runs: int, random:
     """
     counts = Counts()
     for number in range(1, runs + 1):
-        counts.ends[await _strike_in_a_reload(service, series, random, counts)] += 1
+        when = await _strike_in_a_reload(service, series, random, counts)
+        struck = (await service.control.status())["rollout"]["id"]
         await _reload(service, load)
+        # Only now: the next reload may have come before its end.
+        counts.ends[f"{when} and {_end(await service.control.rollout(struck))}"] += 1
         demand_nothing_lost(f"strike {number}", load.report)
     return counts
 
 
 async def _strike_in_a_reload(service: Lasting, series: Series, random: Random, counts: Counts) -> str:
-    """Ask for a reload and strike; how the reload ended."""
+    """Ask for a reload and strike; whether that was before its answer."""
     control = service.control
     asked = asyncio.create_task(control.reload())
     if not series.at_any_time:
@@ -124,11 +127,11 @@ async def _strike_in_a_reload(service: Lasting, series: Series, random: Random, 
         raise service.server.failed(f"the workers of generation {settled}, which served, were {before} and are {after}")
     if random.random() < 0.5:  # else the next reload comes while this one is not at its end
         await control.until(_is_at_rest, PATIENCE, "the rollout has ended")
-    rollout = (await control.status())["rollout"]
-    when = "after its answer" if settled else "before its answer"
-    return f"struck {when}: {rollout['outcome'] or 'under way'}" + (
-        f" ({rollout['reason']})" if rollout["reason"] else ""
-    )
+    return f"struck {'after' if answered else 'before'} the reload's answer"
+
+
+def _end(rollout: dict[str, Any]) -> str:
+    return f"{rollout['outcome']}" + (f" ({rollout['reason']})" if rollout["reason"] else "")
 
 
 def _is_at_rest(status: dict[str, object]) -> bool:

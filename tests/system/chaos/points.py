@@ -152,8 +152,6 @@ class Cell:
         """Why there is no such thing; empty if there is."""
         if self.phase.name == "asked" and self.victim is Victim.NEW:
             return "no new worker was started yet"
-        if self.victim is Victim.SUPERVISOR and self.blow is Blow.BOTH:
-            return "it is alone"
         return ""
 
     @property
@@ -187,4 +185,9 @@ class Cell:
 
 def matrix() -> Iterator[Cell]:
     """Every field, those that make no sense too."""
-    return (Cell(phase, victim, blow) for phase in PHASES for victim in Victim for blow in Blow)
+    for phase in PHASES:
+        for victim in Victim:
+            yield Cell(phase, victim, Blow.KILL)
+            yield Cell(phase, victim, Blow.STOP)
+            if victim is not Victim.SUPERVISOR:
+                yield Cell(phase, victim, Blow.BOTH)
