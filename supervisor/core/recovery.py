@@ -99,7 +99,7 @@ class Recovery(Rollouts):
         self.abort_what_cannot_go_on(alive)
         for worker in recorded.workers.values():
             if worker.serial not in alive:
-                failure = worker.failure or Failure("exit", "ended while no supervisor ran", worker.name)
+                failure = worker.failure or Failure("exit", "ended while no supervisor ran", worker.name, worker.pid)
                 self.gone(self.worker(worker.serial), failure, seen=False)
             elif self.worker(worker.serial).state is worker.state:  # else it has just been given an order
                 self.remind(worker)

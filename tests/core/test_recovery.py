@@ -32,6 +32,7 @@ from supervisor.core.model import (
 )
 from supervisor.core.recovery import LOST
 from supervisor.errors import Refused
+from supervisor.wire.record import lasting
 from tests.core.telling import NEW, OLD, Story, begin, cutting_over, draining, serving, spawn
 
 # Serving
@@ -42,11 +43,11 @@ def test_who_serves_serves_on() -> None:
     story = serving(2)
     before = story.fleet
     story.take_over(1, 2)
-    assert story.fleet == before
+    assert lasting(story.fleet) == lasting(before)
     assert (story.orders, story.timers) == ([], {})
     assert story.news == {"service.taken-over": {"generation": 1, "workers": 2, "died": 0}}
     story.tell(Resumed(1, draining=False), Resumed(2, draining=False))
-    assert (story.fleet, story.orders, story.news) == (before, [], {})
+    assert (lasting(story.fleet), story.orders, story.news) == (lasting(before), [], {})
 
 
 def test_who_died_meanwhile_is_replaced() -> None:
@@ -55,7 +56,7 @@ def test_who_died_meanwhile_is_replaced() -> None:
     story.take_over(2)
     assert story.orders == [spawn(3, 1, 1)]
     assert story.timers == {Timer(TimerKind.BOOT, 3): 120.0}
-    assert story.news["worker.died"]["why"] == "1.1 (pid None) ended while no supervisor ran"
+    assert story.news["worker.died"]["why"] == "1.1 (pid 101) ended while no supervisor ran"
     assert story.news["service.taken-over"] == {"generation": 1, "workers": 1, "died": 1}
 
 
