@@ -5,6 +5,7 @@ VENV ?= .venv
 INSTALL ?= -e .
 BIN = $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
+JOBS ?= 2
 RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run test demo drop chaos takeover soak check cover bench-peers bench-crowd bench-throughput wheel clean
@@ -49,7 +50,7 @@ run: $(VENV)/installed
 		--runtime-dir $(RUNTIME) --health-path /healthz
 
 test: $(VENV)/tools
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 demo: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo
