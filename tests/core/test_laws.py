@@ -159,6 +159,7 @@ class World(RuleBasedStateMachine):
                 worker = before.workers[serial]
                 if worker.failure is not None or not worker.state.retiring:
                     self.died.setdefault(worker.generation, []).append(self.now)
+                    self.check_patience(before, worker.generation)
             case _:
                 pass
 
@@ -184,6 +185,19 @@ class World(RuleBasedStateMachine):
                 self.check_rollback(before, int(str(data["rollout"])))
             case _:
                 pass
+
+    def check_patience(self, before: Fleet, number: int) -> None:
+        """Nobody waits longer than that: what has crashed in its probation and can be taken back is."""
+        generation = before.generations[number]
+        rollout = next((r for r in before.rollouts if r.generation == number), None)
+        if generation.state is not GenerationState.SERVING or rollout is None or rollout.replaced is None:
+            return
+        cut = self.cut[number]
+        deaths = sum(cut <= at for at in self.died[number])
+        due = self.now - cut < before.policy.probation and deaths >= max(2, generation.size)
+        able = before.pending is None and rollout.rolls_back is None and rollout.replaced != rollout.release
+        if due and able:
+            assert self.rollout_state(rollout.id) is RolloutState.ROLLED_BACK, "law 21"
 
     def check_rollback(self, before: Fleet, number: int) -> None:
         """A rollout that is rolled back has crashed in its probation, and what it replaced comes back."""
@@ -303,10 +317,46 @@ class World(RuleBasedStateMachine):
                 assert not silent or worker.serial in self.hung, "law 19: none is overlooked"
 
     @precondition(lambda self: self.fleet.serving is not None)
-    @rule(most=st.integers(1, 3))
-    def workers_crash(self, most: int) -> None:
-        for serial in self.known(WorkerState.SERVING)[-most:]:
+    @rule(reload=st.booleans())
+    def all_hang(self, reload: bool) -> None:
+        """Nobody is heard for longer than the limit; then heirs come to serve, and perhaps another generation."""
+        self.time_passes(61.0)
+        self.submit(BeatsDue(self.now))
+        if reload:
+            self.submit(ReloadAsked(RELEASE, "test"))
+        self.all_go_on()
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(most=st.integers(1, 8), seconds=st.sampled_from([0.0, 29.0, 31.0]))
+    def workers_crash(self, most: int, seconds: float) -> None:
+        """Workers of the generation that serves die, and those that come in their place."""
+        self.time_passes(seconds)
+        for _ in range(most):
+            serving = self.fleet.serving
+            if serving is None:
+                return
+            serial = next((w.serial for w in self.fleet.of(serving.id) if not w.state.retiring), None)
+            if serial is None:
+                return
+            if self.fleet.workers[serial].pid is None:
+                self.submit(Spawned(serial, 1000 + serial))
             self.leave(serial)
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(release=st.sampled_from(RELEASES), asked=st.booleans(), most=st.integers(1, 8), seconds=st.floats(0.0, 40.0))
+    def release_crashes(self, release: Release, asked: bool, most: int, seconds: float) -> None:
+        """A release is put into service and crashes, perhaps while the next one boots."""
+        for serial in self.known(WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
+            self.leave(serial)
+        if not self.submit(ReloadAsked(release, "test")):
+            return
+        self.all_go_on()
+        if asked:
+            self.submit(ReloadAsked(RELEASE, "test"))
+        self.workers_crash(most, seconds)
+        if self.rolled_back:
+            self.all_go_on()
+            self.workers_crash(most, 0.0)
 
     @rule(release=st.sampled_from(RELEASES))
     def reload(self, release: Release) -> None:
