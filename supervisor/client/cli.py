@@ -53,6 +53,8 @@ def _addressed(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _left_behind(directory: str) -> str:
+    if not directory:
+        return ""
     with orphans.orphans(directory) as left:
         if not left:
             return ""

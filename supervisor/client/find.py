@@ -27,8 +27,8 @@ def find(name: str | None, runtime_dir: str | None, *, left: bool = False) -> st
     places = bases(os.geteuid(), os.environ)
     if name is not None:
         candidates = [f"{base}/{check_name(name)}" for base in places]
-        return next((place for place in candidates if _runs(place) or (left and is_left(place))), candidates[0])
-    running = [place for place in every() if _runs(place) or (left and is_left(place))]
+        return next((place for place in candidates if runs(place) or (left and is_left(place))), candidates[0])
+    running = [place for place in every() if runs(place) or (left and is_left(place))]
     if not running:
         raise NotRunningError(f"no supervisor runs here (looked in {', '.join(places)}); --runtime-dir says where else")
     if len(running) > 1:
@@ -47,7 +47,7 @@ def is_left(directory: str) -> bool:
     return os.path.exists(f"{directory}/{RECORD}")
 
 
-def _runs(directory: str) -> bool:
+def runs(directory: str) -> bool:
     """Whether a supervisor of ours or root's listens there: a file may outlive it, and anybody may make one."""
     try:
         if os.stat(directory).st_uid not in (0, os.geteuid()):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from supervisor.client.find import runs
 from supervisor.errors import PeerError
 from supervisor.host import processes
 from supervisor.host.processes import Process
@@ -24,6 +25,8 @@ from supervisor.wire import record
 from supervisor.wire.places import CONTROL, HANDOFF, RECORD
 from supervisor.wire.record import Record
 
+MARGIN: Final = 15.0
+"""Seconds past its drain's deadline in which a worker shuts its app down."""
 TELL: Final = 1.0
 """Seconds between two words about whom we wait for."""
 
@@ -39,10 +42,10 @@ class Orphan:
 
 @contextlib.contextmanager
 def orphans(directory: str) -> Iterator[Sequence[Orphan]]:
-    """Those that a supervisor has left behind, by its record."""
+    """Those that a supervisor has left behind, by its record; none while one is there."""
     with contextlib.ExitStack() as stack:
         found = []
-        left = _record(directory)
+        left = _record(directory) if not runs(directory) else None
         for worker in left.fleet.workers.values() if left is not None else ():
             process = processes.find(worker.pid, worker.started) if worker.pid is not None else None
             if process is not None:
@@ -54,7 +57,8 @@ def orphans(directory: str) -> Iterator[Sequence[Orphan]]:
 def end(directory: str, left: Sequence[Orphan], tell: Callable[[Sequence[Orphan]], None]) -> None:
     """Have them finish what they hold and leave; returns when the last has gone, and with it what they left.
 
-    They keep their own deadlines. No supervisor can start here meanwhile.
+    They keep their own deadlines; who has not left some time after that hangs, and is killed. No supervisor can start
+    here meanwhile.
 
     Args:
         directory: the runtime directory.
@@ -70,7 +74,12 @@ def end(directory: str, left: Sequence[Orphan], tell: Callable[[Sequence[Orphan]
             orphan.process.signal(signal.SIGTERM)
         waiting = list(left)
         told = time.monotonic()
+        known = _record(directory)
+        ends = told + MARGIN + (known.drain_timeout if known is not None else 0.0)
         while waiting:
+            if time.monotonic() > ends:
+                for orphan in waiting:
+                    orphan.process.kill()
             poll = select.poll()
             for orphan in waiting:
                 poll.register(orphan.process.pidfd, select.POLLIN)

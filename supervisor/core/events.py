@@ -85,6 +85,8 @@ class HelloSaid:
     """A worker was authenticated on the hand-off channel."""
 
     serial: int
+    comes_back: bool = True
+    """Whether it comes back when it has lost its supervisor; those of the first protocol do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,13 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """What was decided cannot be written down: nobody may be told to accept of whom a successor would not know."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReexecAsked:
     """Somebody asks that the supervisor's program be replaced."""
 
@@ -198,4 +207,5 @@ Event = (
     | TookOver
     | Resumed
     | ReexecAsked
+    | Unrecorded
 )

@@ -176,6 +176,8 @@ class Worker:
     pid: int | None = None
     started: int = 0
     """Clock ticks from the host's start to its process's: with the pid, the process's identity."""
+    comes_back: bool = True
+    """Whether it comes back when it has lost its supervisor; those of the first protocol drain then."""
     deaths: int = 0
     """How many workers of this slot died young in a row before this one."""
     worn: str = ""

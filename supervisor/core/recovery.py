@@ -67,6 +67,12 @@ NEW: Final = {
 class Recovery(Rollouts):
     """The decisions of a supervisor that finds workers of another."""
 
+    def unrecorded(self, why: str) -> None:
+        """A rollout that cannot be written down goes no further."""
+        if self.fleet.pending is None:
+            raise Refused("no rollout is before its cut-over", code="out-of-order")
+        self.abort(self.fleet.pending, reason="unrecorded", failure=Failure("record", why))
+
     def reexec(self) -> None:
         """Let the program be replaced, when nothing is under way that only this one could go on with."""
         if self.fleet.state is not ServiceState.SERVING:
@@ -81,6 +87,10 @@ class Recovery(Rollouts):
         ]
         if coming:
             raise Refused(f"worker {coming[0]} is being started; try again when it serves", code="out-of-order")
+        lost = [worker.name for worker in self.fleet.workers.values() if not worker.comes_back]
+        if lost:
+            message = f"worker {lost[0]} runs a stillup that would not come back; reload into a newer one first"
+            raise Refused(message, code="out-of-order")
         self.announce("supervisor.reexec")
         self.commands.append(Reexec())
 
@@ -127,6 +137,8 @@ class Recovery(Rollouts):
         """Put a timer behind what a living worker was ordered, and give again the orders that are signals."""
         policy = self.fleet.policy
         match worker.state:
+            case WorkerState.ACCEPTING | WorkerState.SERVING if not worker.comes_back:
+                self.drains_already(worker)
             case WorkerState.ACCEPTING:
                 self.timer_in(policy.admit_timeout, TimerKind.ADMIT, worker.serial)
             case WorkerState.DRAINING:
@@ -137,10 +149,13 @@ class Recovery(Rollouts):
             case WorkerState.KILLED:
                 self.commands.append(Kill(worker.serial))
             case state if state in UNACCEPTED:
-                self.fail(worker, "exit", "lost its supervisor before it accepted")
+                self.terminate(worker)  # an order: its end is no death
 
     def resume(self, worker: Worker, *, draining: bool) -> None:
         """A worker has come back; ``draining`` is what it does, whatever the record says."""
+        if self.fleet.state is ServiceState.STOPPING and worker.state is WorkerState.DRAINING:
+            self.commands.append(BeginDrain(worker.serial, self.fleet.policy.drain_timeout, final=True))
+            return
         match worker.state:
             case WorkerState.SERVING | WorkerState.ACCEPTING if draining:
                 self.drains_already(worker)

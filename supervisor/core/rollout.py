@@ -113,8 +113,8 @@ class Rollouts(Probation):
                     self.commands.append(Kill(worker.serial))
             case SpawnFailed(_, message):
                 self.gone(worker, Failure("spawn", message, worker.name))
-            case HelloSaid():
-                self.move(worker, Step.HELLO)
+            case HelloSaid(_, comes_back):
+                self.move(replace(worker, comes_back=comes_back), Step.HELLO)
             case BootFailed(_, stage, message):
                 self.fail(worker, stage, message)
             case BecameReady(_, probe):

@@ -101,7 +101,7 @@ class LiveEffects:
             case SetTimer(timer, at):
                 self._set_timer(TimerFired(timer), at)
             case CloseListeners():
-                self._holder.close()
+                self._holder.end()
             case Announce(kind, data):
                 self._feed.announce(kind, data)
             case Reexec() | Exit():

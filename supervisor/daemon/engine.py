@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from supervisor.core.commands import Command, Exit, Reexec
-from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked
+from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, ScaleAsked, StopAsked, Unrecorded
 from supervisor.core.model import Fleet
-from supervisor.core.step import Decision, step
+from supervisor.core.step import Decision, admits, step
 from supervisor.errors import Refused
 
 logger = logging.getLogger("stillup")
@@ -71,11 +71,15 @@ class Engine:
             decision = self._decide(event, answer)
             if decision is None:
                 continue
-            trouble = await self._save(decision.fleet)
+            # What is merely heard or looked at changes nothing that is on record, unless something is done about it.
+            merely = isinstance(event, Reported | BeatsDue) and not decision.commands
+            trouble = "" if merely else await self._save(decision.fleet)
             if trouble and answer is not None and isinstance(event, ReloadAsked | ScaleAsked):
                 message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
                 _settle(answer, error=Refused(message, code="unavailable"))
                 continue
+            if trouble and admits(self.fleet, decision.fleet):
+                decision = step(self.fleet, Unrecorded(trouble), asyncio.get_running_loop().time())
             self._become(decision.fleet, answer)
             for command in decision.commands:
                 if isinstance(command, Exit | Reexec):

@@ -102,6 +102,7 @@ class HandoffDoor:
         self.changed = asyncio.Event()
         """Set when somebody has come back."""
         self._expected: dict[str, Expected] = {}
+        self._catching_up = False
         self._known: dict[str, Known] = {}
         self.claim: Callable[[Claimant], None] | None = None
         """Takes in workers that no record knows; None while none are."""
@@ -150,17 +151,25 @@ class HandoffDoor:
         Args:
             besides: the serial of a worker whose words wait, since one of them is being passed on.
         """
-        for serial, channel in tuple(self._speaking.items()):
-            if serial == besides:
-                continue
-            try:
-                for _ in range(MOST_UNREAD):
-                    if not self._understand(serial, *channel.receive_now()):
-                        break
-            except PeerError as error:
-                self._cut_off(serial, channel, error)
-            except OSError as error:  # most often BlockingIOError: that was all
-                logger.debug("nothing more of worker %s: %s", serial, error)
+        if self._catching_up:
+            return
+        self._catching_up = True
+        try:
+            for serial, channel in tuple(self._speaking.items()):
+                if serial != besides:
+                    self._read_out(serial, channel)
+        finally:
+            self._catching_up = False
+
+    def _read_out(self, serial: int, channel: Channel) -> None:
+        try:
+            for _ in range(MOST_UNREAD):
+                if not self._understand(serial, *channel.receive_now()):
+                    break
+        except PeerError as error:
+            self._cut_off(serial, channel, error)
+        except OSError as error:  # most often BlockingIOError: that was all
+            logger.debug("nothing more of worker %s: %s", serial, error)
 
     def _cut_off(self, serial: int, channel: Channel, error: PeerError | TimeoutError) -> None:
         message = f"broke the hand-off protocol: {error or 'no answer in time'}"
@@ -230,6 +239,9 @@ class HandoffDoor:
             logger.warning("handoff.sock: %s refused: %s", _who(connection), why)
             _turn_away(channel, why)
             return
+        except BaseException:
+            channel.close()
+            raise
         finally:
             self._strangers.pop(channel, None)
         try:
@@ -265,6 +277,7 @@ class HandoffDoor:
                     return await self._greet(connection, channel, hello), hello.protocol
                 case Resume() as resume:
                     await self._take_back(connection, channel, resume)
+                    self._strangers.pop(channel, None)
                 case message:
                     raise PeerError(f"it said {type(message).__name__}, not Hello")
         # From here on it may take longer: a supervisor that has just been started has the others to hear first.
@@ -282,7 +295,7 @@ class HandoffDoor:
         if self._expected.pop(hello.nonce, None) is None:
             raise PeerError("it has said hello already")
         serial = expected.spawn.serial
-        await self._ask(HelloSaid(serial))
+        await self._ask(HelloSaid(serial, comes_back=hello.protocol >= handoff.COMES_BACK))
         self._channels[serial] = channel
         self._known[hello.nonce] = Known(serial, process)
         welcome = expected.welcome()

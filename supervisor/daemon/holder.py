@@ -39,6 +39,8 @@ class Holder:
         self._returned: dict[int, Listener] = {}
         """By cookie, what workers gave back and no bind has claimed yet."""
         self._open = False
+        self._shared = False
+        """Whether workers have copies, so that an end of ours is not the end of what we hold."""
 
     def inherit(self, bequest: Bequest) -> None:
         """Take over what a program before this one held in this process."""
@@ -93,8 +95,12 @@ class Holder:
             anew = False
             for bind in binds:
                 listener = self._claim(bind, record)
-                anew |= listener is None
-                self._listeners.append(listener or open_listener(bind, backlog))
+                if listener is None:
+                    anew = True
+                    listener = open_listener(bind, backlog)
+                    if listener.file is not None:
+                        undo.callback(listener.file.remove)
+                self._listeners.append(listener)
             whole = not anew and not self._returned
             self._drop_returned()
             if self._queue is None:
@@ -116,8 +122,13 @@ class Holder:
             known = {entry.cookie: entry for entry in record.listeners} if record is not None else {}
             entry = known.get(number)
             if entry.bind == str(bind.address) if entry is not None else resembles(bind.address, listener.info.address):
+                try:
+                    file = _file_of(bind, entry)
+                except FileNotFoundError:
+                    continue  # nobody can connect to it any more
                 del self._returned[number]
-                return Listener(listener.name, listener.socket, _file_of(bind, entry))
+                self._shared = True
+                return Listener(listener.name, listener.socket, file)
         return None
 
     def records(self) -> list[ListenerRecord]:
@@ -151,6 +162,7 @@ class Holder:
         Raises:
             Refused: there are no descriptors for the copies.
         """
+        self._shared = True
         held = [listener.socket for listener in self._listeners]
         if self._queue is not None:
             held += [self._queue.reader, self._queue.writer]
@@ -164,18 +176,28 @@ class Holder:
             finally:
                 descriptors.close(batch)
 
-    def close(self) -> None:
-        """End the custody: close every copy and remove the socket files that are ours.
+    def end(self) -> None:
+        """End the custody: remove the socket files that are ours, and close every copy.
 
         With the workers' copies closed too, whoever reads the queue to its end has all that was in it.
         """
+        for listener in self._listeners:
+            try:
+                if listener.file is not None:
+                    listener.file.remove()
+            except OSError as error:  # the rest can still be removed
+                logger.warning("listener %s: %s", listener.name, error)
+        self.close()
+
+    def close(self) -> None:
+        """Close every copy. The files stay while workers that have copies may serve on; else this is the end."""
+        if not self._shared:
+            self._shared = True
+            self.end()
+            return
         self._drop_returned()
         while self._listeners:
-            listener = self._listeners.pop()
-            try:
-                listener.close()
-            except OSError as error:  # its file cannot be removed; the rest can still be closed
-                logger.warning("listener %s: %s", listener.name, error)
+            self._listeners.pop().socket.close()
         if self._gauge is not None:
             self._gauge.close()
             self._gauge = None
@@ -192,14 +214,17 @@ class Holder:
 
 
 def _file_of(bind: Bind, entry: ListenerRecord | None) -> UnixFile | None:
-    """The socket file of a listener that was given back, if that is ours."""
+    """The socket file of a listener that was given back.
+
+    Raises:
+        FileNotFoundError: it is gone, or somebody else's is in its place.
+    """
     if not isinstance(bind.address, UnixAddress):
         return None
-    if entry is not None and entry.file is not None:
-        return UnixFile(bind.address.path, *entry.file)
-    with contextlib.suppress(OSError):  # somebody has taken it away
-        return UnixFile.of(bind.address.path)
-    return None
+    found = UnixFile.of(bind.address.path)
+    if entry is not None and entry.file is not None and entry.file != (found.device, found.inode):
+        raise FileNotFoundError(bind.address.path)
+    return found
 
 
 def _copy(sock: socket.socket) -> int:

@@ -43,7 +43,7 @@ from supervisor.host import descriptors, terminal
 from supervisor.host.descriptors import ensure_standard
 from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
-from supervisor.host.sockets import UnixFile, bind_unix, check_owner
+from supervisor.host.sockets import UnixFile, bind_unix, check_owner, open_listener
 from supervisor.host.systemd import Notifier
 from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
 from supervisor.wire.record import SCHEMA, Bequest
@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 LONGEST_PATH = 107
 """Bytes of a socket's path (unix(7))."""
+HANDLING = 3
+"""Turns of the loop from a signal that has come to its handler's work (asyncio reads a pipe, then calls, then runs)."""
 ORPHAN_TIMEOUT = 300.0
 """Seconds that workers serve on without a supervisor, unless it was started from a terminal."""
 _LEVELS = {"trace": logging.DEBUG}
@@ -100,8 +102,11 @@ def _try(settings: Settings, bequest: Bequest) -> int:
     resolve(settings)
     if _runtime_path(settings) != bequest.path:
         raise Refused(f"its runtime directory would be {_runtime_path(settings)}, not {bequest.path}", code="trial")
+    known = {(listener.name, listener.bind) for listener in bequest.record.listeners}
     for bind in settings.binds:
         check_owner(bind)
+        if (bind.name, str(bind.address)) not in known:  # it would be bound anew: now is the time to fail
+            open_listener(bind, settings.backlog).close()
     return 0
 
 
@@ -177,16 +182,18 @@ class Supervisor:
         if len(os.fsencode(f"{path}/{CONTROL}")) > LONGEST_PATH:
             raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
         if bequest is not None:
-            self._runtime = RuntimeDirectory(path, bequest.lock, bequest.made_directory)
+            self._runtime = RuntimeDirectory(path, bequest.lock, bequest.record.made_directory)
         else:
             self._runtime = claim(path, chosen=bool(settings.runtime_dir or os.environ.get("RUNTIME_DIRECTORY")))
+        # To be looked for before our own files take their place.
+        self._record = bequest.record if bequest is not None else record.read(self._runtime)
+        if self._record is not None and self._record.made_directory:
+            self._runtime = replace(self._runtime, created=True)
+        self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
         # The files go before the sockets: whoever sees the end of a connection finds the directory free.
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
         stack.callback(self._files.close)
-        # To be looked for before our own files take their place.
-        self._record = bequest.record if bequest is not None else record.read(self._runtime)
-        self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
         self._holder = Holder()
         stack.callback(self._holder.close)
         if bequest is not None:
@@ -201,11 +208,13 @@ class Supervisor:
         self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack, inherited: int | None
     ) -> socket.socket:
         path = self._runtime.file(name)
-        if inherited is not None:
+        if inherited is not None and os.path.lexists(path):
             sock, file = socket.socket(fileno=inherited), UnixFile.of(path)
             sock.setblocking(False)  # as it is; but a copy of an object that does not know would clear it for all
         else:
-            # The lock is ours, so whoever left a file there is gone.
+            # The lock is ours, so whoever left a file there is gone. One that somebody has removed is of no use.
+            if inherited is not None:
+                os.close(inherited)
             sock, file = bind_unix(path, mode, kind=kind, replace=True)
             sock.listen(128)
         self._files.callback(file.remove)
@@ -215,7 +224,9 @@ class Supervisor:
     async def run(self) -> int:
         """Serve until the fleet has come to its end; the exit code."""
         settings = self._settings
-        self._recorder = recorder = Recorder(self._runtime, settings.workers, self._record)
+        self._recorder = recorder = Recorder(
+            self._runtime, settings.workers, settings.policy.drain_timeout, self._record
+        )
         fleet = Fleet(policy=settings.policy, size=settings.workers)
         self._engine = engine = Engine(fleet, recorder.save)
         self._door = door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
@@ -233,7 +244,8 @@ class Supervisor:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
         self._tasks: dict[asyncio.Task[None], signal.Signals | None] = {}
         """What is under way beside the engine, and the signal that asked for it, if one did."""
-        control: ControlDoor | None = None
+        self._replacing = False
+        self._open_door: ControlDoor | None = None
         try:
             if self._left_behind:
                 try:
@@ -259,20 +271,10 @@ class Supervisor:
                 self._begin(watch_beats(door.catch_up, engine.submit, lambda: descriptors.writable((1, 2))))
             self._take_signals()
             self._begin(strays.reap())  # now that those who live are held
-            while True:
-                control = ControlDoor(self._control.dup(), api)
-                last = await engine.run(effects)
-                if isinstance(last, Exit):
-                    break
-                # What comes from here on is for the program that comes, too.
-                signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-                await control.close()
-                if not engine.asked_to_stop:
-                    self._replace_program()  # which returns if it could not
-                self._take_signals()
+            code = await self._serve(api)
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD)
-            return last.code
+            return code
         finally:
             # Nothing may interrupt the way out, and it is short.
             signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -282,8 +284,24 @@ class Supervisor:
             self._files.close()
             door.close()
             effects.close()
-            if control is not None:
-                await control.close()
+            if self._open_door is not None:
+                await self._open_door.close()
+
+    async def _serve(self, api: Api) -> int:
+        """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
+        while True:
+            self._open_door = ControlDoor(self._control.dup(), api)
+            last = await self._engine.run(self._effects)
+            if isinstance(last, Exit):
+                return last.code
+            # What comes from here on is for the program that comes, too.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            await self._open_door.close()
+            for _ in range(HANDLING):
+                await asyncio.sleep(0)
+            if not self._engine.asked_to_stop:
+                self._replace_program()  # which returns if it could not
+            self._take_signals()
 
     async def _reexec(self) -> None:
         """Replace the program, if the one that is installed now passes its trial.
@@ -291,10 +309,16 @@ class Supervisor:
         Raises:
             Refused: it does not, or something is under way that only this program can go on with.
         """
+        if self._replacing:
+            raise Refused("the new program is being tried already", code="out-of-order")
+        step(self._engine.fleet, ReexecAsked(), asyncio.get_running_loop().time())  # refused now is refused early
+        self._replacing = True
         try:
             await _in_thread(reexec.try_out, self._bequest(), self._environment)
         except OSError as error:
             raise Refused(f"the new program cannot be tried: {error.strerror}", code="unavailable") from error
+        finally:
+            self._replacing = False
         await self._engine.ask(ReexecAsked())
 
     def _replace_program(self) -> None:
@@ -320,7 +344,6 @@ class Supervisor:
             record=replace(latest, reexecs=latest.reexecs + 1),
             path=self._runtime.path,
             lock=self._runtime.lock,
-            made_directory=self._runtime.created,
             control=self._control.fileno(),
             handoff=self._handoff.fileno(),
             listeners=listeners,

@@ -29,13 +29,25 @@ SLOW: Final = "the disk does not answer"
 class Recorder:
     """Keeps ``record.json`` in step with the fleet."""
 
-    def __init__(self, runtime: RuntimeDirectory, workers_wanted: int, known: Record | None = None) -> None:
+    def __init__(
+        self, runtime: RuntimeDirectory, workers_wanted: int, drain_timeout: float, known: Record | None = None
+    ) -> None:
         """Go on with the record of another supervisor, or begin one."""
         self._runtime = runtime
         key = known.key if known is not None else secrets.token_hex(record.KEY)
         nonces = known.nonces if known is not None else {}
         reexecs = known.reexecs if known is not None else 0
-        self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces, reexecs=reexecs)
+        self.latest = Record(
+            record.SCHEMA,
+            boot_id(),
+            key,
+            workers_wanted,
+            Fleet(),
+            nonces=nonces,
+            made_directory=runtime.created,
+            drain_timeout=drain_timeout,
+            reexecs=reexecs,
+        )
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
         self._under_way: asyncio.Future[None] | None = None
@@ -70,12 +82,13 @@ class Recorder:
             await asyncio.wait_for(asyncio.shield(self._under_way), PATIENCE)
         except TimeoutError:
             logger.warning("%s: the record in %s is behind", SLOW, self._runtime.path)
+            self._written = None  # what is on the disk is not known
             return SLOW
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             if self._written is not None:
                 logger.error("the record cannot be written: %s", error)  # noqa: TRY400 - no bug
             self._written = None
-            return f"{error.strerror}"
+            return str(getattr(error, "strerror", None) or error)
         self._written = wanted
         return ""
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Mapping
 from typing import Final
 
 from supervisor.core.model import Fleet, Policy, Release
-from supervisor.core.recovery import UNACCEPTED, Claim, rebuild
+from supervisor.core.recovery import Claim, rebuild
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.host import processes
@@ -52,15 +51,12 @@ async def until_custody_is_back(
     """Wait until everything on record is in custody, or nobody is left who might return what is missing."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + PATIENCE
-    for serial, process in living.items():
-        if record.fleet.workers[serial].state in UNACCEPTED:  # it leaves anyway, unless it hangs in an import
-            process.signal(signal.SIGTERM)
 
     def silent() -> dict[int, Process]:
         return {
             serial: process
             for serial, process in living.items()
-            if serial not in door.spoken and not process.has_ended()
+            if record.fleet.workers[serial].comes_back and serial not in door.spoken and not process.has_ended()
         }
 
     while not holder.has_all_of(record) and (waiting := silent()):
@@ -92,12 +88,19 @@ async def _change(changed: asyncio.Event, pidfds: list[int], seconds: float) -> 
 
 async def hear_claims(door: HandoffDoor, binds: tuple[Bind, ...]) -> list[Claimant]:
     """Those that come back though no record knows them, and hold a listener that is configured, or drain."""
-    claimants: list[Claimant] = []
-    door.claim = claimants.append
+    claimants: dict[str, Claimant] = {}
+
+    def take_in(claimant: Claimant) -> None:
+        before = claimants.get(claimant.said.nonce)
+        if before is not None:  # it has come back once more
+            before.process.close()
+        claimants[claimant.said.nonce] = claimant
+
+    door.claim = take_in
     logger.info("no record of what ran here: hearing for %g s whether workers are left", CLAIMS)
     await asyncio.sleep(CLAIMS)
     door.claim = None
-    return [claimant for claimant in claimants if _is_ours(claimant, binds)]
+    return [claimant for claimant in claimants.values() if _is_ours(claimant, binds)]
 
 
 def _is_ours(claimant: Claimant, binds: tuple[Bind, ...]) -> bool:

@@ -6,6 +6,7 @@ One that is not our child can be signalled, and its end be seen, in the same way
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import select
@@ -215,8 +216,11 @@ def find(pid: int, started: int) -> Process | None:
     """
     try:
         process = hold(pid)
-    except (ProcessLookupError, FileNotFoundError):
-        return None
+    except OSError as error:
+        # Before Linux 6.16 a number that lives on as a thread's or as a process group's is EINVAL.
+        if error.errno in (errno.ESRCH, errno.ENOENT, errno.EINVAL):
+            return None
+        raise
     # It is looked at after it is held: were the number another's by then, so is the start time.
     if process.started == started and not process.has_ended():
         return process

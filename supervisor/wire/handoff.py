@@ -43,6 +43,8 @@ PROTOCOL: Final = 2
 """The version that this code speaks: 2 has what a worker says that comes back. In 1 it finished and left."""
 SPOKEN: Final = frozenset({1, PROTOCOL})
 """The versions that a supervisor speaks: a release may bring an environment with the stillup before this one."""
+COMES_BACK: Final = 2
+"""The first version whose workers come back when they have lost their supervisor."""
 LONGEST_WAIT: Final = 1.0
 """Seconds, at most, between two attempts of a worker to find a supervisor."""
 MESSAGE_LIMIT: Final = 128 * 1024

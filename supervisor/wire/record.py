@@ -61,6 +61,10 @@ class Record:
     """SO_COOKIE of the adoption queue's ends."""
     nonces: Mapping[int, str] = field(default_factory=dict)
     """By serial, of workers that were not started under this key."""
+    made_directory: bool = False
+    """Whether the runtime directory was made for the service, and goes with it."""
+    drain_timeout: float = 30.0
+    """Seconds that a worker may drain; for who ends them without a supervisor."""
     reexecs: int = 0
     """How often the supervisor has replaced its own program."""
 
@@ -75,8 +79,6 @@ class Bequest:
     path: str
     """Of the runtime directory."""
     lock: int
-    made_directory: bool
-    """Whether the runtime directory goes when the service ends."""
     control: int
     handoff: int
     listeners: tuple[int, ...]

@@ -196,7 +196,11 @@ class Server:
             if self._drain is None and not self._acceptors:
                 self._begin_drain(self._session.welcome.drain_timeout, final=True)
                 return
-            await self._find_a_supervisor()
+            try:
+                await self._find_a_supervisor()
+            except Exception:
+                logger.exception("looking for a supervisor failed")
+                await asyncio.sleep(RECONNECT_MOST)
 
     async def _obey(self) -> None:
         """Do what the supervisor says, until it hangs up or dies.
@@ -224,13 +228,16 @@ class Server:
         self._orphaned = True
         patience: asyncio.TimerHandle | None = None
         wait = RECONNECT_FIRST
+        if self._asked_to_leave:
+            self._drain_as_orphan()
+        await asyncio.sleep(_jittered(wait))  # whoever took us back before, and hung up at once, may do so again
         # One that only replaces its own program takes us back at the first attempt, and nobody need know.
         while not await self._session.resume(draining=self._drain is not None):
             if patience is None:
                 if self._drain is None:
                     logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
                 patience = loop.call_later(welcome.orphan_timeout, self._drain_as_orphan)
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+            await asyncio.sleep(_jittered(wait))
             wait = min(2 * wait, RECONNECT_MOST)
         if patience is not None:
             patience.cancel()
@@ -328,11 +335,15 @@ class Server:
         elif self._drain is None and self._acceptors and self._terminations == 1:
             self._asked_to_leave = "SIGTERM"
             self._news.set()
-            asyncio.get_running_loop().call_later(TERM_PATIENCE, self._begin_drain, self._session.welcome.drain_timeout)
+            asyncio.get_running_loop().call_later(TERM_PATIENCE, self._waited_enough)
         elif self._drain is None:
             self._begin_drain(self._session.welcome.drain_timeout)
         elif self._terminations > 1:
             self._drain.cut_short()
+
+    def _waited_enough(self) -> None:
+        """Nobody has replaced this worker; if nobody can, nobody takes what it would give away, either."""
+        self._begin_drain(self._session.welcome.drain_timeout, final=self._orphaned)
 
     def _begin_drain(self, timeout: float, *, final: bool = False, packet: int = 1) -> None:
         if self._drain is None:
@@ -389,6 +400,11 @@ class Server:
                 await self._site.lifespan.shutdown()
         except TimeoutError:
             logger.error("the app's shutdown took longer than %.0f s", patience)  # noqa: TRY400 - the app's, not ours
+
+
+def _jittered(seconds: float) -> float:
+    """A wait of about that, so that not all come at once."""
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
 
 
 def _flush() -> None:

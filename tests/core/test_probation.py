@@ -232,6 +232,8 @@ def test_who_died_unseen_is_not_counted() -> None:
     """Workers that ended while no supervisor ran may have left in order; those that die after that count again."""
     story = deployed()
     crash(story, 3)
+    story.ready(5)
+    story.serve(5)
     story.tell(TookOver(frozenset({5})))
     assert story.news["service.taken-over"]["died"] == 1
     assert (story.rollout(2).state, story.rollout(2).deaths) == (RolloutState.DONE, 1)

@@ -47,7 +47,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
 
 
 def record_of(fleet: Fleet, *listeners: ListenerRecord) -> Record:
-    return Record(SCHEMA, "boot", KEY, 2, fleet, listeners, (7, 8), {1: "a nonce"}, 3)
+    return Record(SCHEMA, "boot", KEY, 2, fleet, listeners, (7, 8), {1: "a nonce"}, reexecs=3)
 
 
 def rich() -> Record:

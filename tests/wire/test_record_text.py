@@ -30,7 +30,7 @@ def test_an_environment_of_any_bytes_comes_back(environment: dict[str, str]) -> 
     """Variables are bytes to the kernel; what of them is no UTF-8 is in the record, too, and read as it was."""
     known = a_record(environment)
     assert record.decode(record.encode(known)) == known
-    bequest = Bequest(SCHEMA, 1, known, "/run/stillup/app", 3, True, 4, 5, (6, 7), (8, 9))
+    bequest = Bequest(SCHEMA, 1, known, "/run/stillup/app", 3, 4, 5, (6, 7), (8, 9))
     assert record.decode_bequest(record.encode_bequest(bequest)) == bequest
 
 
