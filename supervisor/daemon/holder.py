@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from supervisor.core.crossing import PACKET_AMONG_SEVERAL
-from supervisor.errors import Refused
+from supervisor.errors import Refused, Unavailable
 from supervisor.host import descriptors
 from supervisor.host.adoption import AdoptionQueue, Gauge, capacity, cookie
-from supervisor.host.sockets import Listener, UnixFile, open_listener
-from supervisor.wire.address import Bind, UnixAddress, resembles
+from supervisor.host.sockets import Listener, UnixFile, cookie_of_listener, open_listener
+from supervisor.wire.address import Bind, InheritedAddress, UnixAddress, resembles
 from supervisor.wire.adoption import ConnectionInfo, encode
 from supervisor.wire.handoff import BATCH_LIMIT, ListenerInfo
 from supervisor.wire.record import Bequest, ListenerRecord, Record
@@ -23,7 +25,13 @@ logger = logging.getLogger("stillup")
 class Holder:
     """The listeners and the adoption queue of the service; owns them until ``close``."""
 
-    def __init__(self) -> None:
+    def __init__(self, binds: Sequence[Bind] = ()) -> None:
+        """Hold nothing yet; note what was inherited for these binds, while no number can be that of our own sockets."""
+        self._inherited: dict[int, int] = {}
+        """By descriptor, the cookie of what listens there."""
+        for bind in binds:
+            if isinstance(bind.address, InheritedAddress) and (number := cookie_of_listener(bind.address.fd)):
+                self._inherited[bind.address.fd] = number
         self.infos: tuple[ListenerInfo, ...] = ()
         """What is, or was, held: in the order of the binds."""
         self.cookies = (0, 0)
@@ -88,21 +96,26 @@ class Holder:
 
         Raises:
             Refused: one cannot be had.
-            OSError: there are too few descriptors for the adoption queue. What could be had is closed again each time.
+            OSError: there are too few descriptors for the adoption queue. Each time what could be had is closed again;
+                the files of what was given back stay, since workers go on without us.
         """
+        known = {entry.cookie: entry for entry in record.listeners} if record is not None else {}
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            anew = False
+            claimed = self._claim(binds, known)
+            whole = not self._returned and all(
+                bind.name in claimed and claimed[bind.name].name == bind.name for bind in binds
+            )
             for bind in binds:
-                listener = self._claim(bind, record)
-                if listener is None:
-                    anew = True
-                    listener = open_listener(bind, backlog)
-                    if listener.file is not None:
-                        undo.callback(listener.file.remove)
-                self._listeners.append(listener)
-            whole = not anew and not self._returned
-            self._drop_returned()
+                found = claimed.get(bind.name)
+                if found is not None:
+                    self._shared = True
+                    self._listeners.append(replace(found, name=bind.name))
+                    continue
+                made = self._make(bind, backlog)
+                if made.file is not None:
+                    undo.callback(made.file.remove)
+                self._listeners.append(made)
             if self._queue is None:
                 self._queue = AdoptionQueue.make()
             self.infos = tuple(listener.info for listener in self._listeners)
@@ -110,26 +123,52 @@ class Holder:
             self._gauge = Gauge(self._queue)
             self.capacity = capacity(_typical(self.infos), PACKET_AMONG_SEVERAL)
             undo.pop_all()
+        for place, bind in enumerate(binds):
+            if bind.name in claimed:
+                self._listeners[place] = self._with_file(self._listeners[place], bind, known)
+        self._drop_returned(known)
         self._binds = tuple(binds)
         self._open = True
         return whole
 
-    def _claim(self, bind: Bind, record: Record | None) -> Listener | None:
-        """What a worker gave back that is this bind's; the record knows what it was asked for as, else by its looks."""
-        for number, listener in self._returned.items():
-            if listener.name != bind.name:
-                continue
-            known = {entry.cookie: entry for entry in record.listeners} if record is not None else {}
-            entry = known.get(number)
-            if entry.bind == str(bind.address) if entry is not None else resembles(bind.address, listener.info.address):
-                try:
-                    file = _file_of(bind, entry)
-                except FileNotFoundError:
-                    continue  # nobody can connect to it any more
-                del self._returned[number]
-                self._shared = True
-                return Listener(listener.name, listener.socket, file)
-        return None
+    def _claim(self, binds: Sequence[Bind], known: Mapping[int, ListenerRecord]) -> dict[str, Listener]:
+        """What workers gave back, by the name of the bind that it is for: of its own name first, then of any."""
+        claimed: dict[str, Listener] = {}
+        for by_name in (True, False):
+            for bind in binds:
+                if bind.name in claimed:
+                    continue
+                for number, listener in self._returned.items():
+                    if (listener.name == bind.name or not by_name) and self._was_for(bind, number, known.get(number)):
+                        claimed[bind.name] = self._returned.pop(number)
+                        break
+        return claimed
+
+    def _make(self, bind: Bind, backlog: int) -> Listener:
+        # Another number may be that of a socket of our own by now.
+        if isinstance(bind.address, InheritedAddress) and bind.address.fd not in self._inherited:
+            raise Unavailable(f"cannot use {bind.address}: start stillup with a listening socket there")
+        return open_listener(bind, backlog)
+
+    def _with_file(self, listener: Listener, bind: Bind, known: Mapping[int, ListenerRecord]) -> Listener:
+        """One that was given back, with the file that is ours; a second copy of it would outlive the custody."""
+        fd = bind.address.fd if isinstance(bind.address, InheritedAddress) else None
+        if fd in self._inherited and fd != listener.socket.fileno():
+            os.close(fd)
+        return replace(listener, file=_file_of(bind, known.get(cookie(listener.socket))))
+
+    def _was_for(self, bind: Bind, number: int, entry: ListenerRecord | None) -> bool:
+        """Whether a bind asked for this: the record knows what it was asked for as, else it is known by its looks."""
+        if isinstance(bind.address, InheritedAddress) and bind.address.fd in self._inherited:
+            return self._inherited[bind.address.fd] == number
+        if entry is not None:
+            fits = entry.bind == str(bind.address)
+        else:
+            fits = resembles(bind.address, self._returned[number].info.address)
+        try:
+            return fits and (_file_of(bind, entry) is not None or not isinstance(bind.address, UnixAddress))
+        except FileNotFoundError:
+            return False  # nobody can connect to it any more
 
     def records(self) -> list[ListenerRecord]:
         """What the record says of the listeners."""
@@ -195,7 +234,7 @@ class Holder:
             self._shared = True
             self.end()
             return
-        self._drop_returned()
+        self._drop_returned({})
         while self._listeners:
             self._listeners.pop().socket.close()
         if self._gauge is not None:
@@ -207,9 +246,13 @@ class Holder:
         while self._older:
             self._older.popitem()[1].close()
 
-    def _drop_returned(self) -> None:
-        for listener in self._returned.values():
+    def _drop_returned(self, known: Mapping[int, ListenerRecord]) -> None:
+        """Close what is not wanted any more, and remove the files that were ours."""
+        for number, listener in self._returned.items():
+            entry = known.get(number)
             listener.socket.close()
+            if entry is not None and entry.file is not None:
+                UnixFile(entry.bind.removeprefix("unix:"), *entry.file).remove()
         self._returned.clear()
 
 

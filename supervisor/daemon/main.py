@@ -194,7 +194,7 @@ class Supervisor:
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
         stack.callback(self._files.close)
-        self._holder = Holder()
+        self._holder = Holder(settings.binds)
         stack.callback(self._holder.close)
         if bequest is not None:
             self._holder.inherit(bequest)
@@ -368,7 +368,7 @@ class Supervisor:
             engine.fleet = replace(self._record.fleet, policy=settings.policy)
             for serial, process in living.items():
                 door.know(self._recorder.nonce(serial), serial, process)
-            await takeover.until_custody_is_back(self._record, living, door, self._holder)
+            living = await takeover.until_custody_is_back(self._record, living, door, self._holder)
             claimants = []
         else:
             claimants = await takeover.hear_claims(door, settings.binds)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from typing import Final
 
 from supervisor.core.model import Fleet, Policy, Release
-from supervisor.core.recovery import Claim, rebuild
+from supervisor.core.recovery import UNACCEPTED, Claim, rebuild
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.host import processes
@@ -47,9 +48,17 @@ def survivors(record: Record) -> dict[int, Process]:
 
 async def until_custody_is_back(
     record: Record, living: Mapping[int, Process], door: HandoffDoor, holder: Holder
-) -> None:
-    """Wait until everything on record is in custody, or nobody is left who might return what is missing."""
+) -> dict[int, Process]:
+    """Wait until everything on record is in custody, or nobody is left who might return what is missing.
+
+    Returns:
+        Those who live still; the others are closed.
+    """
     loop = asyncio.get_running_loop()
+    for serial, process in living.items():
+        if record.fleet.workers[serial].state in UNACCEPTED:
+            # It leaves by itself, unless it hangs in its app's import: then it holds copies for nothing.
+            process.signal(signal.SIGTERM)
     ends = loop.time() + PATIENCE
 
     def silent() -> dict[int, Process]:
@@ -68,6 +77,16 @@ async def until_custody_is_back(
         if not holder.has_all_of(record) and silent():
             pids = ", ".join(str(process.pid) for process in silent().values())
             logger.info("waiting for the workers that hold the listeners (pid %s)", pids)
+    return _still_living(living)
+
+
+def _still_living(processes: Mapping[int, Process]) -> dict[int, Process]:
+    living = {serial: process for serial, process in processes.items() if not process.has_ended()}
+    for serial, process in processes.items():
+        if serial not in living:
+            process.reap()  # if it was a child of ours
+            process.close()
+    return living
 
 
 async def _change(changed: asyncio.Event, pidfds: list[int], seconds: float) -> None:

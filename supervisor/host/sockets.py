@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from supervisor.errors import PeerError, Unavailable, UsageError
+from supervisor.host.adoption import cookie
 from supervisor.wire.address import AbstractAddress, Bind, InheritedAddress, TcpAddress, UnixAddress
 from supervisor.wire.handoff import ListenerInfo
 
@@ -106,6 +107,16 @@ def describe(name: str, sock: socket.socket) -> ListenerInfo:
     else:
         text = str(TcpAddress(where[0], where[1]))
     return ListenerInfo(name, int(sock.family), text)
+
+
+def cookie_of_listener(fd: int) -> int | None:
+    """The kernel's number of the listening socket that we were started with there; None if there is none."""
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return None
+    with sock:
+        return cookie(sock) if _listens(sock) else None
 
 
 def receive_listener(fd: int, info: ListenerInfo) -> socket.socket:

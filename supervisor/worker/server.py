@@ -232,7 +232,7 @@ class Server:
             self._drain_as_orphan()
         await asyncio.sleep(_jittered(wait))  # whoever took us back before, and hung up at once, may do so again
         # One that only replaces its own program takes us back at the first attempt, and nobody need know.
-        while not await self._session.resume(draining=self._drain is not None):
+        while not await self._come_back():
             if patience is None:
                 if self._drain is None:
                     logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
@@ -244,6 +244,11 @@ class Server:
             logger.info("there is a supervisor again")
         self._orphaned = False
         self._news.set()
+
+    async def _come_back(self) -> bool:
+        """Whether a supervisor has taken us back, as what we are now: a drain may have begun on the way."""
+        draining = self._drain is not None
+        return await self._session.resume(draining=draining) and draining == (self._drain is not None)
 
     def _drain_as_orphan(self) -> None:
         if self._drain is None:

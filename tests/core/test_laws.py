@@ -41,6 +41,7 @@ from supervisor.core.events import (
     Timer,
     TimerFired,
     TimerKind,
+    TookOver,
 )
 from supervisor.core.model import (
     Fleet,
@@ -153,8 +154,12 @@ class World(RuleBasedStateMachine):
             case BeganServing(serial) | Reported(serial) | Resumed(serial):
                 self.heard[serial] = self.now
                 self.hung.discard(serial)
-            case BeatsDue(late=True):
-                self.heard = dict.fromkeys(self.heard, self.now)
+            case TookOver():
+                self.heard, self.hung = {}, set()  # all clocks start anew with the first look
+            case BeatsDue(late=late):
+                self.heard = dict.fromkeys(self.heard, self.now) if late else self.heard
+                for worker in before.of(before.serving.id) if before.serving is not None else ():
+                    self.heard.setdefault(worker.serial, self.now)
             case Exited(serial):
                 worker = before.workers[serial]
                 if worker.failure is not None or not worker.state.retiring:

@@ -373,11 +373,11 @@ def test_a_taken_over_service_is_like_any_other() -> None:
 
 def test_a_stop_is_final_for_who_comes_back_late() -> None:
     """Who resumes in a service that stops is told that nobody comes after, whatever it does already."""
-    for draining in (False, True):
+    for leaves in (False, True):
         story = serving(2)
         story.take_over(1, 2)
         story.tell(StopAsked("test"))
-        story.tell(Resumed(1, draining=draining))
+        story.tell(Resumed(1, draining=leaves))
         assert story.orders == [BeginDrain(1, 30.0, final=True)]
 
 
@@ -393,7 +393,7 @@ def test_a_worker_of_the_first_protocol_drains_by_itself() -> None:
 
 
 def test_what_cannot_be_written_down_goes_no_further() -> None:
-    """A rollout whose acceptance cannot be recorded is aborted with the reason; without one there is nothing to abort."""
+    """A rollout whose acceptance cannot be recorded is aborted with the reason; without one nothing is aborted."""
     story = serving(1)
     with pytest.raises(Refused, match="no rollout"):
         story.tell(Unrecorded("disk full"))

@@ -67,9 +67,12 @@ class Service:
         workers: int = 1,
         environment: Mapping[str, str] | None = None,
         wait: bool = True,
+        inherited: Sequence[int] = (),
+        runtime: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.runtime = folder / "rt"
+        self.runtime = runtime or folder / "rt"
+        self._inherited = inherited
         self.log_file = folder / "log"
         self.client = Client(str(self.runtime))
         self.popen: dict[str, Any] = {}
@@ -90,11 +93,15 @@ class Service:
         return self
 
     def start(self) -> None:
-        with self.log_file.open("ab") as log:
-            told = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": self.folder}
-            self.process = subprocess.Popen(self.argv, **{**told, "env": self._environment, **self.popen})
+        self.start_without_waiting()
         if self._wait:
             self.until_serving()
+
+    def start_without_waiting(self) -> None:
+        with self.log_file.open("ab") as log:
+            told = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": self.folder}
+            told |= {"env": self._environment, "pass_fds": self._inherited}
+            self.process = subprocess.Popen(self.argv, **{**told, **self.popen})
 
     def __exit__(self, *_: object) -> None:
         family = self.family() if self.process.poll() is None else []
