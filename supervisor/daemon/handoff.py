@@ -55,7 +55,7 @@ HELLO_DEADLINE: Final = 10.0
 MOST_UNREAD: Final = 4096
 """Messages that are read of one worker in one go: more than its channel holds, and not what it sends for ever."""
 MOST_STRANGERS: Final = 64
-"""Connections that may be open before their hello; one more, and the one that has been silent longest goes."""
+"""Connections that may be open before it is known who they are; one more, and the oldest of them goes."""
 
 
 @dataclass(frozen=True)
