@@ -26,11 +26,17 @@ class Effects(Protocol):
     def perform(self, command: Command) -> None: ...
 
 
+class Save(Protocol):
+    """Writes a fleet down, and says why that cannot be; ``asked``: it is refused then."""
+
+    def __call__(self, fleet: Fleet, *, asked: bool) -> Awaitable[str]: ...
+
+
 class Engine:
     """Owns the fleet."""
 
-    def __init__(self, fleet: Fleet, save: Callable[[Fleet], Awaitable[str]]) -> None:
-        """Begin with that fleet; ``save`` writes one down, and says why that cannot be."""
+    def __init__(self, fleet: Fleet, save: Save) -> None:
+        """Begin with that fleet."""
         self.fleet = fleet
         self._save = save
         self.asked_to_stop = False
@@ -71,10 +77,11 @@ class Engine:
             decision = self._decide(event, answer)
             if decision is None:
                 continue
+            asked = answer is not None and isinstance(event, ReloadAsked | ScaleAsked)
             # What is merely heard or looked at changes nothing that is on record, unless something is done about it.
             merely = isinstance(event, Reported | BeatsDue) and not decision.commands
-            trouble = "" if merely else await self._save(decision.fleet)
-            if trouble and answer is not None and isinstance(event, ReloadAsked | ScaleAsked):
+            trouble = "" if merely else await self._save(decision.fleet, asked=asked)
+            if trouble and asked:
                 message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
                 _settle(answer, error=Refused(message, code="unavailable"))
                 continue

@@ -195,7 +195,8 @@ class HandoffDoor:
         self._sock.close()
         for task in self._tasks:
             task.cancel()
-        for channel in self._channels.values():
+        # A task that is cancelled before its first step has no way to close what it was for.
+        for channel in (*self._strangers, *self._channels.values()):
             channel.close()
         self._channels.clear()
 
@@ -233,15 +234,19 @@ class HandoffDoor:
     async def _receive(self, connection: socket.socket, channel: Channel) -> None:
         """One connection, from its first packet to its last."""
         try:
+            await self._converse(connection, channel)
+        finally:
+            # Its process's end is seen by its pidfd; the end of the channel alone says nothing more.
+            channel.close()
+
+    async def _converse(self, connection: socket.socket, channel: Channel) -> None:
+        try:
             serial, protocol = await self._admit(connection, channel)
         except (PeerError, Refused, TimeoutError, OSError) as error:
             why = str(error) or "said nothing in time"
             logger.warning("handoff.sock: %s refused: %s", _who(connection), why)
             _turn_away(channel, why)
             return
-        except BaseException:
-            channel.close()
-            raise
         finally:
             self._strangers.pop(channel, None)
         try:
@@ -257,10 +262,8 @@ class HandoffDoor:
         except OSError as error:
             logger.debug("channel of worker %s: %s", serial, error)
         finally:
-            # Its process's end is seen by its pidfd; the end of the channel alone says nothing more.
             if self._speaking.get(serial) is channel:  # it may have come back by another
                 del self._speaking[serial]
-            channel.close()
 
     async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, int]:
         """Hear who it is and check that; the worker's serial, and the protocol in which it is to have everything.
@@ -281,6 +284,7 @@ class HandoffDoor:
                 case message:
                     raise PeerError(f"it said {type(message).__name__}, not Hello")
         # From here on it may take longer: a supervisor that has just been started has the others to hear first.
+        self._strangers.pop(channel, None)
         return await self._resumed(channel, resume), 0
 
     async def _greet(self, connection: socket.socket, channel: Channel, hello: Hello) -> int:
@@ -469,7 +473,6 @@ def _turn_away(channel: Channel, why: str) -> None:
         channel.send_now(handoff.encode(Refusal(why)))
     except OSError as error:
         logger.debug("nobody left to refuse: %s", error)
-    channel.close()
 
 
 def _who(connection: socket.socket) -> str:

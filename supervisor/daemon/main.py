@@ -225,7 +225,7 @@ class Supervisor:
         """Serve until the fleet has come to its end; the exit code."""
         settings = self._settings
         self._recorder = recorder = Recorder(
-            self._runtime, settings.workers, settings.policy.drain_timeout, self._record
+            self._runtime, settings.workers, self._record, drain_timeout=settings.policy.drain_timeout
         )
         fleet = Fleet(policy=settings.policy, size=settings.workers)
         self._engine = engine = Engine(fleet, recorder.save)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -30,7 +31,12 @@ class Recorder:
     """Keeps ``record.json`` in step with the fleet."""
 
     def __init__(
-        self, runtime: RuntimeDirectory, workers_wanted: int, drain_timeout: float, known: Record | None = None
+        self,
+        runtime: RuntimeDirectory,
+        workers_wanted: int,
+        known: Record | None = None,
+        *,
+        drain_timeout: float = 30.0,
     ) -> None:
         """Go on with the record of another supervisor, or begin one."""
         self._runtime = runtime
@@ -50,7 +56,9 @@ class Recorder:
         )
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
-        self._under_way: asyncio.Future[None] | None = None
+        self._trouble = ""
+        """Why what happened last could not be written down."""
+        self._writing: asyncio.Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="record", initializer=block_handled)
 
     def nonce(self, serial: int) -> str:
@@ -66,37 +74,65 @@ class Recorder:
         """Put on record by which nonces workers of another key are known."""
         self.latest = replace(self.latest, nonces=nonces)
 
-    async def save(self, fleet: Fleet) -> str:
+    async def save(self, fleet: Fleet, *, asked: bool) -> str:
         """Write the fleet down; why that cannot be, or nothing.
 
         It is on the disk when this returns, or cannot be had there, or PATIENCE is over.
+
+        Args:
+            fleet: what is to be.
+            asked: whether it can be refused, if it cannot be written down: what is on the disk is true then. What
+                happens all the same makes that wrong: without a record the next supervisor asks the workers.
         """
         self.latest = replace(self.latest, fleet=record.lasting(fleet))
         if self.latest == self._written:
             return ""
-        if self._under_way is not None and not self._under_way.done():
-            return SLOW  # not one more wait for the same disk
-        wanted = self.latest
-        self._under_way = asyncio.get_running_loop().run_in_executor(self._writer, self._write, wanted)
-        try:
-            await asyncio.wait_for(asyncio.shield(self._under_way), PATIENCE)
-        except TimeoutError:
-            logger.warning("%s: the record in %s is behind", SLOW, self._runtime.path)
-            self._written = None  # what is on the disk is not known
+        if self._writing is not None and not self._writing.done():
             return SLOW
-        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
-            if self._written is not None:
-                logger.error("the record cannot be written: %s", error)  # noqa: TRY400 - no bug
-            self._written = None
-            return str(getattr(error, "strerror", None) or error)
-        self._written = wanted
-        return ""
+        loop = asyncio.get_running_loop()
+        try:
+            self._writing = loop.run_in_executor(self._writer, self._write, self.latest, asked)
+        except RuntimeError as error:  # no thread can be started
+            return str(error)
+        self._writing.add_done_callback(_heard)
+        done, _ = await asyncio.wait({self._writing}, timeout=PATIENCE)
+        if not done:
+            logger.warning("the disk under %s takes long: the record is behind", self._runtime.path)
+            return SLOW
+        trouble = _why(self._writing.exception())
+        if trouble != self._trouble and not asked:
+            if trouble:
+                logger.error("the record cannot be written: %s", trouble)
+            else:
+                logger.info("the record is written again")
+            self._trouble = trouble
+        return trouble
 
-    def _write(self, wanted: Record) -> None:
-        self._runtime.replace(RECORD, record.encode(wanted))
+    def _write(self, wanted: Record, asked: bool) -> None:  # noqa: FBT001 - for an executor
+        try:
+            self._runtime.replace(RECORD, record.encode(wanted))
+        except Exception:
+            if not asked:
+                self._written = None
+                with contextlib.suppress(OSError):
+                    self._runtime.remove(RECORD)
+            raise
+        self._written = wanted
 
     def close(self) -> None:
         self._writer.shutdown(wait=False, cancel_futures=True)
+
+
+def _why(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+
+
+def _heard(writing: asyncio.Future[None]) -> None:
+    """Have a failure that nobody waited for any more heard of."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def read(runtime: RuntimeDirectory) -> Record | None:

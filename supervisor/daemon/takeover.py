@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from supervisor.core.model import Fleet, Policy, Release
-from supervisor.core.recovery import UNACCEPTED, Claim, rebuild
+from supervisor.core.recovery import SIZES, UNACCEPTED, Claim, rebuild
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.host import processes
@@ -107,15 +107,15 @@ async def _change(changed: asyncio.Event, pidfds: list[int], seconds: float) -> 
 
 async def hear_claims(door: HandoffDoor, binds: tuple[Bind, ...]) -> list[Claimant]:
     """Those that come back though no record knows them, and hold a listener that is configured, or drain."""
-    claimants: dict[str, Claimant] = {}
+    claimants: dict[int, Claimant] = {}
 
-    def take_in(claimant: Claimant) -> None:
-        before = claimants.get(claimant.said.nonce)
-        if before is not None:  # it has come back once more
+    def claim(claimant: Claimant) -> None:
+        before = claimants.pop(claimant.process.pid, None)
+        if before is not None:  # it has lost its channel, and comes again
             before.process.close()
-        claimants[claimant.said.nonce] = claimant
+        claimants[claimant.process.pid] = claimant
 
-    door.claim = take_in
+    door.claim = claim
     logger.info("no record of what ran here: hearing for %g s whether workers are left", CLAIMS)
     await asyncio.sleep(CLAIMS)
     door.claim = None
@@ -124,9 +124,8 @@ async def hear_claims(door: HandoffDoor, binds: tuple[Bind, ...]) -> list[Claima
 
 def _is_ours(claimant: Claimant, binds: tuple[Bind, ...]) -> bool:
     said = claimant.said
-    ours = said.draining or any(
-        info.name == bind.name and resembles(bind.address, info.address) for info in said.listeners for bind in binds
-    )
+    wanted = said.draining or any(resembles(bind.address, info.address) for info in said.listeners for bind in binds)
+    ours = wanted and said.welcome.worker in SIZES and said.welcome.generation > 0
     if not ours:
         where = ", ".join(info.address for info in said.listeners)
         logger.warning("pid %d is a worker of another service, on %s: not taken in", claimant.process.pid, where)

@@ -33,6 +33,9 @@ HANDLED = frozenset(
 )
 """What supervisor and workers have handlers for. Blocked until those are in place: by default each would kill."""
 
+_NOBODY = frozenset({errno.ESRCH, errno.ENOENT, errno.EINVAL})
+"""What is said of a number that no process has; the last of one that is a thread's now (pidfd_open(2))."""
+
 
 DUMP_STACKS: Final = int(signal.SIGRTMIN) + 7
 """At this signal a worker writes where each of its threads is to its stderr (``faulthandler.register``).
@@ -217,8 +220,7 @@ def find(pid: int, started: int) -> Process | None:
     try:
         process = hold(pid)
     except OSError as error:
-        # Before Linux 6.16 a number that lives on as a thread's or as a process group's is EINVAL.
-        if error.errno in (errno.ESRCH, errno.ENOENT, errno.EINVAL):
+        if error.errno in _NOBODY:
             return None
         raise
     # It is looked at after it is held: were the number another's by then, so is the start time.

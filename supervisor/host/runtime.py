@@ -44,13 +44,18 @@ class RuntimeDirectory:
             OSError: it cannot be; the old one is as it was.
         """
         fresh = self.file(f".{name}.new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            write_all(fd, content)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(fresh, self.file(name))
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                write_all(fd, content)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(fresh, self.file(name))
+        except OSError:
+            with contextlib.suppress(OSError):  # what there is of it takes room on a disk that may have none
+                os.unlink(fresh)
+            raise
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
@@ -139,7 +144,8 @@ def _lock(path: str) -> int | None:
             os.close(fd)
             continue
         if os.path.samestat(current, os.fstat(fd)):
-            os.ftruncate(fd, 0)
-            os.write(fd, f"{os.getpid()}\n".encode())
+            with contextlib.suppress(OSError):  # no room: the lock is held all the same, and nobody learns by whom
+                os.ftruncate(fd, 0)
+                os.write(fd, f"{os.getpid()}\n".encode())
             return fd
         os.close(fd)

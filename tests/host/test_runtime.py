@@ -6,12 +6,16 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from supervisor.errors import Unavailable
-from supervisor.host.runtime import claim
+from supervisor.host.runtime import RuntimeDirectory, claim
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -186,3 +190,110 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     path = str(tmp_path / "app")
     takers = [subprocess.Popen([sys.executable, "-c", TAKE, path], cwd=ROOT) for _ in range(3)]
     assert [taker.wait(60) for taker in takers] == [0, 0, 0]
+
+
+# A file in it
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[RuntimeDirectory]:
+    """A runtime directory of ours."""
+    held = claim(str(tmp_path / "rt"))
+    yield held
+    held.close()
+
+
+def files(directory: RuntimeDirectory) -> list[str]:
+    return sorted(os.listdir(directory.path))
+
+
+def test_replace(directory: RuntimeDirectory) -> None:
+    """A file is what was put last, for nobody else to read, and nothing is left beside it."""
+    assert directory.read("it") is None
+    for content in (b"one", b"", b"three" * 100_000):
+        directory.replace("it", content)
+        assert directory.read("it") == content
+    assert stat.S_IMODE(os.stat(directory.file("it")).st_mode) == 0o600
+    assert files(directory) == ["it", "lock"]
+    directory.remove("it")
+    directory.remove("it")
+    assert files(directory) == ["lock"]
+
+
+def test_what_was_cut_off(directory: RuntimeDirectory) -> None:
+    """What a writer left that died in the middle is overwritten by the next, and goes with the file."""
+    rest = Path(directory.path, ".it.new")
+    rest.write_bytes(b"half" * 1000)
+    directory.replace("it", b"whole")
+    assert (directory.read("it"), files(directory)) == (b"whole", ["it", "lock"])
+    rest.write_bytes(b"half")
+    directory.remove("it")
+    assert files(directory) == ["lock"]
+
+
+def test_nobody_sees_half_of_it(directory: RuntimeDirectory) -> None:
+    """Whoever reads while it is replaced, again and again, reads one of the contents, whole."""
+    contents = [b"a" * 300_000, b"b" * 10]
+    directory.replace("it", contents[0])
+    seen: Counter[bytes] = Counter()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen[directory.read("it") or b"nothing"] += 1
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(300):
+        directory.replace("it", contents[number % 2])
+    done.set()
+    reader.join()
+    assert set(seen) <= set(contents)
+    assert seen.total() > 50
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+def test_no_room(tmp_path: Path) -> None:
+    """On a full disk a file stays what it was, what there was of the new one is gone, and with room it is replaced."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+    try:
+        directory = claim(str(tmp_path / "rt"))
+        directory.replace("it", b"old")
+        for content in (b"new" * 100_000, b"x" * 60_000):
+            with pytest.raises(OSError, match="No space left on device"):
+                directory.replace("it", content)
+            assert (directory.read("it"), files(directory)) == (b"old", ["it", "lock"])
+        directory.replace("it", b"new")
+        assert directory.read("it") == b"new"
+        directory.remove("it")
+        with suppress(OSError), (tmp_path / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 512)
+        other = claim(str(tmp_path / "other"))
+        with pytest.raises(Unavailable, match="a supervisor runs in"):
+            claim(str(tmp_path / "other"))
+        other.close()
+        directory.close()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_what_cannot_be_read(directory: RuntimeDirectory) -> None:
+    """Something else in the file's place is an OSError, to read and to replace, and stays."""
+    os.mkdir(directory.file("it"))
+    with pytest.raises(IsADirectoryError):
+        directory.read("it")
+    with pytest.raises(IsADirectoryError):
+        directory.replace("it", b"new")
+    assert files(directory) == ["it", "lock"]
+    os.rmdir(directory.file("it"))
+
+
+def test_a_link_is_not_followed(directory: RuntimeDirectory, tmp_path: Path) -> None:
+    """A symbolic link in the way of what is written is no way out of the directory."""
+    os.symlink(tmp_path / "elsewhere", directory.file(".it.new"))
+    with pytest.raises(OSError, match="symbolic links"):
+        directory.replace("it", b"new")
+    assert not (tmp_path / "elsewhere").exists()
+    directory.replace("it", b"new")
+    directory.remove("it")

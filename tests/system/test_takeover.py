@@ -591,9 +591,15 @@ def test_a_full_disk(small: Path, stack: ExitStack, tmp_path: Path) -> None:
         victim.suspend()  # nobody's request is lost with it
         victim.kill()
         eventually(lambda: len(service.pids()) == 2 and service.pids() != pids, "its slot is filled")
-        filler.unlink()
-        assert service.reload().returncode == 0
-        traffic_pids = service.rolled_out(2)
+        pids = service.pids()
         service.die()
         service.start()
-        assert set(service.pids().values()) == traffic_pids
+        traffic.moves_to(service.rolled_out(2))
+        assert "no record of what ran here" in service.log(), "what was on record was behind"
+        filler.unlink()
+        assert service.reload().returncode == 0
+        pids = service.pids()
+        service.die()
+        service.start()
+        assert service.pids() == pids
+        assert service.rolled_out(3) == set(pids.values())
