@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.core.commands import Accept, BeginDrain, Exit, Hurry, Kill, Terminate
+from supervisor.core.commands import Accept, BeginDrain, Exit, Hurry, Kill, Reexec, Terminate
 from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
     BecameReady,
@@ -408,3 +408,30 @@ def test_what_cannot_be_written_down_goes_no_further() -> None:
     assert story.orders == [Terminate(2)]
     assert story.news["rollout.aborted"]["reason"] == "unrecorded"
     assert story.news["rollout.aborted"]["why"] == "disk full"
+
+
+def test_the_program_is_replaced_when_nothing_needs_this_one() -> None:
+    """While a generation serves and nobody is on the way into service; a rollout that only waits goes on after it."""
+    story = serving(1)
+    story.tell(ReexecAsked())
+    assert story.orders == [Reexec()]
+    assert story.news == {"supervisor.reexec": {}}
+
+
+def test_the_program_is_not_replaced_while_somebody_needs_this_one() -> None:
+    """Not before anybody serves, not in a stop, not in the middle of a rollout, not while a worker is being started."""
+    starting = begin(1)
+    stopping = serving(1)
+    stopping.tell(StopAsked("test"))
+    reloading = serving(1)
+    reloading.reload()
+    growing = serving(1)
+    growing.tell(ScaleAsked(2))
+    for story, why in (
+        (starting, "the service is starting"),
+        (stopping, "the service is stopping"),
+        (reloading, "a rollout is under way"),
+        (growing, r"worker 1\.2 is being started"),
+    ):
+        with pytest.raises(Refused, match=why):
+            story.tell(ReexecAsked())

@@ -41,3 +41,10 @@ def test_what_is_no_record(text: bytes) -> None:
     """Nothing, noise, another shape or version, and depths that nobody writes are no record."""
     with pytest.raises(PeerError, match=r"^it (is no record|has schema 99)"):
         record.decode(text)
+
+
+def test_a_bequest_has_a_descriptor_for_each_listener() -> None:
+    """One with fewer or more than its record has listeners is none."""
+    bequest = Bequest(SCHEMA, 1, a_record({}), "/run/stillup/app", 3, 4, 5, (6,), (8, 9))
+    with pytest.raises(PeerError, match="contradict"):
+        record.decode_bequest(record.encode_bequest(bequest))
