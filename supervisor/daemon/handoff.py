@@ -69,7 +69,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Known:
-    """A worker of a supervisor before this one."""
+    """A worker that may come back: it said hello here, or is one of a supervisor before this one."""
 
     serial: int
     process: Process
@@ -280,7 +280,6 @@ class HandoffDoor:
                     return await self._greet(connection, channel, hello), hello.protocol
                 case Resume() as resume:
                     await self._take_back(connection, channel, resume)
-                    self._strangers.pop(channel, None)
                 case message:
                     raise PeerError(f"it said {type(message).__name__}, not Hello")
         # From here on it may take longer: a supervisor that has just been started has the others to hear first.
