@@ -32,7 +32,7 @@ WINDOW = 1.5
 AWAY = 0.3
 """Seconds, at most, without a supervisor before another one is started."""
 TWICE = 0.25
-"""How often the next supervisor is killed while it takes over."""
+"""How often the next supervisor, or the next program, is killed while it takes over."""
 PATIENCE = 15.0
 """Seconds for each step."""
 
@@ -70,10 +70,15 @@ async def kill(service: Lasting, random: Random) -> None:
     await service.start()
 
 
-async def reexec(service: Lasting, _: Random) -> None:
-    """Have it replace its own program, in the same process."""
+async def reexec(service: Lasting, random: Random) -> None:
+    """Have it replace its own program, in the same process; one time in four it is killed while it does."""
     pid, before = service.pid, int((await service.control.status())["reexecs"])
     service.server.process.send_signal(signal.SIGUSR2)
+    if random.random() < TWICE:
+        await asyncio.sleep(random.uniform(0, WINDOW))
+        await service.kill()
+        await service.start()
+        return
 
     def replaced(status: dict[str, Any]) -> bool:
         service.server.check()
