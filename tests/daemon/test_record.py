@@ -146,10 +146,18 @@ class Stuck:
         self.written.append(record.decode(content).fleet.last_rollout)
 
 
-async def test_a_disk_that_does_not_answer(directory: RuntimeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def disk(directory: RuntimeDirectory) -> Iterator[Stuck]:
+    """A disk that answers at the latest when the test is over."""
+    stuck = Stuck(directory)
+    yield stuck
+    stuck.go.set()
+
+
+async def test_a_disk_that_does_not_answer(disk: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for once; then nothing waits for it any more, and what is true when it answers is written."""
     monkeypatch.setattr(module, "PATIENCE", 0.2)
-    disk, story, loop = Stuck(directory), Story(), asyncio.get_running_loop()
+    story, loop = Story(), asyncio.get_running_loop()
     recorder = Recorder(disk, 1)  # type: ignore[arg-type]
     story.reload()
     began = loop.time()
