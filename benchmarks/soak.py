@@ -160,33 +160,29 @@ class Soak:
 
 @dataclass(frozen=True)
 class Quarters:
-    """The medians of the first and of the last quarter of the samples."""
+    """The medians of the four quarters of the samples."""
 
-    first: Sample
-    last: Sample
+    medians: Sequence[Sample]
 
     @property
     def flat(self) -> bool:
-        """Whether there is no more of anything; of memory, not much more."""
-        first, last = self.first, self.last
+        """Whether there is no more of anything in the last than in the first; of memory, not much more."""
+        first, last = self.medians[0], self.medians[-1]
         fixed = all(getattr(last, name) <= getattr(first, name) for name in ("descriptors", "threads", "processes"))
         return fixed and last.memory <= first.memory * MEMORY
 
     def __str__(self) -> str:
-        first, last = self.first, self.last
-        return (
-            f"the supervisor, median of the first quarter -> of the last: descriptors {first.descriptors} -> "
-            f"{last.descriptors}, USS {first.memory} -> {last.memory} KiB, threads {first.threads} -> {last.threads}, "
-            f"processes {first.processes} -> {last.processes}"
-        )
+        shown = {"descriptors": "descriptors", "memory": "USS in KiB", "threads": "threads", "processes": "processes"}
+        rows = (f"{what} {', '.join(str(getattr(m, name)) for m in self.medians)}" for name, what in shown.items())
+        return f"the supervisor, medians of the quarters: {'; '.join(rows)}"
 
 
 def quarters(samples: Sequence[Sample]) -> Quarters | None:
-    """Compare the ends of a run; None if it was too short for that."""
-    quarter = len(samples) // 4
-    if not quarter:
+    """Compare the parts of a run; None if it was too short for that."""
+    size = len(samples) // 4
+    if not size:
         return None
-    return Quarters(_median(samples[:quarter]), _median(samples[-quarter:]))
+    return Quarters([_median(samples[number * size : (number + 1) * size]) for number in range(4)])
 
 
 def _median(samples: Sequence[Sample]) -> Sample:
