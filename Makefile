@@ -5,15 +5,19 @@ VENV ?= .venv
 INSTALL ?= -e .
 BIN = $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
+JOBS ?= 2
 RUNTIME ?= $(CURDIR)/run
 
-.PHONY: help run test demo drop check cover bench-peers bench-crowd bench-throughput wheel clean
+.PHONY: help run test demo drop chaos takeover soak check cover bench-peers bench-crowd bench-throughput wheel clean
 
 help:
 	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
 	@echo "make test         run every test"
 	@echo "make demo         put load on the example app, reload it five times, count what failed"
 	@echo "make drop         reload under load, for each parser, loop, transport and think time, until the first loss"
+	@echo "make chaos        hit the supervisor, an old or a new worker in every phase of a reload, by SIGKILL and by SIGSTOP"
+	@echo "make takeover     kill the supervisor at a random instant of a reload, 20 times, under load"
+	@echo "make soak         reload for 20 minutes under load while workers are killed at random"
 	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
 	@echo "make bench-crowd  reload stillup with 10,000 idle connections, and without"
 	@echo "make bench-throughput  measure stillup beside uvicorn while nothing is reloaded (needs wrk)"
@@ -46,13 +50,22 @@ run: $(VENV)/installed
 		--runtime-dir $(RUNTIME) --health-path /healthz
 
 test: $(VENV)/tools
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 demo: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo
 
 drop: $(VENV)/installed
 	$(BIN)/python -m benchmarks.drop $(OPTIONS)
+
+chaos: $(VENV)/tools
+	$(BIN)/python -m tests.system.chaos $(OPTIONS)
+
+takeover: $(VENV)/installed
+	$(BIN)/python -m benchmarks.takeover $(OPTIONS)
+
+soak: $(VENV)/installed
+	$(BIN)/python -m benchmarks.soak $(OPTIONS)
 
 bench-peers: $(VENV)/peers
 	$(BIN)/python -m benchmarks.peers $(OPTIONS)

@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import re
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -79,12 +80,16 @@ class Answer:
 class Connection:
     """A connection to the target; `phase` is how far the newest request has come.
 
-    `opened` counts how often the target accepted: a client that was never left has 1.
+    `opened` counts how often the target accepted: a client that was never left has 1. Of the connection that
+    was opened last, `port` is our own end's, 0 where there is none, as on a unix socket, and `since` is when it began
+    (time.monotonic).
     """
 
     target: Target
     phase: Phase = "connect"
     opened: int = 0
+    port: int = 0
+    since: float = 0.0
     _sock: socket.socket | None = None
     _buffer: bytearray = field(default_factory=bytearray)
     _watched: bool = False
@@ -95,12 +100,15 @@ class Connection:
         if self._sock is not None:
             return False
         self.phase = "connect"
+        self.port, self.since = 0, time.monotonic()
         self._sock = socket.socket(self.target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             await self._connect(self._sock)
         except OSError as error:
             raise NoAnswer(_reason(error)) from error
         self.opened += 1
+        if self.target.family != socket.AF_UNIX:
+            self.port = self._sock.getsockname()[1]
         return True
 
     async def _connect(self, sock: socket.socket) -> None:

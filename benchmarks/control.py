@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -26,12 +26,51 @@ class Control:
         """Wait until it serves, and return its first listener."""
         try:
             async with asyncio.timeout(START_DEADLINE):
-                while (status := await self._status()).get("state") != "serving":
+                while (status := await self.status()).get("state") != "serving":
                     server.check()
                     await asyncio.sleep(POLL)
         except TimeoutError:
             raise server.failed(f"did not serve within {START_DEADLINE:g} s") from None
         return Target.parse(status["listeners"][0]["address"])
+
+    async def status(self) -> dict[str, Any]:
+        """The whole service as the control API shows it; nothing of one that is not there."""
+        try:
+            return dict(json.loads(await self._call("GET /v1/status")))
+        except NoAnswer:
+            return {}
+
+    async def rollout(self, number: int) -> dict[str, Any]:
+        """A rollout as the control API shows it.
+
+        Raises:
+            NoAnswer: it is not known, or nobody is there.
+        """
+        return dict(json.loads(await self._call(f"GET /v1/rollouts/{number}")))
+
+    async def until(self, met: Callable[[dict[str, Any]], bool], deadline: float, what: str) -> dict[str, Any]:
+        """Wait until something is so of the status, and return it.
+
+        Raises:
+            TimeoutError: it is not within `deadline` seconds; the text says `what` was waited for.
+        """
+        try:
+            async with asyncio.timeout(deadline):
+                while not met(status := await self.status()):  # noqa: ASYNC110 - it is another process that knows
+                    await asyncio.sleep(POLL)
+        except TimeoutError:
+            raise TimeoutError(f"not within {deadline:g} s: {what}") from None
+        return status
+
+    async def serves_alone(self, generation: int, workers: int, deadline: float) -> None:
+        """Wait until that generation serves with so many workers, and nobody else is there.
+
+        Raises:
+            TimeoutError: it is not so within `deadline` seconds.
+        """
+        wanted = [(generation, "serving")] * workers
+        what = f"only the {workers} workers of generation {generation} are there, and serve"
+        await self.until(lambda status: _workers(status) == wanted, deadline, what)
 
     async def pids(self) -> set[int]:
         """The processes of all workers that there are."""
@@ -46,13 +85,6 @@ class Control:
         """
         return dict(json.loads(await self._call("POST /v1/reload?wait=true")))
 
-    async def _status(self) -> dict[str, Any]:
-        # A server that is starting has no status yet, which is no error.
-        try:
-            return dict(json.loads(await self._call("GET /v1/status")))
-        except NoAnswer:
-            return {}
-
     async def _call(self, line: str) -> bytes:
         connection = Connection(Target.parse(f"unix:{self.directory}/control.sock"))
         try:
@@ -61,6 +93,10 @@ class Control:
             return (await connection.answer()).body
         finally:
             connection.close()
+
+
+def _workers(status: dict[str, Any]) -> list[tuple[int, str]]:
+    return [(g["id"], w["state"]) for g in status.get("generations", []) for w in g["workers"]]
 
 
 class Exits:

@@ -19,9 +19,9 @@ from typing import Self
 from benchmarks.app import BODY
 from benchmarks.connection import Answer, Connection, NoAnswer, Target
 from benchmarks.kinds import KINDS, Kind, Pace, Terms
-from benchmarks.report import FAILURES_KEPT, Failure, Report, Tally
+from benchmarks.report import FAILURES_KEPT, Failure, Loss, Report, Tally
 
-__all__ = ["KINDS", "MIXED", "Failure", "Load", "Mix", "Pace", "Report", "Tally", "Target"]
+__all__ = ["KINDS", "MIXED", "Failure", "Load", "Loss", "Mix", "Pace", "Report", "Tally", "Target"]
 
 DEADLINE = 30.0  # seconds for one request, from connect to the last byte
 RETRY = 0.05  # seconds; else a server that is away fails thousands of requests a second
@@ -96,7 +96,8 @@ class Load:
 
     The waits end with the request that meets them, or raise TimeoutError at the deadline.
     With `body=None` the answers of `/` and `/slow` may have any body of the declared length.
-    `timed` is told of every correct turn: when it began (time.monotonic) and how long it took.
+    `timed` is told of every correct turn: when it began (time.monotonic) and how long it took. `lost` is told of every
+    failed request and of every connection that was closed.
     """
 
     def __init__(
@@ -107,8 +108,9 @@ class Load:
         seed: int = 0,
         body: bytes | None = BODY,
         timed: Callable[[float, float], None] | None = None,
+        lost: Callable[[Loss], None] | None = None,
     ) -> None:
-        self._think, self._silence, self._timed = mix.think, mix.pace.silence, timed
+        self._think, self._silence, self._timed, self._lost = mix.think, mix.pace.silence, timed, lost
         self._demanded = ""  # a generation, while every kept connection is to answer from it
         self._clients = [
             _Client(name, kind, Terms(Random(f"{seed} {name} {number}"), mix.pace, body), Connection(target))
@@ -250,19 +252,16 @@ class Load:
 
     async def _run(self, client: _Client) -> None:
         kind, connection = client.kind, client.connection
-        tally = self._report.kinds[client.name]
         try:
             while not self._stopping.is_set():
                 answers = await self._ask(client)
                 if not answers or not kind.kept:
                     connection.close()
                 elif any(answer.closes for answer in answers):
-                    tally.closed += 1
-                    connection.close()
+                    self._close(client, "the answer says that it closes")
                 await self._pause(client, self._pause_after(client) if answers else RETRY)
                 if connection.ended_by_server():
-                    tally.closed += 1
-                    connection.close()
+                    self._close(client, "closed between two requests")
         finally:
             connection.close()
 
@@ -300,8 +299,19 @@ class Load:
         client.generation, client.answered_on = generation, opened
         self._report.generations[generation] += 1
 
+    def _close(self, client: _Client, how: str) -> None:
+        """The server ends the connection of a client that would have kept it."""
+        self._report.kinds[client.name].closed += 1
+        self._note_loss(client, how)
+        client.connection.close()
+
+    def _note_loss(self, client: _Client, how: str) -> None:
+        if self._lost:
+            self._lost(Loss(client.name, client.connection.port, client.connection.since, time.monotonic(), how))
+
     def _fail(self, client: _Client, reason: str) -> None:
         report, phase = self._report, client.connection.phase
+        self._note_loss(client, f"{phase}: {reason}")
         report.kinds[client.name].failed += 1
         report.reasons[f"{phase}: {reason}"] += 1
         if len(report.failures) < FAILURES_KEPT:

@@ -27,6 +27,21 @@ class Failure:
     at: float
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A connection that came to a bad end: by a failed request, or because the server ended it between two.
+
+    `port` is the client's, 0 if the connection never came to be, and `since` is when it began (time.monotonic): the two
+    say which connection it was. `at` is when the loss was seen.
+    """
+
+    kind: str
+    port: int
+    since: float
+    at: float
+    how: str
+
+
 @dataclass
 class Report:
     """What the clients saw. `longest_gap` is the longest time without a correct answer.

@@ -81,28 +81,34 @@ async def started(argv: Sequence[str], uid: int | None = None) -> AsyncIterator[
 
     With `uid` it is that user's, who has no group but that of the same number; only root can start one.
     """
+    with TemporaryFile() as output:
+        server = await start(argv, output, uid)
+        try:
+            yield server
+        finally:
+            await end(server.process)
+
+
+async def start(argv: Sequence[str], output: IO[bytes], uid: int | None = None) -> Server:
+    """Start a server in a session of its own; whoever started it ends it."""
     rights: dict[str, Any] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
     # Without a generation in the environment the application answers with its pid.
     environment = {k: v for k, v in os.environ.items() if k != "STILLUP_GENERATION"}
-    with TemporaryFile() as output:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment | {"PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            # Ctrl-C then reaches the load alone, which ends the server in order.
-            start_new_session=True,
-            **rights,
-        )
-        try:
-            yield Server(Path(argv[0]).name, process, output)
-        finally:
-            await _end(process)
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        # Ctrl-C then reaches the load alone, which ends the server in order.
+        start_new_session=True,
+        **rights,
+    )
+    return Server(Path(argv[0]).name, process, output)
 
 
-async def _end(process: Process) -> None:
+async def end(process: Process) -> None:
     """Ask the process to end, and kill its whole session if it does not."""
     if process.returncode is not None:
         return

@@ -24,6 +24,8 @@ _COMMANDS = {
     "status": "supervisor.client.cli:status",
     "reload": "supervisor.client.cli:reload",
     "scale": "supervisor.client.cli:scale",
+    "ls": "supervisor.client.cli:ls",
+    "supervisor": "supervisor.client.cli:supervisor",
     "stop": "supervisor.client.cli:stop",
 }
 """Each is imported when it is asked for: 'status' does not wait for what only 'run' needs."""

@@ -7,11 +7,13 @@ import socket
 
 from supervisor.client.http import NotRunningError
 from supervisor.errors import UsageError
-from supervisor.wire.places import CONTROL, bases, check_name
+from supervisor.wire.places import CONTROL, RECORD, bases, check_name
 
 
-def find(name: str | None, runtime_dir: str | None) -> str:
+def find(name: str | None, runtime_dir: str | None, *, left: bool = False) -> str:
     """The runtime directory of the service that is meant: the one named, or the only one there is.
+
+    With ``left``, one whose supervisor has ended without a stop may be meant, too.
 
     Raises:
         NotRunningError: there is none.
@@ -25,9 +27,8 @@ def find(name: str | None, runtime_dir: str | None) -> str:
     places = bases(os.geteuid(), os.environ)
     if name is not None:
         candidates = [f"{base}/{check_name(name)}" for base in places]
-        return next(filter(_runs, candidates), candidates[0])
-    running = sorted(f"{base}/{entry}" for base in places for entry in _entries(base))
-    running = [directory for directory in running if _runs(directory)]
+        return next((place for place in candidates if runs(place) or (left and is_left(place))), candidates[0])
+    running = [place for place in every() if runs(place) or (left and is_left(place))]
     if not running:
         raise NotRunningError(f"no supervisor runs here (looked in {', '.join(places)}); --runtime-dir says where else")
     if len(running) > 1:
@@ -36,7 +37,17 @@ def find(name: str | None, runtime_dir: str | None) -> str:
     return running[0]
 
 
-def _runs(directory: str) -> bool:
+def every() -> list[str]:
+    """All the directories that may be the runtime directory of a service of this user."""
+    return sorted(f"{base}/{entry}" for base in bases(os.geteuid(), os.environ) for entry in _entries(base))
+
+
+def is_left(directory: str) -> bool:
+    """Whether a supervisor was there and did not come to its end."""
+    return os.path.exists(f"{directory}/{RECORD}")
+
+
+def runs(directory: str) -> bool:
     """Whether a supervisor of ours or root's listens there: a file may outlive it, and anybody may make one."""
     try:
         if os.stat(directory).st_uid not in (0, os.geteuid()):

@@ -18,7 +18,11 @@ T = TypeVar("T")
 
 
 class NotRunningError(StillupError):
-    """Nobody answers in that runtime directory."""
+    """Nobody answers in that runtime directory, or in any of those where a service may be."""
+
+    def __init__(self, message: str, directory: str = "") -> None:
+        super().__init__(message)
+        self.directory = directory
 
 
 class ProblemError(StillupError):
@@ -75,6 +79,10 @@ class Client:
     def scaling(self, number: int) -> ScalingView:
         return self._call("GET", f"/v1/scalings/{number}", ScalingView)
 
+    def reexec(self) -> None:
+        """Ask the supervisor to replace its own program."""
+        self._call("POST", "/v1/supervisor/reexec", dict)
+
     def stop(self) -> None:
         """Ask the service to stop, and wait until the supervisor has ended: it removes its socket, then hangs up."""
         method, path = "POST", "/v1/stop"
@@ -112,7 +120,7 @@ class Client:
         except OSError as error:
             connection.close()
             why = "" if isinstance(error, FileNotFoundError | ConnectionRefusedError) else f" ({error})"
-            raise NotRunningError(f"no supervisor runs in {self.directory}{why}") from error
+            raise NotRunningError(f"no supervisor runs in {self.directory}{why}", self.directory) from error
         return connection
 
     def _answer(self, connection: _Connection, shape: type[T]) -> T:
@@ -120,7 +128,8 @@ class Client:
             response = connection.getresponse()
             body = response.read()
         except (http.client.HTTPException, OSError) as error:
-            raise NotRunningError(f"the supervisor in {self.directory} ended before it answered") from error
+            message = f"the supervisor in {self.directory} ended before it answered"
+            raise NotRunningError(message, self.directory) from error
         try:
             if response.getheader("content-type") == PROBLEM:
                 raise ProblemError(msgspec.json.decode(body, type=Problem))

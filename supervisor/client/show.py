@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, WorkerView
+from supervisor.client.orphans import Orphan
+from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, VacancyView, WorkerView
 
 _STYLES = {
     "serving": "green",
@@ -13,8 +17,40 @@ _STYLES = {
     "no": "red",
     "draining": "yellow",
     "booting": "cyan",
+    "orphaned": "red",
     "stopping": "yellow",
 }
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A line of ``stillup ls``."""
+
+    name: str
+    state: str
+    """The service's, or ``orphaned``: its supervisor has died, and its workers serve on."""
+    directory: str
+    pid: int | None
+    """The supervisor's."""
+    workers: int
+    addresses: list[str]
+
+
+def services(found: Sequence[Service]) -> None:
+    """All of them, a line each."""
+    console = _console()
+    for one in found:
+        pid = f"pid {one.pid}" if one.pid is not None else "no supervisor"
+        state = (f"{one.state:<9}", _STYLES.get(one.state, ""))
+        rest = f"  {pid:<14} {one.workers} workers  {', '.join(one.addresses) or one.directory}"
+        console.print(Text.assemble(f"{one.name:<16}  ", state, rest))
+    if any(one.state == "orphaned" for one in found):
+        console.print(Text("orphaned: 'stillup run' as before takes the workers over, 'stillup stop' ends them"))
+
+
+def leaving(orphans: Sequence[Orphan]) -> None:
+    """Who is still waited for."""
+    names = ", ".join(f"{orphan.name} (pid {orphan.process.pid})" for orphan in orphans)
+    _console().print(Text(f"  waiting for {names}"))
 
 
 def _console() -> Console:
@@ -36,9 +72,11 @@ def status(seen: Status) -> None:
             console.print(
                 Text(
                     f"    {worker.id:<7} {worker.state:<9} pid {worker.pid or '-':<8} "
-                    f"{worker.connections} connections{_classes(worker)}, {worker.requests} requests"
+                    f"{worker.connections} connections{_classes(worker)}, {worker.requests} requests{_ails(worker)}"
                 )
             )
+        for vacancy in generation.waiting:
+            console.print(Text(f"    {vacancy.id:<7} waits     {_waits(vacancy)}", "yellow"))
     crossing = seen.crossing
     console.print(
         Text(
@@ -71,6 +109,8 @@ class Rollout:
             self._once("head", f"{self._name}  gen {_move(rollout)}   {_releases(rollout)}")
         if rollout.outcome == "aborted":
             self._aborted(rollout)
+        elif rollout.outcome == "rolled-back":
+            self._rolled_back(rollout)
         elif rollout.outcome == "succeeded":
             self._succeeded(rollout, told=told)
         elif rollout.booting_for is not None and rollout.booting_for >= 1:
@@ -106,11 +146,19 @@ class Rollout:
         kept = f". gen {rollout.previous} never stopped serving." if rollout.previous is not None else "."
         _line(self._console, "no", f"{_what(rollout)} rejected ({rollout.reason}){kept}")
 
+    def _rolled_back(self, rollout: RolloutView) -> None:
+        if rollout.failure is not None:
+            self._console.print(Text(f"  {_process(rollout.failure)} {rollout.failure.message}"))
+        _line(
+            self._console,
+            "no",
+            f"gen {rollout.generation} crashed ({rollout.deaths} deaths): rolled back to {rollout.previous_release}",
+        )
+
     def _failed(self, rollout: RolloutView, failure: FailureView) -> None:
-        who = f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
         ready = f"{rollout.workers_ready}/{rollout.workers_wanted} ready"
         self._console.print(
-            Text(f"  boot      {ready}; {who} {failure.message} after {rollout.booting_for or 0:.1f} s")
+            Text(f"  boot      {ready}; {_process(failure)} {failure.message} after {rollout.booting_for or 0:.1f} s")
         )
         for line in failure.output.splitlines():
             self._console.print(Text(f"  | {line}"))
@@ -152,8 +200,7 @@ class Scaling:
     def _aborted(self, scaling: ScalingView) -> None:
         failure = scaling.failure
         if failure is not None:
-            who = f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
-            self._console.print(Text(f"  {who} {failure.message}"))
+            self._console.print(Text(f"  {_process(failure)} {failure.message}"))
             for line in failure.output.splitlines():
                 self._console.print(Text(f"  | {line}"))
         _line(self._console, "no", f"{_serve(scaling)} ({scaling.reason})", scaling.total)
@@ -161,6 +208,23 @@ class Scaling:
             self._console.print(
                 Text(f"  its slot is tried again; 'stillup scale {scaling.workers_before}' gives it up")
             )
+
+
+def _process(failure: FailureView) -> str:
+    """Who failed."""
+    return f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
+
+
+def _ails(worker: WorkerView) -> str:
+    """Why a worker is being replaced."""
+    if worker.hung_for is not None:
+        return f", hangs for {worker.hung_for:.0f} s"
+    return f", worn: {worker.worn}" if worker.worn else ""
+
+
+def _waits(vacancy: VacancyView) -> str:
+    what = f"wore out young ({vacancy.worn})" if vacancy.worn else "died young"
+    return f"{what} {vacancy.deaths} times in a row, next start in {vacancy.seconds:.0f} s"
 
 
 def _serve(scaling: ScalingView) -> str:

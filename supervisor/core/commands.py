@@ -61,6 +61,13 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Have a worker that hangs write where each of its threads is to its stderr, if it can."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimer:
     """Submit ``TimerFired(timer)`` at that time. A timer that comes too late is refused, so none is ever cancelled."""
 
@@ -82,10 +89,28 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Reexec:
+    """Put the program that is installed now in the place of this one: the last command that this one carries out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """The last command of all: the supervisor's process may end."""
 
     code: int
 
 
-Command = Spawn | Accept | BeginDrain | Hurry | Terminate | Kill | SetTimer | CloseListeners | Announce | Exit
+Command = (
+    Spawn
+    | Accept
+    | BeginDrain
+    | Hurry
+    | Terminate
+    | Kill
+    | DumpStacks
+    | SetTimer
+    | CloseListeners
+    | Announce
+    | Reexec
+    | Exit
+)

@@ -85,6 +85,8 @@ class HelloSaid:
     """A worker was authenticated on the hand-off channel."""
 
     serial: int
+    comes_back: bool = True
+    """Whether it comes back when it has lost its supervisor; those of the first protocol do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,17 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class BeatsDue:
+    """About once a second: every word that had come by ``at`` has been submitted before this.
+
+    ``late``: nobody's silence means anything, since the supervisor itself has slept, or the workers cannot write.
+    """
+
+    at: float
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelLost:
     """A worker broke the protocol on its channel and was cut off; a channel that merely ends says nothing."""
 
@@ -164,6 +177,18 @@ class Resumed:
     draining: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """What was decided cannot be written down: nobody may be told to accept of whom a successor would not know."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReexecAsked:
+    """Somebody asks that the supervisor's program be replaced."""
+
+
 Event = (
     ReloadAsked
     | StopAsked
@@ -175,9 +200,12 @@ Event = (
     | BecameReady
     | BeganServing
     | Reported
+    | BeatsDue
     | ChannelLost
     | Exited
     | TimerFired
     | TookOver
     | Resumed
+    | ReexecAsked
+    | Unrecorded
 )

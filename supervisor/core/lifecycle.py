@@ -32,6 +32,7 @@ class Step(StrEnum):
     END = "end"
     STOP = "stop"
     RECOVER = "recover"
+    ROLL_BACK = "roll-back"
 
 
 _W = WorkerState
@@ -65,9 +66,11 @@ ROLLOUT: Mapping[RolloutState, Mapping[Step, RolloutState]] = {
     _R.WAITING: {Step.BEGIN: _R.BOOTING, Step.ABORT: _R.ABORTED},
     _R.BOOTING: {Step.READY: _R.CUTTING_OVER, Step.ABORT: _R.ABORTED},
     _R.CUTTING_OVER: {Step.CUT_OVER: _R.DRAINING, Step.ABORT: _R.ABORTED},
-    _R.DRAINING: {Step.END: _R.DONE},
-    _R.DONE: {},
+    _R.DRAINING: {Step.END: _R.DONE, Step.ROLL_BACK: _R.ROLLED_BACK},
+    # Its probation may outlast the drain of the old generation.
+    _R.DONE: {Step.ROLL_BACK: _R.ROLLED_BACK},
     _R.ABORTED: {},
+    _R.ROLLED_BACK: {},
 }
 
 _C = ScalingState

@@ -68,7 +68,7 @@ _RETIRING = frozenset({WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.K
 
 
 class RolloutState(StrEnum):
-    """Where a rollout stands. ``DONE`` and ``ABORTED`` are ends."""
+    """Where a rollout stands. ``ABORTED`` and ``ROLLED_BACK`` are ends, and ``DONE`` is one after its probation."""
 
     WAITING = "waiting"
     """Accepted; too many older generations still drain."""
@@ -78,6 +78,8 @@ class RolloutState(StrEnum):
     """The new generation serves: the rollout has succeeded. The old one still drains."""
     DONE = "done"
     ABORTED = "aborted"
+    ROLLED_BACK = "rolled-back"
+    """It succeeded, but its workers crashed in its probation: another rollout brings back the release before it."""
 
     @property
     def pending(self) -> bool:
@@ -140,6 +142,10 @@ class Policy:
     """Seconds from SIGTERM to SIGKILL for a worker that never served: its app may have started, and shuts down."""
     max_draining: int = 2
     """Generations that may drain at the same time, and that may be ended at the same time without having served."""
+    hang_timeout: float | None = 60.0
+    """Seconds without a word after which a worker that serves is hung; None: none ever is."""
+    probation: float = 30.0
+    """Seconds after its cut-over in which a release that crashes is rolled back; 0: none is."""
     keep_trying: bool = False
     """Whether a first generation that cannot boot leaves the supervisor waiting for the next reload (hot reload)."""
 
@@ -170,12 +176,18 @@ class Worker:
     pid: int | None = None
     started: int = 0
     """Clock ticks from the host's start to its process's: with the pid, the process's identity."""
+    comes_back: bool = True
+    """Whether it comes back when it has lost its supervisor; those of the first protocol drain then."""
     deaths: int = 0
     """How many workers of this slot died young in a row before this one."""
     worn: str = ""
     """Why it asks to be replaced; empty while it does not."""
     worn_at: float = 0.0
     """When it first did."""
+    heard: float | None = None
+    """When it was last heard since it serves; None if its clock has yet to start."""
+    hung: float | None = None
+    """Since when it has not been heard, once it was found to be hung; None again when it is heard."""
     failure: Failure | None = None
     connections: Mapping[str, int] = field(default_factory=dict)
     """Open connections by class, as last reported."""
@@ -191,6 +203,18 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacancy:
+    """A slot that waits for its next worker."""
+
+    deaths: int
+    """How many workers of it died young in a row, or wore out young."""
+    until: float
+    """When it is filled."""
+    worn: str = ""
+    """Why who serves in it meanwhile is worn; empty if it waits for a death."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """The workers that run one release."""
 
@@ -199,8 +223,8 @@ class Generation:
     release: Release
     size: int
     """Workers wanted: slots 1 to ``size``."""
-    vacancies: Mapping[int, int] = field(default_factory=dict)
-    """Slots that wait for their respawn timer, with the deaths in a row that made them wait."""
+    vacancies: Mapping[int, Vacancy] = field(default_factory=dict)
+    """Slots that wait for their respawn timer."""
     drained_from: float | None = None
     """When it began to drain."""
     crossed: Crossed = field(default_factory=Crossed)
@@ -220,7 +244,12 @@ class Rollout:
     """The new generation, once it was begun."""
     previous: int | None = None
     """The generation that served at the cut-over."""
-    previous_release: str = ""
+    replaced: Release | None = None
+    """What that one ran."""
+    rolls_back: int | None = None
+    """The rollout that this one takes back."""
+    deaths: int = 0
+    """How many workers of its generation died in its probation without being told to leave."""
     probe: str = ""
     """What the health probe of the last READY worker saw; empty without one."""
     begun: float | None = None
@@ -230,8 +259,17 @@ class Rollout:
     crossed: Crossed = field(default_factory=Crossed)
     """Of the previous generation, once that is gone."""
     reason: str = ""
-    """Of an aborted one: ``superseded``, ``stopping`` or the failure's stage."""
+    """Of an aborted one: ``superseded``, ``stopping`` or the failure's stage; of one that was rolled back: ``crashed``.
+
+    Of one that crashed and could not be rolled back: ``release-overwritten``.
+    """
     failure: Failure | None = None
+    """Why it was aborted, or how the last worker died before it was rolled back."""
+
+    @property
+    def previous_release(self) -> str:
+        """How people call what it replaced; empty if that was nothing."""
+        return self.replaced.label if self.replaced is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +389,9 @@ def _remember(known: tuple[T, ...], new: T) -> tuple[T, ...]:
     return tuple(one for one in rest if one.id not in forgotten)
 
 
-_ENDED = frozenset({RolloutState.DONE, RolloutState.ABORTED, ScalingState.DONE, ScalingState.ABORTED})
+_ENDED = frozenset(
+    {RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK, ScalingState.DONE, ScalingState.ABORTED}
+)
 
 HISTORY = 32
 """Ended rollouts that stay known to ``GET /v1/rollouts/{id}``, and as many scalings."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from supervisor.core import respawn
-from supervisor.core.commands import BeginDrain, Kill, SetTimer, Terminate
+from supervisor.core.commands import BeginDrain, Kill, Reexec, SetTimer, Terminate
 from supervisor.core.crossing import packet_limit
 from supervisor.core.events import Timer, TimerKind
 from supervisor.core.lifecycle import SERVICE, Step, after
@@ -41,18 +41,15 @@ from supervisor.errors import Refused
 
 LOST: Final = "supervisor-lost"
 """Why a rollout was aborted whose supervisor has ended."""
-VOLATILE: Final = frozenset(
-    {"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID", "SHLVL", "OLDPWD", "PWD", "_"}
-)
-"""Variables that are different each time the same thing is started."""
+UNACCEPTED: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
+"""Who leaves on losing its supervisor: nobody else could tell it to accept."""
 
 SIZES: Final = range(1, MOST_WORKERS + 1)
 PIDS: Final = range(1, 2**22 + 1)
 """The kernel's most (proc_sys_kernel(5), pid_max)."""
 _OUT: Final = frozenset({WorkerState.STOPPING, WorkerState.KILLED})
-_IN: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
 POSSIBLE: Final[Mapping[GenerationState, AbstractSet[WorkerState]]] = {
-    GenerationState.BOOTING: _IN | _OUT,
+    GenerationState.BOOTING: UNACCEPTED | _OUT,
     GenerationState.ADMITTING: _OUT | {WorkerState.ACCEPTING, WorkerState.SERVING, WorkerState.DRAINING},
     GenerationState.SERVING: frozenset(WorkerState) - {WorkerState.EXITED},
     GenerationState.DRAINING: _OUT | {WorkerState.DRAINING},
@@ -70,6 +67,33 @@ NEW: Final = {
 class Recovery(Rollouts):
     """The decisions of a supervisor that finds workers of another."""
 
+    def unrecorded(self, why: str) -> None:
+        """A rollout that cannot be written down goes no further."""
+        if self.fleet.pending is None:
+            raise Refused("no rollout is before its cut-over", code="out-of-order")
+        self.abort(self.fleet.pending, reason="unrecorded", failure=Failure("record", why))
+
+    def reexec(self) -> None:
+        """Let the program be replaced, when nothing is under way that only this one could go on with."""
+        if self.fleet.state is not ServiceState.SERVING:
+            raise Refused(f"the service is {self.fleet.state}: its program is not replaced now", code="out-of-order")
+        pending = self.fleet.pending
+        if pending is not None and pending.state is not RolloutState.WAITING:
+            raise Refused("a rollout is under way; try again when it is settled", code="rollout-in-progress")
+        coming = [
+            worker.name
+            for worker in self.fleet.workers.values()
+            if worker.state in {*UNACCEPTED, WorkerState.ACCEPTING}
+        ]
+        if coming:
+            raise Refused(f"worker {coming[0]} is being started; try again when it serves", code="out-of-order")
+        lost = [worker.name for worker in self.fleet.workers.values() if not worker.comes_back]
+        if lost:
+            message = f"worker {lost[0]} runs a stillup that would not come back; reload into a newer one first"
+            raise Refused(message, code="out-of-order")
+        self.announce("supervisor.reexec")
+        self.commands.append(Reexec())
+
     def recover(self, alive: AbstractSet[int]) -> None:
         """Go on where the record ends; ``alive`` are the serials of those on it whose processes live."""
         recorded = self.fleet
@@ -85,14 +109,18 @@ class Recovery(Rollouts):
         self.abort_what_cannot_go_on(alive)
         for worker in recorded.workers.values():
             if worker.serial not in alive:
-                failure = worker.failure or Failure("exit", "ended while no supervisor ran", worker.name)
-                self.gone(self.worker(worker.serial), failure)
+                failure = worker.failure or Failure("exit", "ended while no supervisor ran", worker.name, worker.pid)
+                self.gone(self.worker(worker.serial), failure, seen=False)
             elif self.worker(worker.serial).state is worker.state:  # else it has just been given an order
                 self.remind(worker)
         for generation in tuple(self.fleet.generations.values()):
-            for slot, deaths in generation.vacancies.items():
-                timer = Timer(TimerKind.RESPAWN, generation.id, slot)
-                self.commands.append(SetTimer(timer, self.now + respawn.delay(deaths)))
+            vacancies = {
+                slot: replace(vacancy, until=self.now + respawn.delay(vacancy.deaths))
+                for slot, vacancy in generation.vacancies.items()
+            }
+            self.fleet = self.fleet.with_generation(replace(generation, vacancies=vacancies))
+            for slot, vacancy in vacancies.items():
+                self.commands.append(SetTimer(Timer(TimerKind.RESPAWN, generation.id, slot), vacancy.until))
             self.refill(generation.id)
         self.start_waiting()
 
@@ -109,6 +137,8 @@ class Recovery(Rollouts):
         """Put a timer behind what a living worker was ordered, and give again the orders that are signals."""
         policy = self.fleet.policy
         match worker.state:
+            case WorkerState.ACCEPTING | WorkerState.SERVING if not worker.comes_back:
+                self.drains_already(worker)
             case WorkerState.ACCEPTING:
                 self.timer_in(policy.admit_timeout, TimerKind.ADMIT, worker.serial)
             case WorkerState.DRAINING:
@@ -118,11 +148,14 @@ class Recovery(Rollouts):
                 self.timer_in(policy.shutdown_timeout, TimerKind.TERM, worker.serial)
             case WorkerState.KILLED:
                 self.commands.append(Kill(worker.serial))
-            case WorkerState.SPAWNED | WorkerState.BOOTING | WorkerState.READY:
-                self.fail(worker, "exit", "lost its supervisor before it accepted")
+            case state if state in UNACCEPTED:
+                self.terminate(worker)  # an order: its end is no death
 
     def resume(self, worker: Worker, *, draining: bool) -> None:
         """A worker has come back; ``draining`` is what it does, whatever the record says."""
+        if self.fleet.state is ServiceState.STOPPING and worker.state is WorkerState.DRAINING:
+            self.commands.append(BeginDrain(worker.serial, self.fleet.policy.drain_timeout, final=True))
+            return
         match worker.state:
             case WorkerState.SERVING | WorkerState.ACCEPTING if draining:
                 self.drains_already(worker)
@@ -133,7 +166,7 @@ class Recovery(Rollouts):
                 self.commands.append(
                     BeginDrain(worker.serial, self.fleet.policy.drain_timeout, final=False, packet=packet)
                 )
-            case WorkerState.SPAWNED | WorkerState.BOOTING | WorkerState.READY:
+            case state if state in UNACCEPTED:
                 raise Refused(f"worker {worker.name} was not told to accept", code="out-of-order")
 
     def drains_already(self, worker: Worker) -> None:
@@ -232,14 +265,3 @@ def _rollouts_fit(fleet: Fleet) -> bool:
         and fleet.count(GenerationState.SERVING) <= 1
         and max((rollout.id for rollout in fleet.rollouts), default=0) <= fleet.last_rollout
     )
-
-
-def same(one: Release, other: Release) -> bool:
-    """Whether two releases run the same thing, as far as a supervisor that was started again can tell."""
-    return replace(one, environment=_lasting(one.environment)) == replace(
-        other, environment=_lasting(other.environment)
-    )
-
-
-def _lasting(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in VOLATILE}

@@ -5,7 +5,8 @@
 3. A rollout that fails before its cut-over costs the old generation nothing.
 4. At most one rollout is before its cut-over; a later request supersedes it.
 5. A rollout is settled once: at its cut-over, or when it is aborted.
-6. A worker is never forgotten: it leaves the fleet by its exit alone, and every order to leave has a timer behind it.
+6. A release that crashes soon after its cut-over is taken back by a rollout like any other (``core.probation``).
+7. A worker is never forgotten: it leaves the fleet by its exit alone, and every order to leave has a timer behind it.
 """
 
 from __future__ import annotations
@@ -46,23 +47,23 @@ from supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from supervisor.core.scaling import Scale
+from supervisor.core.probation import Probation
 from supervisor.errors import Refused
 
 
-class Rollouts(Scale):
+class Rollouts(Probation):
     """The decisions about generations, and about the ways of their workers into service and out of it."""
 
     # Requests
 
-    def reload(self, release: Release, why: str) -> None:
+    def reload(self, release: Release, why: str, *, rolls_back: int | None = None) -> None:
         if self.fleet.state in (ServiceState.STOPPING, ServiceState.STOPPED):
             message = "the service is stopping; start it again to run a new release"
             raise Refused(message, code="stopping")
         if self.fleet.pending is not None:
             self.abort(self.fleet.pending, reason="superseded")
         number = self.fleet.last_rollout + 1
-        rollout = Rollout(number, RolloutState.WAITING, release, why, asked=self.now)
+        rollout = Rollout(number, RolloutState.WAITING, release, why, asked=self.now, rolls_back=rolls_back)
         self.fleet = replace(self.fleet, last_rollout=number).with_rollout(rollout)
         self.start_waiting()
         if self.fleet.pending is not None and self.fleet.pending.state is RolloutState.WAITING:
@@ -112,14 +113,14 @@ class Rollouts(Scale):
                     self.commands.append(Kill(worker.serial))
             case SpawnFailed(_, message):
                 self.gone(worker, Failure("spawn", message, worker.name))
-            case HelloSaid():
-                self.move(worker, Step.HELLO)
+            case HelloSaid(_, comes_back):
+                self.move(replace(worker, comes_back=comes_back), Step.HELLO)
             case BootFailed(_, stage, message):
                 self.fail(worker, stage, message)
             case BecameReady(_, probe):
                 self.ready(self.move(worker, Step.READY), probe)
             case _:
-                self.serving(self.move(worker, Step.SERVE))
+                self.serving(self.put(replace(self.move(worker, Step.SERVE), heard=self.now)))
 
     def ready(self, worker: Worker, probe: str) -> None:
         generation = self.fleet.generations[worker.generation]
@@ -155,7 +156,7 @@ class Rollouts(Scale):
                     )
                 since = {kind: self.now - age for kind, age in oldest.items()}
                 figures = replace(worker, connections=connections, requests=requests, oldest=since, crossed=crossed)
-                self.report(figures, worn)
+                self.report(self.heard(figures), worn)
             case ChannelLost(_, message):
                 self.channel_lost(worker, message)
             case _:
@@ -172,7 +173,8 @@ class Rollouts(Scale):
             self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
             self.refill(worker.generation, died=failed)
 
-    def gone(self, worker: Worker, failure: Failure) -> None:
+    def gone(self, worker: Worker, failure: Failure, *, seen: bool = True) -> None:
+        """A worker has left the fleet; unless that was ``seen``, it is not known of what."""
         after(WORKER, worker.state, Step.EXIT)
         self.fleet = self.fleet.without_worker(worker.serial)
         generation = self.fleet.generations[worker.generation]
@@ -188,7 +190,10 @@ class Rollouts(Scale):
                         "worker.died", worker=worker.name, pid=worker.pid, why=_why(failure), output=failure.output
                     )
                     self.fail_scaling(worker, failure)
+                # First of all the slot: what crashes serves until what was before it does.
                 self.refill(generation.id, died=worker)
+                if not expected and seen and (back := self.count_death(generation, failure)) is not None:
+                    self.reload(back.release, back.why, rolls_back=back.rollout)
             case _:
                 if worker.state is WorkerState.DRAINING and failure.message not in ("exited 0", HOW_UNKNOWN):
                     self.announce("worker.lost", worker=worker.name, why=_why(failure))
@@ -200,7 +205,7 @@ class Rollouts(Scale):
             generation = self.fleet.generations.get(timer.of)
             if generation is None or timer.slot not in generation.vacancies:
                 raise Refused(f"no vacancy {timer.of}.{timer.slot}", code="out-of-order")
-            deaths = generation.vacancies[timer.slot]
+            deaths = generation.vacancies[timer.slot].deaths
             self.spawn(self.vacate(timer.of, timer.slot), timer.slot, deaths)
             return
         worker = self.worker(timer.of)
@@ -237,7 +242,7 @@ class Rollouts(Scale):
             state=after(ROLLOUT, waiting.state, Step.BEGIN),
             generation=number,
             previous=serving.id if serving else None,
-            previous_release=serving.release.label if serving else "",
+            replaced=serving.release if serving else None,
             begun=self.now,
         )
         self.fleet = replace(self.fleet, last_generation=number).with_generation(generation).with_rollout(rollout)
@@ -287,7 +292,10 @@ class Rollouts(Scale):
             generation = replace(generation, state=state, vacancies={}, drained_from=self.now)
             self.fleet = self.fleet.with_generation(generation)
         for worker in tuple(self.fleet.of(generation.id)):
-            self.leave(worker, final=final)
+            if final:
+                self.leave(worker, final=True)
+            else:
+                self.relieved(worker)
         self.bury(generation)
 
     def bury(self, generation: Generation) -> None:
@@ -297,7 +305,7 @@ class Rollouts(Scale):
         self.move_generation(generation, Step.END)
         crossed = generation.crossed
         for rollout in self.fleet.rollouts:
-            if rollout.previous == generation.id and rollout.state is RolloutState.DRAINING:
+            if rollout.previous == generation.id and rollout.state in _DRAINED_BY:
                 self.fleet = self.fleet.with_rollout(replace(rollout, crossed=crossed))
         self.announce("generation.gone", generation=generation.id, moved=crossed.given, closed=crossed.closed)
         self.finish_rollouts()
@@ -328,6 +336,11 @@ class Rollouts(Scale):
         return next(r for r in self.fleet.rollouts if r.generation == generation.id and r.state.pending)
 
 
+_DRAINED_BY = (RolloutState.DRAINING, RolloutState.ROLLED_BACK)
+"""Where a rollout may stand whose previous generation is not gone yet."""
+
+
 def _why(failure: Failure) -> str:
-    who = f"{failure.worker} (pid {failure.pid}) " if failure.worker else ""
+    process = f" (pid {failure.pid})" if failure.pid is not None else ""
+    who = f"{failure.worker}{process} " if failure.worker else ""
     return f"{who}{failure.message}"

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from supervisor.core.beats import Beats
 from supervisor.core.lifecycle import SCALING, Step, after
 from supervisor.core.model import Failure, Scaling, ScalingState, Worker, WorkerState
-from supervisor.core.slots import Slots
 from supervisor.errors import Refused
 
 MOST_WORKERS = 1000
 """More are a slip of the finger: a number of any length would start as many processes as the machine can bear."""
 
 
-class Scale(Slots):
+class Scale(Beats):
     """The decisions about the number of slots."""
 
     def scale(self, size: int) -> None:
@@ -48,7 +48,7 @@ class Scale(Slots):
             last_worker=self.fleet.last_worker,
         )
         self.fleet = replace(self.fleet, size=size, last_scaling=scaling.id).with_scaling(scaling)
-        vacancies = {slot: deaths for slot, deaths in serving.vacancies.items() if slot <= size}
+        vacancies = {slot: vacancy for slot, vacancy in serving.vacancies.items() if slot <= size}
         self.fleet = self.fleet.with_generation(replace(serving, size=size, vacancies=vacancies))
         self.announce("service.scaled", generation=serving.id, workers=size)
         for worker in tuple(self.fleet.of(serving.id)):

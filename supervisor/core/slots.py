@@ -5,7 +5,9 @@
 3. Of all worn workers of a generation, one has an heir on its way. The next has its turn when that heir serves: a new
    worker costs memory and processor time, and workers that were started together tend to wear out together.
 4. An heir that fails is tried again in its own turn, so that heirs that keep dying are as few as any that keep dying.
-5. Who wears out young is replaced later each time as well: a limit that every worker exceeds from its start would
+5. A worker that hangs is worn (``core.beats``), and the first to have its turn. If it still hangs when its heir serves,
+   it is killed; a drain would be a word to somebody who hears none.
+6. Who wears out young is replaced later each time as well: a limit that every worker exceeds from its start would
    otherwise have us start workers without end.
 """
 
@@ -16,7 +18,7 @@ from dataclasses import replace
 from supervisor.core import respawn
 from supervisor.core.commands import SetTimer
 from supervisor.core.events import Timer, TimerKind
-from supervisor.core.model import Generation, GenerationState, Worker, WorkerState
+from supervisor.core.model import Generation, GenerationState, Vacancy, Worker, WorkerState
 from supervisor.core.turn import Turn
 
 
@@ -44,11 +46,11 @@ class Slots(Turn):
                 self.fill(number, slot, self.deaths(mine))
             elif mine is not None and mine.state is WorkerState.SERVING:
                 # It was worn, and an heir was to be tried later. That could wait while it served; an empty slot cannot.
-                self.spawn(self.vacate(number, slot), slot, generation.vacancies[slot])
+                self.spawn(self.vacate(number, slot), slot, generation.vacancies[slot].deaths)
         self.relieve(number, died)
 
     def relieve(self, number: int, died: Worker | None) -> None:
-        """Begin to replace the worker that has been worn longest, unless another is being replaced."""
+        """Begin to replace the worker that hangs, or else has been worn longest, unless another is being replaced."""
         worn = [worker for worker in self.fleet.of(number) if _worn(worker)]
         coming = {*self.fleet.generations[number].vacancies, *(w.slot for w in self.fleet.of(number) if _fills(w))}
         if any(worker.slot in coming for worker in worn):
@@ -58,8 +60,8 @@ class Slots(Turn):
         if bereft is not None:
             self.fill(number, bereft.slot, self.deaths(died))
         elif worn:
-            longest = min(worn, key=lambda worker: worker.worn_at)
-            self.fill(number, longest.slot, self.wears(longest), longest.worn)
+            first = min(worn, key=lambda worker: (worker.hung is None, worker.worn_at))
+            self.fill(number, first.slot, self.wears(first), first.worn)
 
     def fill(self, number: int, slot: int, deaths: int, worn: str = "") -> None:
         """Start a worker in a slot, now or after a wait.
@@ -75,14 +77,15 @@ class Slots(Turn):
         if wait == 0:
             self.spawn(generation, slot, deaths)
             return
-        generation = replace(generation, vacancies={**generation.vacancies, slot: deaths})
+        vacancy = Vacancy(deaths, self.now + wait, worn)
+        generation = replace(generation, vacancies={**generation.vacancies, slot: vacancy})
         self.fleet = self.fleet.with_generation(generation)
         name = f"{number}.{slot}"
         if worn:
             self.announce("worker.wears-fast", worker=name, why=worn, times=deaths, seconds=wait)
         else:
             self.announce("worker.waits", worker=name, deaths=deaths, seconds=wait)
-        self.commands.append(SetTimer(Timer(TimerKind.RESPAWN, number, slot), self.now + wait))
+        self.commands.append(SetTimer(Timer(TimerKind.RESPAWN, number, slot), vacancy.until))
 
     def report(self, worker: Worker, worn: str) -> None:
         """Keep a worker's figures; it is worn from when it first says so."""
@@ -99,13 +102,13 @@ class Slots(Turn):
         self.announce("worker.serving", worker=worker.name, pid=worker.pid)
         for other in self.inside(worker.generation, worker.slot):
             if other.worn and other.serial != worker.serial:
-                self.leave(other)
+                self.relieved(other)
         self.refill(worker.generation)
 
     def vacate(self, number: int, slot: int) -> Generation:
         """Let a slot wait no longer."""
         generation = self.fleet.generations[number]
-        left = {waiting: deaths for waiting, deaths in generation.vacancies.items() if waiting != slot}
+        left = {waiting: vacancy for waiting, vacancy in generation.vacancies.items() if waiting != slot}
         generation = replace(generation, vacancies=left)
         self.fleet = self.fleet.with_generation(generation)
         return generation

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from supervisor.core.commands import Command
 from supervisor.core.events import (
+    BeatsDue,
     BecameReady,
     BeganServing,
     BootFailed,
     Event,
     HelloSaid,
+    ReexecAsked,
     ReloadAsked,
     Resumed,
     ScaleAsked,
@@ -19,8 +21,9 @@ from supervisor.core.events import (
     StopAsked,
     TimerFired,
     TookOver,
+    Unrecorded,
 )
-from supervisor.core.model import Fleet
+from supervisor.core.model import Fleet, RolloutState
 from supervisor.core.recovery import Recovery
 
 
@@ -48,6 +51,16 @@ def step(fleet: Fleet, event: Event, now: float) -> Decision:
     return Decision(turn.fleet, tuple(turn.commands))
 
 
+def admits(before: Fleet, after: Fleet) -> bool:
+    """Whether a new generation is told to accept in the step between the two."""
+    return (
+        before.pending is not None
+        and before.pending.state is RolloutState.BOOTING
+        and after.pending is not None
+        and after.pending.state is RolloutState.CUTTING_OVER
+    )
+
+
 class _Turn(Recovery):
     """One call of ``step``."""
 
@@ -61,10 +74,16 @@ class _Turn(Recovery):
                 self.scale(self.fleet.size + size if relative else size)
             case TimerFired(timer):
                 self.timer(timer)
+            case Unrecorded(why):
+                self.unrecorded(why)
+            case ReexecAsked():
+                self.reexec()
+            case BeatsDue(at, late):
+                self.judge(at, late=late)
             case TookOver(alive):
                 self.recover(alive)
             case Resumed(serial, draining):
-                self.resume(self.worker(serial), draining=draining)
+                self.resume(self.put(self.heard(self.worker(serial))), draining=draining)
             case Spawned() | SpawnFailed() | HelloSaid() | BootFailed() | BecameReady() | BeganServing():
                 self.boot(event)
             case _:

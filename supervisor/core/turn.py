@@ -72,6 +72,13 @@ class Turn:
         elif not worker.state.retiring:
             self.terminate(worker)
 
+    def relieved(self, worker: Worker) -> None:
+        """Send away a worker in whose place another serves: in order, unless it hangs, and so hears no order."""
+        if worker.hung is not None and worker.state is WorkerState.SERVING:
+            self.kill(worker)
+        else:
+            self.leave(worker)
+
     def fail(self, worker: Worker, stage: str, message: str) -> None:
         """Note why a worker cannot serve and end it; its exit brings its last words, and only then the verdict."""
         policy = self.fleet.policy

@@ -35,11 +35,14 @@ _STATUS = {
     "out-of-order": 409,
     "rollout-in-progress": 409,
     "rollout-aborted": 409,
+    "rolled-back": 409,
     "scaling-aborted": 409,
     "superseded": 409,
     "stopping": 503,
     "not-ready": 503,
     "release": 422,
+    "trial-failed": 422,
+    "unavailable": 503,
     "usage": 400,
 }
 """The HTTP status of each problem; whatever is not here is 409."""
@@ -52,13 +55,20 @@ class Api:
         self,
         engine: Engine,
         resolve: Callable[[], Awaitable[Release]],
+        reexec: Callable[[], Awaitable[None]],
         *,
         name: str,
         holder: Holder,
+        reexecs: int,
     ) -> None:
-        """Drive ``engine``; ``resolve`` looks at the disk for what a reload is to run."""
+        """Drive ``engine``; ``resolve`` looks at the disk for what a reload is to run, ``reexec`` replaces the program.
+
+        ``reexecs``: how often that was done.
+        """
         self._engine = engine
         self._resolve = resolve
+        self._reexec = reexec
+        self._reexecs = reexecs
         self._name = name
         self._holder = holder
         routes = [
@@ -67,6 +77,7 @@ class Api:
             Route("/v1/rollouts/{id:int}", self._rollout),
             Route("/v1/scale", self._scale, methods=["POST"]),
             Route("/v1/scalings/{id:int}", self._scaling),
+            Route("/v1/supervisor/reexec", self._replace_program, methods=["POST"]),
             Route("/v1/stop", self._stop, methods=["POST"]),
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
@@ -95,6 +106,7 @@ class Api:
                 listeners=self._holder.infos,
                 waiting=self._holder.waiting,
                 capacity=self._holder.capacity,
+                reexecs=self._reexecs,
                 now=now,
             )
         )
@@ -112,6 +124,8 @@ class Api:
         view = _view(fleet, number)
         if view.outcome == "aborted":
             return _aborted(view, location)
+        if view.outcome == "rolled-back":
+            return _rolled_back(view, location)
         return _json(view, 200, location)
 
     async def _rollout(self, request: Request) -> Response:
@@ -136,6 +150,10 @@ class Api:
     async def _stop(self, request: Request) -> Response:
         fleet = await self._engine.ask(StopAsked(f"asked by {request.state.principal}"))
         return _json({"state": fleet.state}, 202)
+
+    async def _replace_program(self, _: Request) -> Response:
+        await self._reexec()
+        return _json({"state": "replacing", "reexecs": self._reexecs}, 202)
 
     async def _livez(self, _: Request) -> Response:
         return _json({"live": True})
@@ -173,7 +191,7 @@ def _reached(number: int, wait: str) -> Callable[[Fleet], bool]:
         if rollout is None:
             return True
         if wait == "drained":
-            return rollout.state in (RolloutState.DONE, RolloutState.ABORTED)
+            return rollout.state in (RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK)
         return not rollout.state.pending
 
     return reached
@@ -208,6 +226,11 @@ def _aborted(view: RolloutView, headers: dict[str, str]) -> Response:
     if view.failure is not None:
         detail = f"{detail}: {view.failure.worker} {view.failure.message}"
     return _problem(code, detail, rollout=view, headers=headers)
+
+
+def _rolled_back(view: RolloutView, headers: dict[str, str]) -> Response:
+    detail = f"generation {view.generation} crashed ({view.deaths} deaths): rolled back to {view.previous_release}"
+    return _problem("rolled-back", detail, rollout=view, headers=headers)
 
 
 def _not_scaled(view: ScalingView, headers: dict[str, str]) -> Response:

@@ -50,7 +50,8 @@ def _config_flag(args: list[str]) -> str | None:
 def run(context: click.Context, /, **given: Any) -> None:
     """Serve APP (MODULE:ATTRIBUTE), and reload it without losing a request.
 
-    Signals: HUP reloads; TERM, INT and QUIT stop (a second one hurries); TTIN and TTOU add and take a worker.
+    Signals: HUP reloads; TERM, INT and QUIT stop (a second one hurries); TTIN and TTOU add and take a worker; USR2
+    puts the stillup that is installed now in the place of this one.
 
     Every option can also stand in stillup.toml (or under [tool.stillup] in pyproject.toml) by its name without the
     dashes, or in the environment as STILLUP_NAME; uvicorn's own also as UVICORN_NAME.

@@ -9,7 +9,6 @@ import copy
 import math
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +23,12 @@ from uvicorn.main import main as uvicorn_command
 from supervisor.core.model import Policy
 from supervisor.core.scaling import MOST_WORKERS
 from supervisor.errors import UsageError
-from supervisor.wire.address import Address, Bind, InheritedAddress, TcpAddress, parse_binds
+from supervisor.wire.address import PORTS, Address, Bind, InheritedAddress, TcpAddress, parse_binds
 from supervisor.wire.places import check_name, default_name
 from supervisor.wire.size import parse_size
 
+LEAST_HANG_TIMEOUT: Final = 3.0
+"""Seconds; workers are heard about once a second, and one that is busy or looks for its supervisor somewhat later."""
 FILES: Final = ("stillup.toml", "pyproject.toml")
 _LEFT_OUT: Final = frozenset({"app", "version", "timeout_worker_healthcheck"})
 """uvicorn's parameters that have no meaning here; its health check is answered by a side thread."""
@@ -37,7 +38,9 @@ _SUPERVISOR: Final = frozenset(
     | {"workers", "env_file", "app_dir", "timeout_graceful_shutdown"}
 )
 """uvicorn's parameters that the supervisor acts on; the rest goes to the workers as it is."""
-_OWN_VARIABLES: Final = frozenset({"STILLUP_GENERATION", "STILLUP_WORKER", "STILLUP_HANDOFF", "STILLUP_NONCE"})
+_OWN_VARIABLES: Final = frozenset(
+    {"STILLUP_GENERATION", "STILLUP_WORKER", "STILLUP_HANDOFF", "STILLUP_NONCE", "STILLUP_REEXEC", "STILLUP_TRIAL"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,20 @@ class _Seconds(click.FloatRange):
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+class _SecondsOrNever(_Seconds):
+    """Seconds, or 0 for never."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__(min=0)
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if 0 < seconds < self._least:
+            self.fail(f"{value} is too short: {self._least:g} is the least, or 0 for never.", param, ctx)
         return seconds
 
 
@@ -161,6 +178,20 @@ def _own_parameters() -> list[click.Parameter]:
             "another serves first. [default: never]",
         ),
         click.Option(
+            ["--hang-timeout"],
+            type=_SecondsOrNever(LEAST_HANG_TIMEOUT),
+            metavar="SECONDS",
+            help="Replace a worker whose event loop has been blocked for that long: the log shows where it hangs, "
+            "another serves first, then it is killed. 0: never. [default: 60; 0 with --reload]",
+        ),
+        click.Option(
+            ["--probation"],
+            type=_Seconds(min=0),
+            metavar="SECONDS",
+            help="If as many workers die as there are, and at least 2, within that time after a new release began to "
+            "serve, the release before it is put back into service. 0: never. [default: 30; 0 with --reload]",
+        ),
+        click.Option(
             ["--config", "config_file"],
             type=click.Path(exists=True, dir_okay=False),
             is_eager=True,
@@ -217,7 +248,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     """
     drains = (given["drain_timeout"], given["timeout_graceful_shutdown"], 3.0 if given["reload"] else 30.0)
     # Absolute, but its symlinks as they are: they are followed anew at each reload.
-    directory = os.path.abspath(given["directory"])
+    directory = _absolute(given["directory"])
     workers = given["workers"] if given["workers"] is not None else _web_concurrency()
     if workers < 1:
         raise UsageError("a service needs at least 1 worker (--workers)")
@@ -230,13 +261,15 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     return Settings(
         app=given["app"],
         name=check_name(name) if name else default_name(directory),
-        runtime_dir=os.path.abspath(given["runtime_dir"]) if given["runtime_dir"] else None,
+        runtime_dir=_absolute(given["runtime_dir"]) if given["runtime_dir"] else None,
         binds=_binds(context, given),
         backlog=given["backlog"],
         workers=workers,
         policy=Policy(
             boot_timeout=given["boot_timeout"],
             drain_timeout=float(next(drain for drain in drains if drain is not None)),
+            hang_timeout=_unless_reload(given, "hang_timeout", 60.0) or None,
+            probation=_unless_reload(given, "probation", 30.0),
             keep_trying=given["reload"],
         ),
         directory=directory,
@@ -254,6 +287,23 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
     )
 
 
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise UsageError(f"the working directory is gone, and '{path}' is relative to it; cd to where it is") from None
+
+
+def _unless_reload(given: Mapping[str, Any], name: str, default: float) -> float:
+    """What was given, or else the default; 0 with --reload.
+
+    Who edits under --reload stops at breakpoints, and saves what crashes.
+    """
+    if given[name] is not None:
+        return float(given[name])
+    return 0.0 if given["reload"] else default
+
+
 def _binds(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]:
     """Where to listen, by whoever has the last word: flags, then the environment, then the file."""
     ranks = {name: _rank(context, name) for name in ("binds", *_SINGLE_BIND)}
@@ -263,6 +313,8 @@ def _binds(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]
         raise UsageError(f"{words} each say where to listen; use --bind alone, several times if need be")
     if "binds" in last:
         return parse_binds(list(given["binds"]))
+    if given["port"] not in PORTS:  # getaddrinfo(3) would take it modulo 65,536
+        raise UsageError(f"{given['port']} is no port: they are {PORTS[0]} to {PORTS[-1]} (--port)")
     address: Address = TcpAddress(given["host"], given["port"])
     if "uds" in last:
         return parse_binds([f"unix:{given['uds']}"])
@@ -286,7 +338,7 @@ def _worker_options(given: Mapping[str, Any]) -> dict[str, Any]:
     options["headers"] = [header.split(":", 1) for header in options["headers"]]
     if options["use_colors"] is None:
         # While it boots, a worker's stdout is a pipe; where it goes in the end is ours.
-        options["use_colors"] = sys.stdout.isatty()
+        options["use_colors"] = os.isatty(1)
     return options
 
 

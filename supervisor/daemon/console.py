@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
-import sys
 import threading
 from typing import Final
 
@@ -23,7 +23,7 @@ class Console:
     """A queue of bytes for stdout and stderr, and the thread that writes them."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | threading.Event | None] = queue.SimpleQueue()
         self._waiting = 0
         self._dropped = 0
         self._lock = threading.Lock()
@@ -39,6 +39,12 @@ class Console:
             self._waiting += len(data)
         self._queue.put((fd, data))
 
+    def flush(self, seconds: float = 2.0) -> None:
+        """Wait until all that was given so far is written, but not for longer than that."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(seconds)
+
     def close(self, seconds: float = 2.0) -> None:
         """Write what is left, as far as that is possible in so many seconds."""
         self._queue.put(None)
@@ -46,6 +52,9 @@ class Console:
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
             fd, data = item
             with contextlib.suppress(OSError):  # nobody there to read it, and nobody to tell
                 descriptors.write_all(fd, data)
@@ -82,6 +91,6 @@ class _Formatter(logging.Formatter):
 def set_up_logging(console: Console, level: int) -> None:
     """Send every log record of this process through the console."""
     handler = LogHandler(console)
-    handler.setFormatter(_Formatter(color=sys.stderr.isatty()))
+    handler.setFormatter(_Formatter(color=os.isatty(2)))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("stillup").setLevel(level)

@@ -12,12 +12,14 @@ from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site, make_config, never_asked
 from supervisor.host import peer
-from supervisor.host.sources import Arrival, Backlog
+from supervisor.host.sources import Arrival, SpareBacklog
 
 logger = logging.getLogger("stillup")
 
 MOST: Final = 256
 """Connections open at a time."""
+SPARE: Final = 4
+"""Connections that can be taken when no descriptor is free: 'status' has to answer then above all."""
 HEAD_DEADLINE: Final = 10.0
 """Seconds that a caller may take to say what he wants."""
 LAST_ANSWERS: Final = 1.0
@@ -44,7 +46,7 @@ class ControlDoor:
         self._site = Site(config)
         self._site.load()
         self._loop = asyncio.get_running_loop()
-        self._acceptor = Acceptor(Backlog("control", sock), self._protocol)
+        self._acceptor = Acceptor(SpareBacklog("control", sock, SPARE), self._protocol)
         self._acceptor.start()
 
     def _protocol(self, arrival: Arrival) -> asyncio.Protocol | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from supervisor.core.commands import (
     BeginDrain,
     CloseListeners,
     Command,
+    DumpStacks,
     Exit,
     Hurry,
     Kill,
+    Reexec,
     SetTimer,
     Spawn,
     Terminate,
@@ -30,7 +33,7 @@ from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
 from supervisor.daemon.release import worker_environment
-from supervisor.host.processes import Process, spawn
+from supervisor.host.processes import DUMP_STACKS, LIMIT, Process, block_handled, spawn
 from supervisor.wire import handoff
 from supervisor.wire.handoff import Welcome
 
@@ -73,7 +76,7 @@ class LiveEffects:
         self._title = title
         self._loop = asyncio.get_running_loop()
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
-        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn")
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
         self._children: dict[int, Child] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,13 +96,15 @@ class LiveEffects:
                 self._signal(serial, signal.SIGTERM)
             case Kill(serial):
                 self._signal(serial, signal.SIGKILL)
+            case DumpStacks(serial):
+                self._dump_stacks(serial)
             case SetTimer(timer, at):
                 self._set_timer(TimerFired(timer), at)
             case CloseListeners():
-                self._holder.close()
+                self._holder.end()
             case Announce(kind, data):
                 self._feed.announce(kind, data)
-            case Exit():
+            case Reexec() | Exit():
                 pass  # the engine's own, and its last
 
     def adopt(self, serial: int, process: Process) -> None:
@@ -134,6 +139,12 @@ class LiveEffects:
         if child is not None and child.process.done():
             child.process.result().signal(number)
 
+    def _dump_stacks(self, serial: int) -> None:
+        child = self._children.get(serial)
+        # An app may have taken the signal for itself, or its handler away; without one it would kill.
+        if child is not None and child.process.done() and not child.process.result().signal_if_caught(DUMP_STACKS):
+            logger.warning("where worker pid %d hangs cannot be shown", child.process.result().pid)
+
     def _spawn(self, command: Spawn) -> None:
         try:
             output = Output(self._console)
@@ -159,7 +170,7 @@ class LiveEffects:
             )
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
             self._forget(command.serial)
-            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {error}"))
+            self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {_reason(error)}"))
             return
         child.process.set_result(process)
         output.started()
@@ -205,3 +216,10 @@ class LiveEffects:
         if not child.process.done():
             child.process.cancel()
         self._door.forget(serial)
+
+
+def _reason(error: Exception) -> str:
+    """Why a process could not be started."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.strerror} ({LIMIT})" if error.errno == errno.EAGAIN else error.strerror

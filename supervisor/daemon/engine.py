@@ -11,10 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from supervisor.core.commands import Command, Exit
-from supervisor.core.events import Event, ReloadAsked, ScaleAsked
+from supervisor.core.commands import Command, Exit, Reexec
+from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, ScaleAsked, StopAsked, Unrecorded
 from supervisor.core.model import Fleet
-from supervisor.core.step import Decision, step
+from supervisor.core.step import Decision, admits, step
 from supervisor.errors import Refused
 
 logger = logging.getLogger("stillup")
@@ -39,12 +39,14 @@ class Engine:
         """Begin with that fleet."""
         self.fleet = fleet
         self._save = save
+        self.asked_to_stop = False
+        """Whether a stop was asked for, be it decided on or not yet."""
         self._queue: asyncio.Queue[tuple[Event, asyncio.Future[Fleet] | None]] = asyncio.Queue()
         self._watchers: list[tuple[Callable[[Fleet], bool], asyncio.Future[Fleet]]] = []
 
     def submit(self, event: Event) -> None:
         """Let an event happen; nobody waits for what comes of it."""
-        self._queue.put_nowait((event, None))
+        self._put(event, None)
 
     async def ask(self, event: Event) -> Fleet:
         """Let an event happen; the fleet right after it.
@@ -53,8 +55,12 @@ class Engine:
             Refused: it has no place in the fleet as it is.
         """
         answer: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((event, answer))
+        self._put(event, answer)
         return await answer
+
+    def _put(self, event: Event, answer: asyncio.Future[Fleet] | None) -> None:
+        self.asked_to_stop |= isinstance(event, StopAsked)
+        self._queue.put_nowait((event, answer))
 
     async def until(self, holds: Callable[[Fleet], bool]) -> Fleet:
         """Wait until something holds of the fleet; the first fleet of which it does."""
@@ -64,23 +70,27 @@ class Engine:
         self._watchers.append((holds, watcher))
         return await watcher
 
-    async def run(self, effects: Effects) -> int:
-        """Run until the fleet has come to its end; the exit code."""
+    async def run(self, effects: Effects) -> Exit | Reexec:
+        """Run until a command ends this program; that command. May be called again, if what it asks for failed."""
         while True:
             event, answer = await self._queue.get()
             decision = self._decide(event, answer)
             if decision is None:
                 continue
             asked = answer is not None and isinstance(event, ReloadAsked | ScaleAsked)
-            trouble = await self._save(decision.fleet, asked=asked)
+            # What is merely heard or looked at changes nothing that is on record, unless something is done about it.
+            merely = isinstance(event, Reported | BeatsDue) and not decision.commands
+            trouble = "" if merely else await self._save(decision.fleet, asked=asked)
             if trouble and asked:
                 message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
                 _settle(answer, error=Refused(message, code="unavailable"))
                 continue
+            if trouble and admits(self.fleet, decision.fleet):
+                decision = step(self.fleet, Unrecorded(trouble), asyncio.get_running_loop().time())
             self._become(decision.fleet, answer)
             for command in decision.commands:
-                if isinstance(command, Exit):
-                    return command.code
+                if isinstance(command, Exit | Reexec):
+                    return command
                 try:
                     effects.perform(command)
                 except Exception:

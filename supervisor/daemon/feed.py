@@ -14,13 +14,22 @@ logger = logging.getLogger("stillup")
 _LINES: Mapping[str, tuple[int, str]] = {
     "service.taken-over": (
         logging.WARNING,
-        "taken over from a supervisor that has ended: {workers} workers live, {died} have died meanwhile",
+        "taken over: {workers} workers live on, {died} have died meanwhile",
     ),
+    "supervisor.reexec": (logging.INFO, "replacing our own program; the workers serve on"),
     "rollout.begun": (logging.INFO, "gen {generation} boots from {release} ({why})"),
     "rollout.waiting": (logging.INFO, "reload {rollout} waits until an older generation has left"),
     "rollout.cut-over": (logging.INFO, "gen {generation} serves"),
     "rollout.done": (logging.DEBUG, "reload {rollout} is done"),
     "rollout.aborted": (logging.ERROR, "gen {generation} rejected ({reason}): {why}"),
+    "rollout.rolled-back": (
+        logging.ERROR,
+        "gen {generation} crashes ({deaths} deaths within {seconds:.0f} s): back to {release}",
+    ),
+    "rollback.refused": (
+        logging.ERROR,
+        "gen {generation} crashes, and there is nothing to go back to: {release} was changed in place ({reason})",
+    ),
     "generation.gone": (logging.INFO, "gen {generation} has left: {moved} connections moved on, {closed} closed"),
     "worker.serving": (logging.INFO, "worker {worker} (pid {pid}) serves"),
     "worker.died": (logging.ERROR, "worker {why}; its slot is filled again"),
@@ -32,6 +41,14 @@ _LINES: Mapping[str, tuple[int, str]] = {
     "worker.wears-fast": (
         logging.WARNING,
         "worker {worker} wore out young {times} times in a row ({why}); it serves on, next start in {seconds:.1f} s",
+    ),
+    "worker.hung": (
+        logging.ERROR,
+        "worker {worker} (pid {pid}) hangs: no word for {seconds:.0f} s; replaced, then killed, with {connections}",
+    ),
+    "worker.recovered": (
+        logging.WARNING,
+        "worker {worker} (pid {pid}) is back after {seconds:.0f} s without a word; it is replaced all the same",
     ),
     "connections.lost": (
         logging.ERROR,

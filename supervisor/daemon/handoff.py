@@ -52,8 +52,10 @@ M = TypeVar("M", Taken, Batch)
 
 HELLO_DEADLINE: Final = 10.0
 """Seconds that whoever connects may take for each step until it is known as a worker with its listeners."""
+MOST_UNREAD: Final = 4096
+"""Messages that are read of one worker in one go: more than its channel holds, and not what it sends for ever."""
 MOST_STRANGERS: Final = 64
-"""Connections that may be open before their hello; one more, and the one that has been silent longest goes."""
+"""Connections that may be open before it is known who they are; one more, and the oldest of them goes."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Known:
-    """A worker of a supervisor before this one."""
+    """A worker that may come back: it said hello here, or is one of a supervisor before this one."""
 
     serial: int
     process: Process
@@ -100,6 +102,7 @@ class HandoffDoor:
         self.changed = asyncio.Event()
         """Set when somebody has come back."""
         self._expected: dict[str, Expected] = {}
+        self._catching_up = False
         self._known: dict[str, Known] = {}
         self.claim: Callable[[Claimant], None] | None = None
         """Takes in workers that no record knows; None while none are."""
@@ -108,6 +111,8 @@ class HandoffDoor:
         self.admits = asyncio.Event()
         """Set once the fleet is known: until then those who come back give their copies, and wait."""
         self._channels: dict[int, Channel] = {}
+        self._speaking: dict[int, Channel] = {}
+        """The channels of those that have their listeners."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: dict[Channel, None] = {}
         self._loop.add_reader(sock, self._accept)
@@ -126,6 +131,7 @@ class HandoffDoor:
         """The worker's process has ended."""
         self._expected = {nonce: e for nonce, e in self._expected.items() if e.spawn.serial != serial}
         self._known = {nonce: known for nonce, known in self._known.items() if known.serial != serial}
+        self._speaking.pop(serial, None)
         channel = self._channels.pop(serial, None)
         if channel is not None:
             self._hear_out(serial, channel)
@@ -138,6 +144,39 @@ class HandoffDoor:
                 pass
         except (PeerError, OSError) as error:  # no more of it, or nothing that could still matter
             logger.debug("last words of worker %s: %s", serial, error)
+
+    def catch_up(self, besides: int | None = None) -> None:
+        """Pass on all that workers have said and that lies unread, so that nobody's silence is our own.
+
+        Args:
+            besides: the serial of a worker whose words wait, since one of them is being passed on.
+        """
+        if self._catching_up:
+            return
+        self._catching_up = True
+        try:
+            for serial, channel in tuple(self._speaking.items()):
+                if serial != besides:
+                    self._read_out(serial, channel)
+        finally:
+            self._catching_up = False
+
+    def _read_out(self, serial: int, channel: Channel) -> None:
+        try:
+            for _ in range(MOST_UNREAD):
+                if not self._understand(serial, *channel.receive_now()):
+                    break
+        except PeerError as error:
+            self._cut_off(serial, channel, error)
+        except OSError as error:  # most often BlockingIOError: that was all
+            logger.debug("nothing more of worker %s: %s", serial, error)
+
+    def _cut_off(self, serial: int, channel: Channel, error: PeerError | TimeoutError) -> None:
+        message = f"broke the hand-off protocol: {error or 'no answer in time'}"
+        logger.warning("worker %s %s", serial, message)
+        self._submit(ChannelLost(serial, message))
+        self._speaking.pop(serial, None)
+        channel.close()
 
     def tell(self, serial: int, message: FromSupervisor) -> bool:
         """Send a worker a word; False when it cannot be reached."""
@@ -169,6 +208,7 @@ class HandoffDoor:
         except OSError as error:
             # Nothing can be accepted now; without the pause the loop would spin on it.
             logger.error("cannot accept a worker: %s", error.strerror)  # noqa: TRY400 - no bug
+            self._give_up(f"it cannot be let in: {error.strerror}")
             self._loop.remove_reader(self._sock)
             self._loop.call_later(0.5, self._resume)
             return
@@ -181,6 +221,11 @@ class HandoffDoor:
         task = self._loop.create_task(self._receive(connection, channel))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _give_up(self, why: str) -> None:
+        """Whoever waits outside, or is on its way, would wait for its deadline, and who asked would not hear why."""
+        for expected in self._expected.values():
+            self._submit(BootFailed(expected.spawn.serial, "hello", why))
 
     def _resume(self) -> None:
         if self._sock.fileno() >= 0:
@@ -196,7 +241,7 @@ class HandoffDoor:
 
     async def _converse(self, connection: socket.socket, channel: Channel) -> None:
         try:
-            serial, fresh = await self._admit(connection, channel)
+            serial, protocol = await self._admit(connection, channel)
         except (PeerError, Refused, TimeoutError, OSError) as error:
             why = str(error) or "said nothing in time"
             logger.warning("handoff.sock: %s refused: %s", _who(connection), why)
@@ -205,20 +250,26 @@ class HandoffDoor:
         finally:
             self._strangers.pop(channel, None)
         try:
-            if fresh:
-                await self._hand_over(serial, channel)
+            if protocol:
+                await self._hand_over(serial, channel, protocol)
             await self._listen(serial, channel)
         except _GaveUpError as error:
             self._submit(BootFailed(serial, error.said.stage, error.said.message))
+        except Refused as refusal:
+            self._submit(BootFailed(serial, "listeners", str(refusal)))
         except (PeerError, TimeoutError) as error:
-            message = f"broke the hand-off protocol: {error or 'no answer in time'}"
-            logger.warning("worker %s %s", serial, message)
-            self._submit(ChannelLost(serial, message))
+            self._cut_off(serial, channel, error)
         except OSError as error:
             logger.debug("channel of worker %s: %s", serial, error)
+        finally:
+            if self._speaking.get(serial) is channel:  # it may have come back by another
+                del self._speaking[serial]
 
-    async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, bool]:
-        """Hear who it is and check that; the worker's serial, and whether it has everything still to come."""
+    async def _admit(self, connection: socket.socket, channel: Channel) -> tuple[int, int]:
+        """Hear who it is and check that; the worker's serial, and the protocol in which it is to have everything.
+
+        0 if it has everything already.
+        """
         async with asyncio.timeout(HELLO_DEADLINE):
             packet, fds = await channel.receive()
             descriptors.close(fds)
@@ -226,14 +277,14 @@ class HandoffDoor:
                 raise PeerError("it sent descriptors" if fds else "it hung up")
             match handoff.decode_from_worker(packet):
                 case Hello() as hello:
-                    return await self._greet(connection, channel, hello), True
+                    return await self._greet(connection, channel, hello), hello.protocol
                 case Resume() as resume:
                     await self._take_back(connection, channel, resume)
                 case message:
                     raise PeerError(f"it said {type(message).__name__}, not Hello")
         # From here on it may take longer: a supervisor that has just been started has the others to hear first.
         self._strangers.pop(channel, None)
-        return await self._resumed(channel, resume), False
+        return await self._resumed(channel, resume), 0
 
     async def _greet(self, connection: socket.socket, channel: Channel, hello: Hello) -> int:
         expected = self._expected.get(hello.nonce)
@@ -247,7 +298,7 @@ class HandoffDoor:
         if self._expected.pop(hello.nonce, None) is None:
             raise PeerError("it has said hello already")
         serial = expected.spawn.serial
-        await self._ask(HelloSaid(serial))
+        await self._ask(HelloSaid(serial, comes_back=hello.protocol >= handoff.COMES_BACK))
         self._channels[serial] = channel
         self._known[hello.nonce] = Known(serial, process)
         welcome = expected.welcome()
@@ -329,18 +380,21 @@ class HandoffDoor:
             undo.pop_all()
         self._holder.take_back(listeners, queue)
 
-    async def _hand_over(self, serial: int, channel: Channel) -> None:
+    async def _hand_over(self, serial: int, channel: Channel, protocol: int) -> None:
         """Count and descriptions first, then the descriptors, each step answered before the next."""
+        older = protocol == handoff.PROTOCOL
         async with asyncio.timeout(HELLO_DEADLINE):
             await _hear_taken(channel, 0)
-            await channel.send(handoff.encode(Offer(list(self._holder.infos), self._holder.cookies)))
+            offer = Offer(list(self._holder.infos), self._holder.cookies, self._holder.older if older else [])
+            await channel.send(handoff.encode(offer))
             await _hear_taken(channel, 0)
-            for batch in self._holder.batches():
+            for batch in self._holder.batches(older=older):
                 await channel.send(handoff.encode(Batch(len(batch))), batch)
                 await _hear_taken(channel, len(batch))
         logger.debug("worker %s holds %d listeners", serial, len(self._holder.infos))
 
     async def _listen(self, serial: int, channel: Channel) -> None:
+        self._speaking[serial] = channel
         while True:
             packet, fds = await channel.receive()
             if not self._understand(serial, packet, fds):
@@ -363,6 +417,8 @@ class HandoffDoor:
             case handoff.Ready(probe):
                 self._submit(BecameReady(serial, probe))
             case Serving():
+                # It may take the place of one that hangs. What that one has said meanwhile counts, and comes first.
+                self.catch_up(besides=serial)
                 self._submit(BeganServing(serial))
             case Report(connections, requests, worn, oldest, given, adopted, lost, closed, longest):
                 crossed = Crossed(given, adopted, lost, closed, longest)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from supervisor.core.crossing import PACKET_AMONG_SEVERAL
-from supervisor.errors import Unavailable
+from supervisor.errors import Refused, Unavailable
 from supervisor.host import descriptors
-from supervisor.host.adoption import AdoptionQueue, capacity, cookie
+from supervisor.host.adoption import AdoptionQueue, Gauge, capacity, cookie
 from supervisor.host.sockets import Listener, UnixFile, cookie_of_listener, open_listener
 from supervisor.wire.address import Bind, InheritedAddress, UnixAddress, resembles
 from supervisor.wire.adoption import ConnectionInfo, encode
 from supervisor.wire.handoff import BATCH_LIMIT, ListenerInfo
-from supervisor.wire.record import ListenerRecord, Record
+from supervisor.wire.record import Bequest, ListenerRecord, Record
 
 logger = logging.getLogger("stillup")
 
@@ -40,9 +41,29 @@ class Holder:
         self._binds: tuple[Bind, ...] = ()
         self._listeners: list[Listener] = []
         self._queue: AdoptionQueue | None = None
+        self._gauge: Gauge | None = None
+        self._older: dict[int, socket.socket] = {}
+        """By cookie, the reading ends of queues that are not ours: what is in them is read by our workers, too."""
         self._returned: dict[int, Listener] = {}
         """By cookie, what workers gave back and no bind has claimed yet."""
         self._open = False
+        self._shared = False
+        """Whether workers have copies, so that an end of ours is not the end of what we hold."""
+
+    def inherit(self, bequest: Bequest) -> None:
+        """Take over what a program before this one held in this process."""
+        listeners = [
+            Listener(known.name, socket.socket(fileno=fd))
+            for known, fd in zip(bequest.record.listeners, bequest.listeners, strict=True)
+        ]
+        reader, writer = (socket.socket(fileno=fd) for fd in bequest.queue)
+        self.take_back(listeners, AdoptionQueue(reader, writer))
+
+    def descriptors(self) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """The numbers of the listeners', in their order, and of the queue's ends; they stay ours."""
+        assert self._queue is not None  # noqa: S101 - for the type checker: it is open while the service serves
+        listeners = tuple(listener.socket.fileno() for listener in self._listeners)
+        return listeners, (self._queue.reader.fileno(), self._queue.writer.fileno())
 
     def take_back(self, listeners: Sequence[Listener], queue: AdoptionQueue | None) -> None:
         """Take copies of what a worker holds into custody; what is here already, or not wanted any more, is closed."""
@@ -55,12 +76,15 @@ class Holder:
                 self._returned[number] = listener
         if queue is None:
             return
-        if self._open or self._queue is not None:
-            if self._queue is not None and queue.cookies != self._queue.cookies:
-                logger.warning("a worker has an adoption queue of its own; what is in it waits for its own fellows")
-            queue.close()
-        else:
+        if self._queue is None and not self._open:
             self._queue = queue
+            return
+        number = queue.cookies[0]
+        if self._queue is not None and number != self._queue.cookies[0] and number not in self._older:
+            self._older[number] = queue.reader
+            queue.writer.close()  # so that it ends when the last of those who write to it has left
+        else:
+            queue.close()
 
     def has_all_of(self, record: Record) -> bool:
         """Whether everything that was on record is here again."""
@@ -71,8 +95,9 @@ class Holder:
         """Have a listener for every bind, or none: what was given back, else a new one. Whether all were given back.
 
         Raises:
-            Refused: one cannot be had; those that could are closed again. The files of those that were given back stay:
-                workers go on without us.
+            Refused: one cannot be had.
+            OSError: there are too few descriptors for the adoption queue. Each time what could be had is closed again;
+                the files of what was given back stay, since workers go on without us.
         """
         known = {entry.cookie: entry for entry in record.listeners} if record is not None else {}
         with contextlib.ExitStack() as undo:
@@ -83,11 +108,19 @@ class Holder:
             )
             for bind in binds:
                 found = claimed.get(bind.name)
-                self._listeners.append(replace(found, name=bind.name) if found else self._make(bind, backlog))
+                if found is not None:
+                    self._shared = True
+                    self._listeners.append(replace(found, name=bind.name))
+                    continue
+                made = self._make(bind, backlog)
+                if made.file is not None:
+                    undo.callback(made.file.remove)
+                self._listeners.append(made)
             if self._queue is None:
                 self._queue = AdoptionQueue.make()
             self.infos = tuple(listener.info for listener in self._listeners)
             self.cookies = self._queue.cookies
+            self._gauge = Gauge(self._queue)
             self.capacity = capacity(_typical(self.infos), PACKET_AMONG_SEVERAL)
             undo.pop_all()
         for place, bind in enumerate(binds):
@@ -119,8 +152,9 @@ class Holder:
 
     def _with_file(self, listener: Listener, bind: Bind, known: Mapping[int, ListenerRecord]) -> Listener:
         """One that was given back, with the file that is ours; a second copy of it would outlive the custody."""
-        if isinstance(bind.address, InheritedAddress) and bind.address.fd in self._inherited:
-            os.close(bind.address.fd)
+        fd = bind.address.fd if isinstance(bind.address, InheritedAddress) else None
+        if fd in self._inherited and fd != listener.socket.fileno():
+            os.close(fd)
         return replace(listener, file=_file_of(bind, known.get(cookie(listener.socket))))
 
     def _was_for(self, bind: Bind, number: int, entry: ListenerRecord | None) -> bool:
@@ -128,8 +162,13 @@ class Holder:
         if isinstance(bind.address, InheritedAddress) and bind.address.fd in self._inherited:
             return self._inherited[bind.address.fd] == number
         if entry is not None:
-            return entry.bind == str(bind.address)
-        return resembles(bind.address, self._returned[number].info.address)
+            fits = entry.bind == str(bind.address)
+        else:
+            fits = resembles(bind.address, self._returned[number].info.address)
+        try:
+            return fits and (_file_of(bind, entry) is not None or not isinstance(bind.address, UnixAddress))
+        except FileNotFoundError:
+            return False  # nobody can connect to it any more
 
     def records(self) -> list[ListenerRecord]:
         """What the record says of the listeners."""
@@ -146,44 +185,66 @@ class Holder:
     @property
     def waiting(self) -> int:
         """Connections in the adoption queue now."""
-        return self._queue.waiting() if self._queue is not None else 0
+        return self._gauge.read() if self._gauge is not None else 0
 
-    def batches(self) -> Iterator[list[int]]:
-        """Copies of the descriptors, a batch at a time: in the order of ``infos``, then the queue's two ends.
+    @property
+    def older(self) -> list[int]:
+        """The cookies of the reading ends that are handed out behind the queue's."""
+        return list(self._older)
+
+    def batches(self, *, older: bool = True) -> Iterator[list[int]]:
+        """Copies of the descriptors, a batch at a time: in the order of ``infos``, the queue's two ends, older ones.
 
         Copies, since a close of the originals must not let their numbers come to mean something else on the way; each
         batch is closed before the next. Nothing comes once the custody has ended.
+
+        Raises:
+            Refused: there are no descriptors for the copies.
         """
+        self._shared = True
         held = [listener.socket for listener in self._listeners]
         if self._queue is not None:
             held += [self._queue.reader, self._queue.writer]
+            held += self._older.values() if older else []
         for start in range(0, len(held), BATCH_LIMIT):
-            batch = [descriptors.duplicate(sock.fileno()) for sock in held[start : start + BATCH_LIMIT]]
+            batch: list[int] = []
             try:
+                for sock in held[start : start + BATCH_LIMIT]:
+                    batch.append(_copy(sock))  # noqa: PERF401 - what could be had is in it when one cannot
                 yield batch
             finally:
                 descriptors.close(batch)
 
-    def close(self) -> None:
-        """End the custody: close every copy and remove the socket files that are ours.
+    def end(self) -> None:
+        """End the custody: remove the socket files that are ours, and close every copy.
 
         With the workers' copies closed too, whoever reads the queue to its end has all that was in it.
         """
+        for listener in self._listeners:
+            try:
+                if listener.file is not None:
+                    listener.file.remove()
+            except OSError as error:  # the rest can still be removed
+                logger.warning("listener %s: %s", listener.name, error)
+        self.close()
+
+    def close(self) -> None:
+        """Close every copy. The files stay while workers that have copies may serve on; else this is the end."""
+        if not self._shared:
+            self._shared = True
+            self.end()
+            return
         self._drop_returned({})
         while self._listeners:
-            listener = self._listeners.pop()
-            try:
-                listener.close()
-            except OSError as error:  # its file cannot be removed; the rest can still be closed
-                logger.warning("listener %s: %s", listener.name, error)
+            self._listeners.pop().socket.close()
+        if self._gauge is not None:
+            self._gauge.close()
+            self._gauge = None
         if self._queue is not None:
             self._queue.close()
             self._queue = None
-
-    def abandon(self) -> None:
-        """Close every copy and leave the rest as it is: workers go on, and another supervisor comes."""
-        self._listeners = [replace(listener, file=None) for listener in self._listeners]
-        self.close()
+        while self._older:
+            self._older.popitem()[1].close()
 
     def _drop_returned(self, known: Mapping[int, ListenerRecord]) -> None:
         """Close what is not wanted any more, and remove the files that were ours."""
@@ -196,14 +257,24 @@ class Holder:
 
 
 def _file_of(bind: Bind, entry: ListenerRecord | None) -> UnixFile | None:
-    """The socket file of a listener that was given back, if that is ours."""
+    """The socket file of a listener that was given back.
+
+    Raises:
+        FileNotFoundError: it is gone, or somebody else's is in its place.
+    """
     if not isinstance(bind.address, UnixAddress):
         return None
-    if entry is not None and entry.file is not None:
-        return UnixFile(bind.address.path, *entry.file)
-    with contextlib.suppress(OSError):  # somebody has taken it away
-        return UnixFile.of(bind.address.path)
-    return None
+    found = UnixFile.of(bind.address.path)
+    if entry is not None and entry.file is not None and entry.file != (found.device, found.inode):
+        raise FileNotFoundError(bind.address.path)
+    return found
+
+
+def _copy(sock: socket.socket) -> int:
+    try:
+        return descriptors.duplicate(sock.fileno())
+    except OSError as error:
+        raise Refused(f"its listeners cannot be copied for it: {error.strerror}", code="descriptors") from error
 
 
 def _typical(infos: Sequence[ListenerInfo]) -> bytes:

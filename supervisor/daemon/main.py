@@ -11,17 +11,22 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from supervisor import __version__
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.asgi.tracebacks import show_error
-from supervisor.core.events import Event, ReloadAsked, ScaleAsked, StopAsked, TookOver
+from supervisor.core.commands import Exit
+from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
-from supervisor.core.recovery import same
+from supervisor.core.release import same
 from supervisor.core.step import step
-from supervisor.daemon import record, takeover
+from supervisor.daemon import record, reexec, strays, takeover
 from supervisor.daemon.api import Api
+from supervisor.daemon.beats import watch_beats
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
 from supervisor.daemon.door import ControlDoor
@@ -34,18 +39,24 @@ from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
 from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
-from supervisor.host import terminal
+from supervisor.host import descriptors, terminal
 from supervisor.host.descriptors import ensure_standard
-from supervisor.host.processes import HANDLED, close_on_exec_all, raise_descriptor_limit
-from supervisor.host.runtime import claim
-from supervisor.host.sockets import bind_unix, check_owner
+from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
+from supervisor.host.runtime import RuntimeDirectory, claim
+from supervisor.host.sockets import UnixFile, bind_unix, check_owner, open_listener
 from supervisor.host.systemd import Notifier
 from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
+from supervisor.wire.record import SCHEMA, Bequest
 
 logger = logging.getLogger("stillup")
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LONGEST_PATH = 107
 """Bytes of a socket's path (unix(7))."""
+HANDLING = 3
+"""Turns of the loop from a signal that has come to its handler's work (asyncio reads a pipe, then calls, then runs)."""
 ORPHAN_TIMEOUT = 300.0
 """Seconds that workers serve on without a supervisor, unless it was started from a terminal."""
 _LEVELS = {"trace": logging.DEBUG}
@@ -58,6 +69,9 @@ def run(settings: Settings) -> int:
         Refused: the service cannot start as it was asked for. Nothing is left behind.
     """
     _check_platform()
+    if (trial := reexec.received(reexec.TRIAL)) is not None:
+        return _try(settings, trial)
+    bequest = reexec.received(reexec.REEXEC)
     ensure_standard()
     close_on_exec_all()
     raise_descriptor_limit()
@@ -70,10 +84,34 @@ def run(settings: Settings) -> int:
         level = _LEVELS.get(settings.log_level) or logging.getLevelNamesMapping()[settings.log_level.upper()]
         set_up_logging(console, level)
         with contextlib.ExitStack() as stack:
-            supervisor = Supervisor(settings, console, stack)
+            try:
+                supervisor = Supervisor(settings, console, stack, bequest)
+            except OSError as error:
+                raise Refused(f"cannot start: {error}", code="unavailable") from error
             return asyncio.run(supervisor.run())
     finally:
         console.close()
+
+
+def _try(settings: Settings, bequest: Bequest) -> int:
+    """Say whether this program could go on where another one is to leave off; the exit code.
+
+    Raises:
+        Refused: it could not.
+    """
+    resolve(settings)
+    if _runtime_path(settings) != bequest.path:
+        raise Refused(f"its runtime directory would be {_runtime_path(settings)}, not {bequest.path}", code="trial")
+    known = {(listener.name, listener.bind) for listener in bequest.record.listeners}
+    for bind in settings.binds:
+        check_owner(bind)
+        if (bind.name, str(bind.address)) not in known:  # it would be bound anew: now is the time to fail
+            open_listener(bind, settings.backlog).close()
+    return 0
+
+
+def _runtime_path(settings: Settings) -> str:
+    return settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
 
 
 def check(settings: Settings) -> bool:
@@ -123,48 +161,72 @@ def _check_platform() -> None:
 class Supervisor:
     """One run of one service. What the constructor opens, ``stack`` closes."""
 
-    def __init__(self, settings: Settings, console: Console, stack: contextlib.ExitStack) -> None:
-        """Claim the runtime directory, then bind.
+    def __init__(
+        self, settings: Settings, console: Console, stack: contextlib.ExitStack, bequest: Bequest | None
+    ) -> None:
+        """Claim the runtime directory, then bind; or go on with what a program before this one has left.
 
         Raises:
             Refused: something is in the way.
         """
         self._settings = settings
         self._console = console
+        self._environment = dict(os.environ)
+        """As we were started: what comes after us is to find the same."""
         self._notifier = Notifier()
         # Who starts us with SIGHUP ignored, as nohup does, means that the terminal's end is not ours.
-        self._had_terminal = terminal.is_there() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self._ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._had_terminal = terminal.is_there() and not self._ignores_hangup
         self._release = resolve(settings)
-        path = settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
-        if len(f"{path}/{CONTROL}".encode()) > LONGEST_PATH:
+        path = _runtime_path(settings)
+        if len(os.fsencode(f"{path}/{CONTROL}")) > LONGEST_PATH:
             raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
-        self._runtime = claim(path, chosen=bool(settings.runtime_dir or os.environ.get("RUNTIME_DIRECTORY")))
+        if bequest is not None:
+            self._runtime = RuntimeDirectory(path, bequest.lock, bequest.record.made_directory)
+        else:
+            self._runtime = claim(path, chosen=bool(settings.runtime_dir or os.environ.get("RUNTIME_DIRECTORY")))
+        # To be looked for before our own files take their place.
+        self._record = bequest.record if bequest is not None else record.read(self._runtime)
+        if self._record is not None and self._record.made_directory:
+            self._runtime = replace(self._runtime, created=True)
+        self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
         # The files go before the sockets: whoever sees the end of a connection finds the directory free.
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
         stack.callback(self._files.close)
-        # To be looked for before our own files take their place.
-        self._record = record.read(self._runtime)
-        self._left_behind = any(os.path.lexists(self._runtime.file(name)) for name in (RECORD, HANDOFF))
         self._holder = Holder(settings.binds)
         stack.callback(self._holder.close)
-        if not self._left_behind:
+        if bequest is not None:
+            self._holder.inherit(bequest)
+        elif not self._left_behind:
             self._holder.open(settings.binds, settings.backlog)
-        self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack)
-        self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack)
+        inherited = (bequest.control, bequest.handoff) if bequest is not None else (None, None)
+        self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack, inherited[0])
+        self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack, inherited[1])
 
-    def _listen(self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack) -> socket.socket:
-        # The lock is ours, so whoever left a file there is gone.
-        sock, file = bind_unix(self._runtime.file(name), mode, kind=kind, replace=True)
+    def _listen(
+        self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack, inherited: int | None
+    ) -> socket.socket:
+        path = self._runtime.file(name)
+        if inherited is not None and os.path.lexists(path):
+            sock, file = socket.socket(fileno=inherited), UnixFile.of(path)
+            sock.setblocking(False)  # as it is; but a copy of an object that does not know would clear it for all
+        else:
+            # The lock is ours, so whoever left a file there is gone. One that somebody has removed is of no use.
+            if inherited is not None:
+                os.close(inherited)
+            sock, file = bind_unix(path, mode, kind=kind, replace=True)
+            sock.listen(128)
         self._files.callback(file.remove)
         stack.callback(sock.close)
-        sock.listen(128)
         return sock
 
     async def run(self) -> int:
         """Serve until the fleet has come to its end; the exit code."""
         settings = self._settings
-        self._recorder = recorder = Recorder(self._runtime, settings.workers, self._record)
+        self._recorder = recorder = Recorder(
+            self._runtime, settings.workers, self._record, drain_timeout=settings.policy.drain_timeout
+        )
         fleet = Fleet(policy=settings.policy, size=settings.workers)
         self._engine = engine = Engine(fleet, recorder.save)
         self._door = door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
@@ -179,25 +241,37 @@ class Supervisor:
             title=settings.name,
             orphan_timeout=self._orphan_timeout(),
         )
-        self._tasks: set[asyncio.Task[None]] = set()
-        control: ControlDoor | None = None
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
+        self._tasks: dict[asyncio.Task[None], signal.Signals | None] = {}
+        """What is under way beside the engine, and the signal that asked for it, if one did."""
+        self._replacing = False
+        self._open_door: ControlDoor | None = None
         try:
             if self._left_behind:
-                await self._take_over()
+                try:
+                    await self._take_over()
+                except OSError as error:
+                    raise Refused(f"cannot take over: {error}; the workers serve on", code="unavailable") from error
             else:
                 engine.submit(ReloadAsked(self._release, "start"))
             recorder.holds(self._holder.records(), self._holder.cookies)
             door.admits.set()
-            control = ControlDoor(self._control, Api(engine, self._resolve, name=settings.name, holder=self._holder))
+            api = Api(
+                engine,
+                self._resolve,
+                self._reexec,
+                name=settings.name,
+                holder=self._holder,
+                reexecs=recorder.latest.reexecs,
+            )
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
+            if settings.policy.hang_timeout is not None:
+                self._begin(watch_beats(door.catch_up, engine.submit, lambda: descriptors.writable((1, 2))))
             self._take_signals()
-            code = await engine.run(effects)
-        except BaseException:
-            self._holder.abandon()
-            raise
-        else:
+            self._begin(strays.reap())  # now that those who live are held
+            code = await self._serve(api)
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD)
             return code
@@ -210,8 +284,71 @@ class Supervisor:
             self._files.close()
             door.close()
             effects.close()
-            if control is not None:
-                await control.close()
+            if self._open_door is not None:
+                await self._open_door.close()
+
+    async def _serve(self, api: Api) -> int:
+        """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
+        while True:
+            self._open_door = ControlDoor(self._control.dup(), api)
+            last = await self._engine.run(self._effects)
+            if isinstance(last, Exit):
+                return last.code
+            # What comes from here on is for the program that comes, too.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            await self._open_door.close()
+            for _ in range(HANDLING):
+                await asyncio.sleep(0)
+            if not self._engine.asked_to_stop:
+                self._replace_program()  # which returns if it could not
+            self._take_signals()
+
+    async def _reexec(self) -> None:
+        """Replace the program, if the one that is installed now passes its trial.
+
+        Raises:
+            Refused: it does not, or something is under way that only this program can go on with.
+        """
+        if self._replacing:
+            raise Refused("the new program is being tried already", code="out-of-order")
+        step(self._engine.fleet, ReexecAsked(), asyncio.get_running_loop().time())  # refused now is refused early
+        self._replacing = True
+        try:
+            await _in_thread(reexec.try_out, self._bequest(), self._environment)
+        except OSError as error:
+            raise Refused(f"the new program cannot be tried: {error.strerror}", code="unavailable") from error
+        finally:
+            self._replacing = False
+        await self._engine.ask(ReexecAsked())
+
+    def _replace_program(self) -> None:
+        for task, number in self._tasks.items():
+            # It has not come to the engine yet: the next program finds the signal pending (signal(7), execve(2)).
+            if number is not None and not task.done():
+                task.cancel()
+                os.kill(os.getpid(), number)
+        if self._ignores_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._console.flush()
+        try:
+            reexec.execute(self._bequest(), self._environment)
+        except OSError as error:
+            logger.error("our program cannot be replaced: %s; this one goes on", error)  # noqa: TRY400 - no bug
+
+    def _bequest(self) -> Bequest:
+        latest = self._recorder.latest
+        listeners, queue = self._holder.descriptors()
+        return Bequest(
+            schema=SCHEMA,
+            pid=os.getpid(),
+            record=replace(latest, reexecs=latest.reexecs + 1),
+            path=self._runtime.path,
+            lock=self._runtime.lock,
+            control=self._control.fileno(),
+            handoff=self._handoff.fileno(),
+            listeners=listeners,
+            queue=queue,
+        )
 
     def _orphan_timeout(self) -> float:
         given = self._settings.orphan_timeout
@@ -286,7 +423,7 @@ class Supervisor:
             signal.SIGTTIN: lambda: self._scale(+1),
             signal.SIGTTOU: lambda: self._scale(-1),
             signal.SIGUSR1: lambda: logger.info("SIGUSR1: stillup keeps no log files open; there is nothing to reopen"),
-            signal.SIGUSR2: lambda: logger.warning("SIGUSR2: this version cannot replace its own program yet"),
+            signal.SIGUSR2: lambda: self._begin(self._reexec_by_signal()),
         }
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             handlers[number] = lambda number=number: self._engine.submit(StopAsked(number.name, insist=True))  # type: ignore[misc]
@@ -299,18 +436,19 @@ class Supervisor:
         if self._had_terminal and not terminal.is_there():
             self._engine.submit(StopAsked("the terminal hung up"))
         else:
-            self._begin(self._reload("SIGHUP"))
+            self._begin(self._reload("SIGHUP"), signal.SIGHUP)
 
     def _scale(self, by: int) -> None:
-        self._begin(self._ask(ScaleAsked(by, relative=True)))
+        number = signal.SIGTTIN if by > 0 else signal.SIGTTOU
+        self._begin(self._ask(ScaleAsked(by, relative=True)), number)
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, None], number: signal.Signals | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = number
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of the supervisor ended", exc_info=error)
 
@@ -326,6 +464,12 @@ class Supervisor:
             return
         await self._ask(ReloadAsked(release, why))
 
+    async def _reexec_by_signal(self) -> None:
+        try:
+            await self._reexec()
+        except Refused as refusal:
+            logger.error("SIGUSR2: our program is not replaced: %s", refusal)  # noqa: TRY400 - not ours
+
     async def _ask(self, event: Event) -> None:
         try:
             await self._engine.ask(event)
@@ -333,4 +477,17 @@ class Supervisor:
             logger.warning("refused: %s", refusal)
 
     async def _resolve(self) -> Release:
-        return await asyncio.to_thread(resolve, self._settings)
+        return await _in_thread(resolve, self._settings)
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Let it block a thread.
+
+    Raises:
+        Refused: none can be started; and what the function raises.
+    """
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+    except RuntimeError as error:  # it is threading's
+        raise Refused(f"cannot look at the disk: {error} ({LIMIT})", code="unavailable") from error
+    return await done

@@ -14,7 +14,7 @@ from typing import Final
 
 from supervisor.core.model import Fleet
 from supervisor.errors import PeerError
-from supervisor.host.processes import boot_id
+from supervisor.host.processes import block_handled, boot_id
 from supervisor.host.runtime import RuntimeDirectory
 from supervisor.wire import record
 from supervisor.wire.places import RECORD
@@ -24,25 +24,42 @@ logger = logging.getLogger("stillup")
 
 PATIENCE: Final = 1.0
 """Seconds that a write may take before what it tells of is done all the same: a disk that hangs must not stop us."""
-
 SLOW: Final = "the disk does not answer"
 
 
 class Recorder:
     """Keeps ``record.json`` in step with the fleet."""
 
-    def __init__(self, runtime: RuntimeDirectory, workers_wanted: int, known: Record | None = None) -> None:
+    def __init__(
+        self,
+        runtime: RuntimeDirectory,
+        workers_wanted: int,
+        known: Record | None = None,
+        *,
+        drain_timeout: float = 30.0,
+    ) -> None:
         """Go on with the record of another supervisor, or begin one."""
         self._runtime = runtime
         key = known.key if known is not None else secrets.token_hex(record.KEY)
         nonces = known.nonces if known is not None else {}
-        self.latest = Record(record.SCHEMA, boot_id(), key, workers_wanted, Fleet(), nonces=nonces)
+        reexecs = known.reexecs if known is not None else 0
+        self.latest = Record(
+            record.SCHEMA,
+            boot_id(),
+            key,
+            workers_wanted,
+            Fleet(),
+            nonces=nonces,
+            made_directory=runtime.created,
+            drain_timeout=drain_timeout,
+            reexecs=reexecs,
+        )
         """What is, or is to be, on the disk."""
         self._written: Record | None = None
         self._trouble = ""
         """Why what happened last could not be written down."""
         self._writing: asyncio.Future[None] | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record", initializer=block_handled)
 
     def nonce(self, serial: int) -> str:
         """What the worker of that serial says to be let in: known before it is started, since the key is on record."""
@@ -72,7 +89,11 @@ class Recorder:
             return ""
         if self._writing is not None and not self._writing.done():
             return SLOW
-        self._writing = asyncio.get_running_loop().run_in_executor(self._writer, self._write, self.latest, asked)
+        loop = asyncio.get_running_loop()
+        try:
+            self._writing = loop.run_in_executor(self._writer, self._write, self.latest, asked)
+        except RuntimeError as error:  # no thread can be started
+            return str(error)
         self._writing.add_done_callback(_heard)
         done, _ = await asyncio.wait({self._writing}, timeout=PATIENCE)
         if not done:

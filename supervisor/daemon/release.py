@@ -27,8 +27,10 @@ def resolve(settings: Settings) -> Release:
     if not os.path.isdir(directory):
         raise Refused(f"the directory {settings.directory} is not there (--directory)", code="release")
     python = os.path.join(directory, settings.python) if settings.python else sys.executable
-    if not os.access(python, os.X_OK):
+    if not os.access(python, os.X_OK, effective_ids=True):
         raise Refused(f"the interpreter {python} is not there, or not executable (--python)", code="release")
+    for word in (settings.app, directory, python, settings.app_dir):
+        _check_text(word)
     environment = dict(os.environ)
     if settings.env_file:
         file = os.path.join(directory, settings.env_file)
@@ -54,6 +56,13 @@ def resolve(settings: Settings) -> Release:
         max_worker_age=settings.max_worker_age,
         max_worker_rss=settings.max_worker_rss,
     )
+
+
+def _check_text(word: str) -> None:
+    """A worker is told it in JSON, which has no way to say other bytes (os.fsdecode makes surrogates of them)."""
+    shown = word.encode(errors="backslashreplace").decode()
+    if shown != word:
+        raise Refused(f"'{shown}' is no UTF-8; give it another name", code="release")
 
 
 def worker_environment(command: Spawn, handoff_path: str, nonce: str) -> dict[str, str]:

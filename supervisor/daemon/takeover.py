@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from supervisor.core.model import Fleet, Policy, Release, WorkerState
-from supervisor.core.recovery import SIZES, Claim, rebuild
+from supervisor.core.model import Fleet, Policy, Release
+from supervisor.core.recovery import SIZES, UNACCEPTED, Claim, rebuild
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.host import processes
@@ -29,8 +29,6 @@ CLAIMS: Final = 2.5 * LONGEST_WAIT
 """Seconds in which workers that are on no record may come back: longer than any of them waits between two attempts."""
 PATIENCE: Final = 30.0
 """Seconds for a worker that may hold the listeners and says nothing; then it counts as hung, and is ended."""
-BOOTS: Final = frozenset({WorkerState.SPAWNED, WorkerState.BOOTING, WorkerState.READY})
-"""Workers that were not told to accept leave when they have no supervisor."""
 TELL: Final = 2.0
 """Seconds between two words about whom we wait for."""
 
@@ -58,7 +56,7 @@ async def until_custody_is_back(
     """
     loop = asyncio.get_running_loop()
     for serial, process in living.items():
-        if record.fleet.workers[serial].state in BOOTS:
+        if record.fleet.workers[serial].state in UNACCEPTED:
             # It leaves by itself, unless it hangs in its app's import: then it holds copies for nothing.
             process.signal(signal.SIGTERM)
     ends = loop.time() + PATIENCE
@@ -67,7 +65,7 @@ async def until_custody_is_back(
         return {
             serial: process
             for serial, process in living.items()
-            if serial not in door.spoken and not process.has_ended()
+            if record.fleet.workers[serial].comes_back and serial not in door.spoken and not process.has_ended()
         }
 
     while not holder.has_all_of(record) and (waiting := silent()):
@@ -86,6 +84,7 @@ def _still_living(processes: Mapping[int, Process]) -> dict[int, Process]:
     living = {serial: process for serial, process in processes.items() if not process.has_ended()}
     for serial, process in processes.items():
         if serial not in living:
+            process.reap()  # if it was a child of ours
             process.close()
     return living
 

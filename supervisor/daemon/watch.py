@@ -26,16 +26,16 @@ async def watch(options: Mapping[str, Any], reload: Callable[[str], Awaitable[No
     rest = dict(options)
     quiet = max(1, int(rest.pop("reload_delay") * 1000))
     directories, counts = watch_filter(rest)
+    here = os.getcwd()  # it may be gone when a change is told
     logger.info("watching %s", ", ".join(sorted(map(str, directories))))
     async for changes in watchfiles.awatch(
         *directories, watch_filter=None, step=quiet, debounce=max(quiet, 1600), ignore_permission_denied=True
     ):
         changed = sorted({path for _, path in changes if counts(Path(path))})
         if changed:
-            await reload(f"{_names(changed)} changed")
+            await reload(f"{_names(changed, here)} changed")
 
 
-def _names(paths: list[str]) -> str:
-    here = os.getcwd()
+def _names(paths: list[str], here: str) -> str:
     names = [path.removeprefix(f"{here}/") for path in paths]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004 - a line

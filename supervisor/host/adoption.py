@@ -16,7 +16,6 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from supervisor.errors import PeerError
@@ -55,20 +54,16 @@ class AdoptionQueue:
         Raises:
             PeerError: one is something else. Both are closed.
         """
-        with contextlib.ExitStack() as undo:
-            undo.callback(descriptors.close, fds)
-            ends: list[socket.socket] = []
-            for fd, said in zip(fds, cookies, strict=True):
-                try:
-                    end = socket.socket(fileno=fd)
-                except OSError as error:
-                    raise PeerError("adoption queue: what came is no socket") from error
-                undo.callback(end.detach)  # the number is closed once
-                ends.append(end)
-                if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
-                    raise PeerError("adoption queue: what came is not the end of it that it was said to be")
-            undo.pop_all()
-        return cls(ends[0], ends[1])
+        try:
+            reader = receive_end(fds[0], cookies[0])
+        except PeerError:
+            descriptors.close(fds[1:])
+            raise
+        try:
+            return cls(reader, receive_end(fds[1], cookies[1]))
+        except PeerError:
+            reader.close()
+            raise
 
     @property
     def cookies(self) -> tuple[int, int]:
@@ -76,14 +71,54 @@ class AdoptionQueue:
         return cookie(self.reader), cookie(self.writer)
 
     def waiting(self) -> int:
-        """How many connections are in it (proc_pid_fdinfo(5), ``scm_fds``: Linux 5.5)."""
-        text = Path(f"/proc/self/fdinfo/{self.reader.fileno()}").read_text(encoding="ascii")
-        match = re.search(r"^scm_fds:\s*(\d+)$", text, re.MULTILINE)
-        return int(match.group(1)) if match else 0
+        """How many connections are in it.
+
+        Raises:
+            OSError: there is no descriptor to look with; a ``Gauge`` needs none.
+        """
+        with contextlib.closing(Gauge(self)) as gauge:
+            return gauge.read()
 
     def close(self) -> None:
         self.reader.close()
         self.writer.close()
+
+
+def receive_end(fd: int, said: int) -> socket.socket:
+    """Take a received descriptor for the end of a queue with that cookie; the socket owns it from here on.
+
+    Raises:
+        PeerError: it is something else. The descriptor is closed.
+    """
+    try:
+        end = socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise PeerError("adoption queue: what came is no socket") from error
+    if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or cookie(end) != said:
+        end.close()
+        raise PeerError("adoption queue: what came is not the end of it that it was said to be")
+    return end
+
+
+class Gauge:
+    """Counts the connections in a queue. It opens its file once, so that it can count when no descriptor is free."""
+
+    def __init__(self, queue: AdoptionQueue) -> None:
+        """Look at the queue's reading end, which must stay open.
+
+        Raises:
+            OSError: there is no descriptor for it.
+        """
+        self._fd = os.open(f"/proc/self/fdinfo/{queue.reader.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> int:
+        """How many there are now (proc_pid_fdinfo(5), ``scm_fds``: Linux 5.5)."""
+        match = re.search(rb"^scm_fds:\s*(\d+)$", os.pread(self._fd, 4096, 0), re.MULTILINE)
+        return int(match.group(1)) if match else 0
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 def capacity(packet: bytes, count: int) -> int:
@@ -130,20 +165,43 @@ class Reserve:
     A receiver without free descriptors does not wait: the kernel drops what does not fit, and those clients are gone.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, files: bool = False) -> None:
+        """Keep ``size`` of them, once filled; with ``files`` each is a file of its own, which the machine counts."""
         self._size = size
+        self._files = files
         self._held: list[int] = []
 
     def fill(self) -> None:
         """Hold as many as were asked for.
 
+        The kernel gives out numbers below the limit alone, so one above it, which was lowered since, makes no room.
+
         Raises:
             OSError: there are not so many; those that there were are held.
         """
-        if not self._held:
-            self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if self._held and max(self._held) >= limit:
+            descriptors.close(fd for fd in self._held if fd >= limit)
+            self._held = [fd for fd in self._held if fd < limit]
         while len(self._held) < self._size:
-            self._held.append(descriptors.duplicate(self._held[0]))
+            self._held.append(self._one_more())
+
+    def _one_more(self) -> int:
+        if self._files or not self._held:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return descriptors.duplicate(self._held[0])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are held as were asked for."""
+        return len(self._held) == self._size
+
+    def spend(self) -> bool:
+        """Make room for one; False when none is held."""
+        if self._held:
+            os.close(self._held.pop())
+            return True
+        return False
 
     def free(self) -> None:
         """Make the room."""
@@ -153,11 +211,10 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one packet brought. ``cut``: the kernel had to drop some of its descriptors."""
+    """What one packet brought. Fewer descriptors than it describes: the kernel had no room for the rest."""
 
     packet: bytes
     fds: list[int]
-    cut: bool
 
 
 def receive(reader: socket.socket, limit: int, most: int) -> Received:
@@ -170,5 +227,5 @@ def receive(reader: socket.socket, limit: int, most: int) -> Received:
         OSError: as recvmsg(2).
     """
     flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-    packet, ancillary, got, _ = reader.recvmsg(limit, socket.CMSG_SPACE(most * _INT), flags)
-    return Received(packet, descriptors.rights(ancillary), bool(got & (socket.MSG_CTRUNC | socket.MSG_TRUNC)))
+    packet, ancillary, _, _ = reader.recvmsg(limit, socket.CMSG_SPACE(most * _INT), flags)
+    return Received(packet, descriptors.rights(ancillary))

@@ -61,7 +61,7 @@ class Channel:
             BlockingIOError: there is none.
         """
         self._check()
-        return descriptors.receive(self._sock, self._limit, self._most)
+        return self._take()
 
     async def receive(self) -> tuple[bytes, list[int]]:
         """Receive one packet; ``b""`` when the peer has closed. The descriptors are the caller's to close.
@@ -73,10 +73,17 @@ class Channel:
         while True:
             self._check()
             try:
-                return descriptors.receive(self._sock, self._limit, self._most)
+                return self._take()
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
                 await self._ready(loop.add_reader, loop.remove_reader)
+
+    def _take(self) -> tuple[bytes, list[int]]:
+        try:
+            return descriptors.receive(self._sock, self._limit, self._most)
+        except ConnectionResetError:
+            # Told once, and first, of a peer that ended before it had read everything. What it said itself is there.
+            return descriptors.receive(self._sock, self._limit, self._most)
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[Any], Any]) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -9,6 +9,7 @@ import array
 import contextlib
 import fcntl
 import os
+import select
 import socket
 from collections.abc import Iterable, Sequence
 
@@ -86,6 +87,15 @@ def blind(fds: Iterable[int]) -> None:
             os.fstat(fd)
             os.dup2(null, fd, inheritable=False)
     os.close(null)
+
+
+def writable(fds: Iterable[int]) -> bool:
+    """Whether a write to each would begin at once, be it only to fail: nobody's reader keeps writers waiting."""
+    poll = select.poll()
+    wanted = set(fds)
+    for fd in wanted:
+        poll.register(fd, select.POLLOUT)
+    return len(poll.poll(0)) == len(wanted)
 
 
 def write_all(fd: int, data: bytes) -> None:

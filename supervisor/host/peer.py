@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
 import socket
@@ -29,16 +29,22 @@ def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
 
     ``pidfd`` must be of a process that is not reaped, so that its number cannot be another's. Where the kernel gives a
     pidfd of the peer, that one must show the same number, which the kernel turns to -1 when the process is reaped.
+
+    Raises:
+        OSError: it cannot be found out, for want of a descriptor for instance.
     """
     if principal(sock).pid != pid or _pid_of(pidfd) != pid:
         return False
-    with contextlib.suppress(OSError):  # before Linux 6.5
+    try:
         peer = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
-        try:
-            return _pid_of(peer) == pid
-        finally:
-            os.close(peer)
-    return True
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:  # before Linux 6.5
+            return True
+        raise
+    try:
+        return _pid_of(peer) == pid
+    finally:
+        os.close(peer)
 
 
 def _pid_of(pidfd: int) -> int:

@@ -11,9 +11,11 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from supervisor.core.events import HOW_UNKNOWN
 
@@ -35,6 +37,31 @@ _NOBODY = frozenset({errno.ESRCH, errno.ENOENT, errno.EINVAL})
 """What is said of a number that no process has; the last of one that is a thread's now (pidfd_open(2))."""
 
 
+DUMP_STACKS: Final = int(signal.SIGRTMIN) + 7
+"""At this signal a worker writes where each of its threads is to its stderr (``faulthandler.register``).
+
+Not one of the ordinary signals, which belong to the app; and not the first real-time ones, which libraries take.
+"""
+LIMIT: Final = "a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup"
+"""What stands behind EAGAIN of fork(2), and behind a thread that cannot be started."""
+MOST_STRAYS: Final = 256
+"""Strays that are reaped in one go, at a few microseconds each."""
+
+_held: set[Process] = set()
+"""Every child that somebody here holds, and whose exit status is for nobody else."""
+_reaping = threading.Lock()
+_starts = 0
+"""Children that are being started, and so are not among those yet; changed under the lock."""
+
+
+def block_handled() -> None:
+    """Let no HANDLED signal come to this thread; every thread but the first begins with this.
+
+    A signal for the process comes to any thread that lets it in, and is kept only when none does (signal(7)).
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A child of ours, or of a supervisor before us. Owns the pidfd."""
@@ -44,7 +71,10 @@ class Process:
     started: int
     """Clock ticks from the host's start to its own (proc_pid_stat(5)): with the pid, its identity."""
 
-    def signal(self, number: signal.Signals) -> None:
+    def __post_init__(self) -> None:
+        _held.add(self)
+
+    def signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
@@ -58,6 +88,21 @@ class Process:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def signal_if_caught(self, number: int) -> bool:
+        """Send a signal that would end a process without a handler, if this one has a handler; whether it was sent.
+
+        ``SigCgt`` in proc(5) is found by its number; should that belong to another by now, the pidfd knows better.
+        """
+        try:
+            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+                caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+        except (OSError, StopIteration):  # /proc may be hidden from us, or we are out of descriptors
+            return False
+        if not caught >> (number - 1) & 1:
+            return False
+        self.signal(number)
+        return True
 
     def reap(self) -> str | None:
         """How the process ended (``exited 1``, ``killed by SIGSEGV``), reaping it, or None while it lives.
@@ -75,6 +120,7 @@ class Process:
         return f"killed by {signal_name(result.si_status)}"
 
     def close(self) -> None:
+        _held.discard(self)
         os.close(self.pidfd)
 
 
@@ -99,23 +145,56 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
         (os.POSIX_SPAWN_DUP2, stdout, 1),
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]
-    pid = os.posix_spawn(
-        argv[0],
-        list(argv),
-        dict(environment),
-        file_actions=actions,
-        setpgroup=0,
-        setsigmask=HANDLED,
-        # CPython ignores these two for itself; a program expects the default.
-        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
-    )
+    with no_reaping():
+        pid = os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(environment),
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=HANDLED,
+            # CPython ignores these two for itself; a program expects the default.
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
+        )
+        try:
+            return hold(pid)
+        except OSError:
+            # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
+
+@contextlib.contextmanager
+def no_reaping() -> Iterator[None]:
+    """While it lasts no child is reaped as a stray: for whoever starts one that is not held yet, or never will be."""
+    global _starts  # noqa: PLW0603 - children are the process's, not an object's
+    with _reaping:
+        _starts += 1
     try:
-        return hold(pid)
-    except OSError:
-        # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+        yield
+    finally:
+        with _reaping:
+            _starts -= 1
+
+
+def reap_strays() -> list[int]:
+    """Reap children that have ended and that nobody here holds; their pids.
+
+    PID 1 of a container becomes the parent of every process whose own has ended, and nobody else can reap those. Who
+    starts a child by other means than ``spawn`` does so under ``no_reaping``, or its exit status is lost to it. Never
+    waits; needs no descriptor.
+    """
+    strays: list[int] = []
+    with _reaping, contextlib.suppress(ChildProcessError):  # there are no children at all
+        while not _starts and len(strays) < MOST_STRAYS:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            # One of ours that has just ended hides those behind it until it is reaped, which is soon.
+            if ended is None or any(process.pid == ended.si_pid for process in _held):
+                break
+            os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+            strays.append(ended.si_pid)
+    return strays
 
 
 def hold(pid: int) -> Process:
@@ -147,6 +226,8 @@ def find(pid: int, started: int) -> Process | None:
     # It is looked at after it is held: were the number another's by then, so is the start time.
     if process.started == started and not process.has_ended():
         return process
+    if process.started == started:
+        process.reap()  # if it was a child of ours
     process.close()
     return None
 

@@ -280,7 +280,7 @@ def _directory_locked(path: str) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"cannot bind unix:{path}: another process holds the lock of {parent}") from None
-                time.sleep(0.01)  # start-up: no loop runs yet, and flock(2) with a time limit does not exist
+                time.sleep(0.01)  # start-up: nobody waits for us yet, and flock(2) with a time limit does not exist
         yield
     finally:
         os.close(directory)

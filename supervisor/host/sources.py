@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Sequence
@@ -18,6 +19,10 @@ GONE: Final = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 )
 """What accept(2) says of a connection that has failed already, to be passed over like EAGAIN."""
+
+
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""The process has none left, or the machine has no file left (accept(2)); whoever connects waits."""
 
 
 @dataclass(slots=True)
@@ -86,6 +91,37 @@ class Backlog:
         self._sock.close()
 
 
+class SpareBacklog(Backlog):
+    """New connections of a listener that is to be reached when no descriptor is free: it keeps some for that.
+
+    Each is a file of its own, not a copy: the machine's limit (ENFILE) counts files.
+    """
+
+    def __init__(self, name: str, sock: socket.socket, spare: int) -> None:
+        """Keep as many as ``spare``: so many connections may be open at a time while there are no others."""
+        super().__init__(name, sock)
+        self._spare = adoption.Reserve(spare, files=True)
+        self._refill()
+
+    def take(self) -> Sequence[Arrival]:
+        self._refill()
+        try:
+            return super().take()
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR or not self._spare.spend():
+                raise
+        return super().take()
+
+    def _refill(self) -> None:
+        """Hold as many as can be had."""
+        with contextlib.suppress(OSError):
+            self._spare.fill()
+
+    def close(self) -> None:
+        self._spare.free()
+        super().close()
+
+
 class Adoptions:
     """Connections that other workers have put into the adoption queue, a packet at a time."""
 
@@ -97,6 +133,11 @@ class Adoptions:
         self.lost = 0
         """Connections that were dropped by the kernel on the way in, or could not be understood."""
         self._refill()
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether it can receive; without a reserve it never does, and what is in the queue waits."""
+        return self._reserve.is_full
 
     def fileno(self) -> int:
         return self._reader.fileno()
@@ -116,10 +157,8 @@ class Adoptions:
 
     def _refill(self) -> None:
         """Hold as much as can be had; whether that is enough is asked before the next packet."""
-        try:
+        with contextlib.suppress(OSError):
             self._reserve.fill()
-        except OSError:
-            return
 
     def _understand(self, received: adoption.Received) -> Sequence[Arrival]:
         fds = received.fds

@@ -19,7 +19,10 @@ _LONGEST_PATH = 107
 LONGEST_NAME = 64
 """Characters of a listener's name: it goes with each connection that moves."""
 _NAME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
-_PORTS = range(65536)
+PORTS: Final = range(65536)
+_FDS = range(2**31)
+_DIGITS = re.compile(r"[0-9]{1,10}")
+"""As many as the largest descriptor has; int() itself refuses some thousands (ValueError)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def parse_bind(text: str) -> Bind:
     Raises:
         UsageError: the text is no bind; the message says what one looks like.
     """
+    _check_text(text)
     match = _NAME.fullmatch(text)
     name, rest = match.groups() if match else ("", text)
     if len(name) > LONGEST_NAME:
@@ -124,6 +128,23 @@ def parse_binds(texts: list[str]) -> tuple[Bind, ...]:
     return binds
 
 
+def _check_text(text: str) -> None:
+    """An argument that is no UTF-8 comes with lone surrogates (os.fsdecode); a file may say NUL, and no path can."""
+    try:
+        plain = b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        plain = False
+    if not plain:
+        shown = text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+        raise UsageError(f"bind '{shown}': an address is text in UTF-8, without NUL")
+
+
+def _number(text: str, among: range) -> int | None:
+    """What the digits say, if it is among those."""
+    number = int(text) if _DIGITS.fullmatch(text) else -1
+    return number if number in among else None
+
+
 def _parse_address(where: str, text: str) -> Address:
     scheme, _, rest = where.partition(":")
     if scheme == "unix" and rest:
@@ -132,24 +153,28 @@ def _parse_address(where: str, text: str) -> Address:
                 f"bind '{text}': a Unix socket's path has at most {_LONGEST_PATH} bytes, this one {len(rest.encode())}"
             )
             raise UsageError(message)
+        if rest == "@":
+            raise UsageError(f"bind '{text}': an abstract socket has a name: unix:@name")
         if rest.startswith("@"):
             return AbstractAddress(rest[1:])
         return UnixAddress(rest)
     if scheme == "fd" and rest:
-        if not rest.isascii() or not rest.isdigit():
+        fd = _number(rest, _FDS)
+        if fd is None:
             message = f"bind '{text}': 'fd:' takes the number of an open descriptor"
             raise UsageError(message)
-        return InheritedAddress(int(rest))
-    host, colon, port = where.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) not in _PORTS:
+        return InheritedAddress(fd)
+    host, _, digits = where.rpartition(":")
+    port = _number(digits, PORTS)
+    if port is None or ":" not in where:
         message = f"bind '{text}': expected HOST:PORT, [IPV6]:PORT, unix:/path, unix:@name or fd:N"
         raise UsageError(message)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        message = f"bind '{text}': an IPv6 address stands in brackets: [{host}]:{port}"
+        message = f"bind '{text}': an IPv6 address stands in brackets: [{host}]:{digits}"
         raise UsageError(message)
-    return TcpAddress(host or "0.0.0.0", int(port))  # noqa: S104 - ":8000" is how the field writes "every interface"
+    return TcpAddress(host or "0.0.0.0", port)  # noqa: S104 - ":8000" is how the field writes "every interface"
 
 
 def _with_options(address: Address, options: list[str], text: str) -> Address:

@@ -44,6 +44,23 @@ class WorkerView(msgspec.Struct, frozen=True):
     age: float
     oldest: dict[str, float] = {}
     """While it drains: for each class, the seconds that its oldest connection has been of it."""
+    worn: str = ""
+    """Why it is being replaced; empty while it is not."""
+    hung_for: float | None = None
+    """Seconds without a word of it, once it was found to hang."""
+
+
+class VacancyView(msgspec.Struct, frozen=True):
+    """A slot that waits for its next worker, since its workers keep dying young (or wearing out young)."""
+
+    id: str
+    """The slot as its worker will be called: ``2.1``."""
+    deaths: int
+    """How many died, or wore out, young in a row."""
+    seconds: float
+    """Until the next start."""
+    worn: str = ""
+    """Why who serves in it meanwhile is worn; empty if nobody does."""
 
 
 class GenerationView(msgspec.Struct, frozen=True):
@@ -54,6 +71,8 @@ class GenerationView(msgspec.Struct, frozen=True):
     release: str
     workers: list[WorkerView]
     draining_for: float | None = None
+    waiting: list[VacancyView] = []
+    """By slot."""
 
 
 class CrossingView(msgspec.Struct, frozen=True):
@@ -86,7 +105,11 @@ class FailureView(msgspec.Struct, frozen=True):
 
 
 class RolloutView(msgspec.Struct, frozen=True):
-    """A rollout, under way or ended. ``outcome`` is null until it has one: ``succeeded`` or ``aborted``."""
+    """A rollout, under way or ended.
+
+    ``outcome`` is null until it has one: ``succeeded`` or ``aborted``. A success becomes ``rolled-back`` if the new
+    workers crash soon after it; ``reason`` is ``crashed`` then, and the rollout whose ``rolls_back`` is its id follows.
+    """
 
     id: int
     state: str
@@ -116,6 +139,10 @@ class RolloutView(msgspec.Struct, frozen=True):
     """Connections without a request in progress that it had to end."""
     longest_pause: float = 0.0
     """Seconds; the longest that a connection was between two workers, as far as the new generation has seen."""
+    rolls_back: int | None = None
+    """The rollout that this one takes back."""
+    deaths: int = 0
+    """Workers of the new generation that died by themselves in its probation."""
 
 
 class ScalingView(msgspec.Struct, frozen=True):
@@ -149,6 +176,8 @@ class Status(msgspec.Struct, frozen=True):
     crossing: CrossingView
     rollout: RolloutView | None
     """The rollout under way, or else the last one."""
+    reexecs: int = 0
+    """How often the supervisor has replaced its own program."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -172,6 +201,7 @@ def status(
     waiting: int,
     capacity: int,
     now: float,
+    reexecs: int = 0,
 ) -> Status:
     """Show the fleet; ``waiting`` connections are in the adoption queue, which holds about ``capacity``."""
     crossed = sum((worker.crossed for worker in fleet.workers.values()), fleet.crossed)
@@ -194,6 +224,7 @@ def status(
             longest=crossed.longest,
         ),
         rollout=rollout(fleet, shown, now) if shown is not None else None,
+        reexecs=reexecs,
     )
 
 
@@ -234,6 +265,8 @@ def rollout(fleet: Fleet, shown: Rollout, now: float) -> RolloutView:
         moved=crossed.given,
         closed=crossed.closed,
         longest_pause=fleet.crossed_of(shown.generation or 0).longest,
+        rolls_back=shown.rolls_back,
+        deaths=shown.deaths,
     )
 
 
@@ -261,7 +294,10 @@ _UP = (WorkerState.READY, WorkerState.ACCEPTING, WorkerState.SERVING)
 def _outcome(state: RolloutState) -> str | None:
     if state.pending:
         return None
-    return "aborted" if state is RolloutState.ABORTED else "succeeded"
+    return _OUTCOMES.get(state, "succeeded")
+
+
+_OUTCOMES = {RolloutState.ABORTED: "aborted", RolloutState.ROLLED_BACK: "rolled-back"}
 
 
 def _failure(failure: Failure | None) -> FailureView | None:
@@ -277,6 +313,10 @@ def _generation(fleet: Fleet, generation: Generation, now: float) -> GenerationV
         release=generation.release.label,
         workers=[_worker(worker, now) for worker in fleet.of(generation.id)],
         draining_for=now - generation.drained_from if generation.drained_from is not None else None,
+        waiting=[
+            VacancyView(f"{generation.id}.{slot}", vacancy.deaths, max(0.0, vacancy.until - now), vacancy.worn)
+            for slot, vacancy in sorted(generation.vacancies.items())
+        ],
     )
 
 
@@ -290,4 +330,6 @@ def _worker(worker: Worker, now: float) -> WorkerView:
         classes=dict(worker.connections),
         age=now - worker.spawned,
         oldest={kind: now - since for kind, since in worker.oldest.items()},
+        worn=worker.worn,
+        hung_for=now - worker.hung if worker.hung is not None else None,
     )

@@ -43,10 +43,14 @@ PROTOCOL: Final = 2
 """The version that this code speaks: 2 has what a worker says that comes back. In 1 it finished and left."""
 SPOKEN: Final = frozenset({1, PROTOCOL})
 """The versions that a supervisor speaks: a release may bring an environment with the stillup before this one."""
+COMES_BACK: Final = 2
+"""The first version whose workers come back when they have lost their supervisor."""
 LONGEST_WAIT: Final = 1.0
 """Seconds, at most, between two attempts of a worker to find a supervisor."""
 MESSAGE_LIMIT: Final = 128 * 1024
 """Bytes; well under the kernel's default socket buffer (212,992), so that a packet is never EMSGSIZE."""
+REASON_LIMIT: Final = 4096
+"""Characters of a worker's reason; an app's error may have any number, and its output has them all."""
 BATCH_LIMIT: Final = 64
 """Descriptors a packet; the kernel takes at most 253 (SCM_MAX_FD)."""
 
@@ -161,12 +165,15 @@ class Resumed(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fiel
     """The worker has a supervisor again. Since version 2."""
 
 
-class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The descriptors that follow, in that order: listeners, then the reading and the writing end of the queue."""
+class Offer(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The descriptors that follow, in that order: listeners, the queue's two ends, the reading ends of older ones."""
 
     listeners: list[ListenerInfo]
     queue: tuple[int, int]
     """SO_COOKIE of the adoption queue's reading and writing end."""
+    older: list[int] = []
+    """SO_COOKIE of the reading ends of other queues, into which workers of other supervisors may still put connections.
+    Since version 2."""
 
 
 class Batch(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -203,12 +210,15 @@ T = TypeVar("T")
 
 
 def encode(message: FromWorker | FromSupervisor) -> bytes:
-    """One packet.
+    """One packet. What UTF-8 cannot say, such as a file name of other bytes in an app's error, is said by escapes.
 
     Raises:
         PeerError: it would be longer than MESSAGE_LIMIT.
     """
-    packet = _encoder.encode(message)
+    try:
+        packet = _encoder.encode(message)
+    except UnicodeEncodeError:
+        packet = _encoder.encode(_escaped(msgspec.to_builtins(message)))
     if len(packet) > MESSAGE_LIMIT:
         raise PeerError(f"a {type(message).__name__} of {len(packet)} bytes is over the limit of {MESSAGE_LIMIT}")
     return packet
@@ -217,6 +227,26 @@ def encode(message: FromWorker | FromSupervisor) -> bytes:
 def for_version(welcome: Welcome, protocol: int) -> Welcome:
     """The same welcome in the words of an earlier version: what that does not know is left out."""
     return msgspec.structs.replace(welcome, protocol=protocol, orphan_timeout=0.0)
+
+
+def boot_failed(stage: str, reason: str) -> BootFailed:
+    """The message for a reason of any length."""
+    if len(reason) > REASON_LIMIT:
+        reason = f"{reason[:REASON_LIMIT]} ..."
+    return BootFailed(stage, reason)
+
+
+def _escaped(value: Any) -> Any:
+    r"""The same with every lone surrogate written as its escape: U+DCFF as ``\udcff``."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_escaped(inner) for inner in value]
+        case _:
+            return value
 
 
 def decode_from_worker(packet: bytes) -> FromWorker:

@@ -2,6 +2,9 @@
 
 The fleet is written as it is: a field that a version lacks has its default, one that it does not know is passed over.
 What cannot be understood without a new field needs a new SCHEMA.
+
+Python's own json writes and reads the text: a variable of a release's environment may be any bytes (os.fsdecode makes
+lone surrogates of those), and msgspec has none of them in JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -58,15 +61,37 @@ class Record:
     """SO_COOKIE of the adoption queue's ends."""
     nonces: Mapping[int, str] = field(default_factory=dict)
     """By serial, of workers that were not started under this key."""
-    descriptors: Mapping[str, int] = field(default_factory=dict)
-    """In a supervisor that replaces its own program: the numbers under which its successor finds what it held."""
+    made_directory: bool = False
+    """Whether the runtime directory was made for the service, and goes with it."""
+    drain_timeout: float = 30.0
+    """Seconds that a worker may drain; for who ends them without a supervisor."""
+    reexecs: int = 0
+    """How often the supervisor has replaced its own program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bequest:
+    """What a supervisor that replaces its own program leaves to that: its record, and the descriptors by number."""
+
+    schema: int
+    pid: int
+    record: Record
+    path: str
+    """Of the runtime directory."""
+    lock: int
+    control: int
+    handoff: int
+    listeners: tuple[int, ...]
+    """In the order of the record's."""
+    queue: tuple[int, int]
+
+
+T = TypeVar("T", Record, Bequest)
 
 
 def encode(record: Record) -> bytes:
     """The record as JSON. What a worker reports every second is not in it."""
-    plain = msgspec.to_builtins(replace(record, fleet=lasting(record.fleet)), str_keys=True)
-    # Not by msgspec's own encoder: a path or a variable that is no UTF-8 is a string of lone surrogates here.
-    return json.dumps(plain).encode()
+    return _encode(replace(record, fleet=lasting(record.fleet)))
 
 
 def decode(text: bytes) -> Record:
@@ -75,14 +100,43 @@ def decode(text: bytes) -> Record:
     Raises:
         PeerError: it is none, or one of a version that is not known here, or no supervisor could have written it.
     """
+    return _checked(_decode(Record, text))
+
+
+def encode_bequest(bequest: Bequest) -> bytes:
+    """The bequest as JSON."""
+    return _encode(replace(bequest, record=replace(bequest.record, fleet=lasting(bequest.record.fleet))))
+
+
+def decode_bequest(text: bytes) -> Bequest:
+    """Read a bequest.
+
+    Raises:
+        PeerError: as ``decode``.
+    """
+    bequest = _decode(Bequest, text)
+    _checked(bequest.record)
+    if len(bequest.listeners) != len(bequest.record.listeners):
+        raise PeerError("its parts contradict each other")
+    return bequest
+
+
+def _encode(what: Record | Bequest) -> bytes:
+    return json.dumps(msgspec.to_builtins(what, str_keys=True)).encode("ascii")
+
+
+def _decode(shape: type[T], text: bytes) -> T:
     try:
         plain = json.loads(text.decode(), parse_float=_finite, parse_constant=_finite)
         schema = plain.get("schema") if isinstance(plain, dict) else None
-        if schema is not None and schema not in READABLE:
+        if isinstance(schema, int) and schema not in READABLE:
             raise PeerError(f"it has schema {schema}, this version reads {SCHEMA}")
-        record = msgspec.convert(plain, Record, str_keys=True)
+        return msgspec.convert(plain, shape, str_keys=True)
     except (ValueError, RecursionError) as error:  # msgspec's, json's and Unicode's errors are all of the first
         raise PeerError(f"it is no record: {error}") from error
+
+
+def _checked(record: Record) -> Record:
     if not _is_key(record.key) or not consistent(record.fleet):
         raise PeerError("its parts contradict each other")
     return record
@@ -103,15 +157,21 @@ def _is_key(text: str) -> bool:
 def lasting(fleet: Fleet) -> Fleet:
     """The fleet without what changes while nothing happens, and without what an operator says anew at each start."""
     workers = {
-        serial: replace(worker, connections={}, requests=0, oldest={}, crossed=Crossed())
+        serial: replace(worker, heard=None, hung=None, connections={}, requests=0, oldest={}, crossed=Crossed())
         for serial, worker in fleet.workers.items()
     }
-    rollouts = tuple(map(_slim, fleet.rollouts[:-WHOLE])) + fleet.rollouts[-WHOLE:]
-    return replace(fleet, workers=workers, rollouts=rollouts, policy=Policy())
+    # That of the generation that serves may have to be taken back.
+    serves = fleet.serving.id if fleet.serving is not None else None
+    older = (rollout if rollout.generation == serves else _slim(rollout) for rollout in fleet.rollouts[:-WHOLE])
+    return replace(fleet, workers=workers, rollouts=(*older, *fleet.rollouts[-WHOLE:]), policy=Policy())
 
 
 def _slim(rollout: Rollout) -> Rollout:
     if rollout.state.pending:
         return rollout
-    release = rollout.release
-    return replace(rollout, release=Release(release.app, release.python, release.directory, label=release.label))
+    replaced = _shown(rollout.replaced) if rollout.replaced is not None else None
+    return replace(rollout, release=_shown(rollout.release), replaced=replaced)
+
+
+def _shown(release: Release) -> Release:
+    return Release(release.app, release.python, release.directory, label=release.label)

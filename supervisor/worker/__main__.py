@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import faulthandler
 import os
 import signal
@@ -13,8 +14,9 @@ from uvicorn.config import Config
 from supervisor.asgi.borrowed import make_config
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
-from supervisor.host.processes import HANDLED
-from supervisor.wire.handoff import BootFailed
+from supervisor.host import descriptors
+from supervisor.host.processes import DUMP_STACKS, HANDLED, raise_descriptor_limit
+from supervisor.wire.handoff import boot_failed
 from supervisor.worker.server import Server
 from supervisor.worker.session import Session, take_over
 
@@ -25,7 +27,11 @@ def main() -> int:
     if not path or not nonce:
         sys.stderr.write("a worker is started by 'stillup run', not by hand\n")
         return 2
+    atexit.register(_let_out)  # first of all, so that it comes last
     _take_signals()
+    raise_descriptor_limit()  # the supervisor's may have been lowered since
+    # Written by the handler itself, in C: it works while the interpreter is busy or waits for a system call.
+    faulthandler.register(DUMP_STACKS, all_threads=True)
     try:
         session = take_over(path, nonce)
     except (PeerError, OSError) as error:
@@ -34,6 +40,19 @@ def main() -> int:
     # Says where a boot hangs, just before the supervisor ends it.
     faulthandler.dump_traceback_later(session.welcome.boot_timeout * 0.95)
     return _serve(session)
+
+
+def _let_out() -> None:
+    """Let out what was printed. What nobody reads any more goes nowhere: Python would make exit code 120 of it."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            descriptors.blind([stream.fileno()])
+        except ValueError:  # the app has closed it
+            continue
 
 
 def _take_signals() -> None:
@@ -55,7 +74,7 @@ def _serve(session: Session) -> int:
         loop_factory = config.get_loop_factory()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises what it likes for a wrong option
         show_error(error)
-        session.say_now(BootFailed("options", f"{type(error).__name__}: {error}"))
+        session.say_now(boot_failed("options", f"{type(error).__name__}: {error}"))
         session.close()
         return 1
     with asyncio.Runner(loop_factory=loop_factory) as runner:

@@ -8,6 +8,7 @@ import faulthandler
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from supervisor.errors import PeerError
 from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
 from supervisor.wire import handoff
-from supervisor.wire.handoff import Accept, BootFailed, Drain, FromWorker, Hurry, Ready, Report, Serving
+from supervisor.wire.handoff import Accept, Drain, FromWorker, Hurry, Ready, Report, Serving, boot_failed
 from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
 from supervisor.worker.lull import Lull
@@ -61,8 +62,12 @@ class Server:
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
-        self._adoptions = Adoptions(session.queue.reader, PACKET_FOR_ONE)
-        self._adopter = Acceptor(self._adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
+        self._adoptions = [Adoptions(reader, PACKET_FOR_ONE) for reader in (session.queue.reader, *session.older)]
+        """Of our queue first; what other supervisors' workers write to ends when they have left."""
+        self._adopters = [
+            Acceptor(adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
+            for adoptions in self._adoptions
+        ]
         self._adopted = 0
         self._lull = Lull()
         self._longest = 0.0
@@ -126,6 +131,10 @@ class Server:
         """Come to READY; False when the app cannot serve, which the supervisor has been told."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        if not all(adoptions.has_reserve for adoptions in self._adoptions):
+            # It would serve, but what others give away would wait for ever.
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return self._failed("descriptors", f"too few to take connections over: RLIMIT_NOFILE is {limit}")
         if not self._load():
             return False
         # Until here SIGTERM ends the process where it stands, even inside an import that never returns.
@@ -157,7 +166,7 @@ class Server:
 
     def _failed(self, stage: str, message: str) -> bool:
         _flush()
-        self._session.say_now(BootFailed(stage, message))
+        self._session.say_now(boot_failed(stage, message))
         return False
 
     async def _probe(self, seconds: float) -> str:
@@ -187,7 +196,11 @@ class Server:
             if self._drain is None and not self._acceptors:
                 self._begin_drain(self._session.welcome.drain_timeout, final=True)
                 return
-            await self._find_a_supervisor()
+            try:
+                await self._find_a_supervisor()
+            except Exception:
+                logger.exception("looking for a supervisor failed")
+                await asyncio.sleep(RECONNECT_MOST)
 
     async def _obey(self) -> None:
         """Do what the supervisor says, until it hangs up or dies.
@@ -213,21 +226,23 @@ class Server:
         """Go on without one until one takes us back; whoever serves then drains when it has waited long enough."""
         loop, welcome = asyncio.get_running_loop(), self._session.welcome
         self._orphaned = True
-        if self._drain is None:
-            logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
-        if welcome.orphan_timeout:
-            patience = loop.call_later(welcome.orphan_timeout, self._drain_as_orphan)
-        else:
-            patience = None
-            self._drain_as_orphan()
+        patience: asyncio.TimerHandle | None = None
         wait = RECONNECT_FIRST
+        if self._asked_to_leave:
+            self._drain_as_orphan()
+        await asyncio.sleep(_jittered(wait))  # whoever took us back before, and hung up at once, may do so again
+        # One that only replaces its own program takes us back at the first attempt, and nobody need know.
         while not await self._come_back():
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+            if patience is None:
+                if self._drain is None:
+                    logger.warning("without a supervisor: serving on for %g s", welcome.orphan_timeout)
+                patience = loop.call_later(welcome.orphan_timeout, self._drain_as_orphan)
+            await asyncio.sleep(_jittered(wait))
             wait = min(2 * wait, RECONNECT_MOST)
         if patience is not None:
             patience.cancel()
+            logger.info("there is a supervisor again")
         self._orphaned = False
-        logger.info("there is a supervisor again")
         self._news.set()
 
     async def _come_back(self) -> bool:
@@ -245,7 +260,8 @@ class Server:
             acceptor = Acceptor(Backlog(name, listener), self._protocol, tls=self._site.config.ssl)
             acceptor.start()
             self._acceptors.append(acceptor)
-        self._adopter.start()
+        for adopter in self._adopters:
+            adopter.start()
         await self._tell(Serving())
 
     def _protocol(self, arrival: Arrival) -> asyncio.Protocol:
@@ -254,7 +270,7 @@ class Server:
     def _may_adopt(self) -> bool:
         """Whether there is room under --limit-concurrency; if there is none for long, there is none anywhere."""
         now = asyncio.get_running_loop().time()
-        if self._site.has_room_for(1 + self._adopter.connecting):
+        if self._site.has_room_for(1 + sum(adopter.connecting for adopter in self._adopters)):
             self._full_since = None
             return True
         if self._full_since is None:
@@ -294,7 +310,7 @@ class Server:
             oldest=drain.oldest() if drain is not None else {},
             given=giver.given if giver is not None else 0,
             adopted=self._adopted,
-            lost=self._adoptions.lost,
+            lost=sum(adoptions.lost for adoptions in self._adoptions),
             closed=drain.closed if drain is not None else 0,
             longest=self._longest,
         )
@@ -324,11 +340,15 @@ class Server:
         elif self._drain is None and self._acceptors and self._terminations == 1:
             self._asked_to_leave = "SIGTERM"
             self._news.set()
-            asyncio.get_running_loop().call_later(TERM_PATIENCE, self._begin_drain, self._session.welcome.drain_timeout)
+            asyncio.get_running_loop().call_later(TERM_PATIENCE, self._waited_enough)
         elif self._drain is None:
             self._begin_drain(self._session.welcome.drain_timeout)
         elif self._terminations > 1:
             self._drain.cut_short()
+
+    def _waited_enough(self) -> None:
+        """Nobody has replaced this worker; if nobody can, nobody takes what it would give away, either."""
+        self._begin_drain(self._session.welcome.drain_timeout, final=self._orphaned)
 
     def _begin_drain(self, timeout: float, *, final: bool = False, packet: int = 1) -> None:
         if self._drain is None:
@@ -354,19 +374,22 @@ class Server:
         ends = loop.time() + self._session.welcome.drain_timeout
         # In a final drain the queue is read on: to its end, which is when nobody can write to it any more.
         if not drain.final or not self._acceptors:
-            await self._adopter.stop()
+            await self._stop_adopting()
         await asyncio.gather(*(acceptor.stop(empty=drain.final) for acceptor in self._acceptors))
         if not drain.final and self._site.can_move:
             self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
             drain.give_to(self._giver)
         self._news.set()
         await drain.run(self._queue_ended)
-        await self._adopter.stop()
+        await self._stop_adopting()
         self._session.say_now(await self._report())
         await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
 
+    async def _stop_adopting(self) -> None:
+        await asyncio.gather(*(adopter.stop() for adopter in self._adopters))
+
     def _queue_ended(self) -> bool:
-        if self._adopter.at_end:
+        if self._adopters[0].at_end:
             return True
         # A worker that is stopped or was cut off from its supervisor may keep it open, and so may a child of its app's.
         return self._final_since is not None and (
@@ -382,6 +405,11 @@ class Server:
                 await self._site.lifespan.shutdown()
         except TimeoutError:
             logger.error("the app's shutdown took longer than %.0f s", patience)  # noqa: TRY400 - the app's, not ours
+
+
+def _jittered(seconds: float) -> float:
+    """A wait of about that, so that not all come at once."""
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
 
 
 def _flush() -> None:

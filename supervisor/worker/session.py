@@ -7,12 +7,12 @@ import contextlib
 import logging
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from supervisor.errors import PeerError
 from supervisor.host import descriptors, peer
-from supervisor.host.adoption import AdoptionQueue
+from supervisor.host.adoption import AdoptionQueue, receive_end
 from supervisor.host.channel import Channel
 from supervisor.host.sockets import describe, receive_listener
 from supervisor.wire import handoff
@@ -52,6 +52,8 @@ class Session:
     stderr: int
     listeners: list[tuple[str, socket.socket]]
     queue: AdoptionQueue
+    older: list[socket.socket] = field(default_factory=list)
+    """Reading ends of other queues, into which workers of other supervisors may still put connections."""
 
     async def say(self, message: FromWorker) -> None:
         """Tell the supervisor.
@@ -125,7 +127,7 @@ class Session:
 
     def descriptors(self) -> list[int]:
         """What no child of the app's may hold open; -1 for what is closed already."""
-        sockets = [listener for _, listener in self.listeners] + [self.queue.reader, self.queue.writer]
+        sockets = [listener for _, listener in self.listeners] + [self.queue.reader, self.queue.writer, *self.older]
         return [self.channel.fileno(), *(sock.fileno() for sock in sockets)]
 
     def close(self) -> None:
@@ -133,6 +135,8 @@ class Session:
         for _, listener in self.listeners:
             listener.close()
         self.queue.close()
+        for reader in self.older:
+            reader.close()
 
 
 def take_over(path: str, nonce: str) -> Session:
@@ -156,14 +160,14 @@ def take_over(path: str, nonce: str) -> Session:
         if len(output) != 2:  # noqa: PLR2004 - stdout and stderr
             raise PeerError(f"expected a stdout and a stderr with the welcome, got {len(output)} descriptors")
         try:
-            listeners, queue = _take_sockets(sock, undo)
+            listeners, queue, older = _take_sockets(sock, undo)
         except PeerError as error:
             with contextlib.suppress(OSError):
                 descriptors.send(sock, handoff.encode(BootFailed("listeners", str(error))))
             raise
         undo.pop_all()
     channel = Channel(sock, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
-    return Session(path, nonce, channel, welcome, output[0], output[1], listeners, queue)
+    return Session(path, nonce, channel, welcome, output[0], output[1], listeners, queue, older)
 
 
 def _check_owner(sock: socket.socket, path: str) -> None:
@@ -190,7 +194,7 @@ def _understood(packet: bytes, kind: type[M]) -> M:
 
 def _take_sockets(
     sock: socket.socket, undo: contextlib.ExitStack
-) -> tuple[list[tuple[str, socket.socket]], AdoptionQueue]:
+) -> tuple[list[tuple[str, socket.socket]], AdoptionQueue, list[socket.socket]]:
     descriptors.send(sock, handoff.encode(Taken(0)))
     offer, stray = _expect(sock, Offer)
     descriptors.close(stray)
@@ -198,7 +202,8 @@ def _take_sockets(
     listeners: list[tuple[str, socket.socket]] = []
     ends: list[int] = []
     undo.callback(descriptors.close, ends)
-    left = len(offer.listeners) + len(offer.queue)
+    left = len(offer.listeners) + len(offer.queue) + len(offer.older)
+    older: list[socket.socket] = []
     while left:
         batch, fds = _expect(sock, Batch)
         if batch.count != len(fds) or not 0 < len(fds) <= left:
@@ -216,12 +221,13 @@ def _take_sockets(
             listeners.append((info.name, listener))
         ends += fds
         if not left:
-            taken = tuple(ends)
-            ends.clear()
-            queue = AdoptionQueue.receive(taken, offer.queue)
+            queue = AdoptionQueue.receive((ends.pop(0), ends.pop(0)), offer.queue)
             undo.callback(queue.close)
+            for said in offer.older:
+                older.append(receive_end(ends.pop(0), said))
+                undo.callback(older[-1].close)
         descriptors.send(sock, handoff.encode(Taken(batch.count)))
-    return listeners, queue
+    return listeners, queue, older
 
 
 def _expect(sock: socket.socket, kind: type[M]) -> tuple[M, list[int]]:

@@ -128,6 +128,10 @@ class Story:
         assert rollout is not None
         return rollout
 
+    def waiting(self, generation: int = 1) -> dict[int, int]:
+        """The slots that wait for their next start, with the deaths in a row that made them wait."""
+        return {slot: vacancy.deaths for slot, vacancy in self.fleet.generations[generation].vacancies.items()}
+
     def state(self) -> ServiceState:
         return self.fleet.state
 

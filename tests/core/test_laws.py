@@ -9,9 +9,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from supervisor.core.commands import Accept, Announce, BeginDrain, Exit, Kill, SetTimer, Spawn, Terminate
+from supervisor.core.commands import (
+    Accept,
+    Announce,
+    BeginDrain,
+    Command,
+    DumpStacks,
+    Exit,
+    Kill,
+    SetTimer,
+    Spawn,
+    Terminate,
+)
 from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
+    BeatsDue,
     BecameReady,
     BeganServing,
     BootFailed,
@@ -21,6 +33,7 @@ from supervisor.core.events import (
     HelloSaid,
     ReloadAsked,
     Reported,
+    Resumed,
     ScaleAsked,
     Spawned,
     SpawnFailed,
@@ -28,6 +41,7 @@ from supervisor.core.events import (
     Timer,
     TimerFired,
     TimerKind,
+    TookOver,
 )
 from supervisor.core.model import (
     Fleet,
@@ -43,8 +57,12 @@ from supervisor.core.model import (
 from supervisor.core.step import step
 from supervisor.errors import Refused
 
-RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app", label="srv/app")
-CUT = (RolloutState.DRAINING, RolloutState.DONE)
+RELEASES = [
+    Release(app="app:app", python="/usr/bin/python3", directory=f"/srv/{name}", label=f"srv/{name}")
+    for name in ("one", "two")
+]
+RELEASE = RELEASES[0]
+CUT = (RolloutState.DRAINING, RolloutState.DONE, RolloutState.ROLLED_BACK)
 """The states of a rollout from its cut-over on."""
 DEADLINES = {
     WorkerState.SPAWNED: TimerKind.BOOT,
@@ -72,6 +90,14 @@ class World(RuleBasedStateMachine):
         self.exit: int | None = None
         self.has_served = False
         self.crossed = Crossed()
+        self.heard: dict[int, float] = {}
+        """When each worker was heard last, or could first be heard again."""
+        self.hung: set[int] = set()
+        """Those that were found to hang and were not heard since."""
+        self.cut: dict[int, float] = {}
+        self.died: dict[int, list[float]] = {}
+        """By generation, when its workers died without having been told to leave."""
+        self.rolled_back: Counter[int] = Counter()
         self.left_over: set[int] = set()
         """Generations that drained when their supervisor ended in the middle of a stop: they may be many."""
 
@@ -87,8 +113,10 @@ class World(RuleBasedStateMachine):
         finally:
             assert before == copy, "law 3: a decision changes nothing in the fleet that it was given"
         self.fleet = decision.fleet
+        self.listen(before, event)
         for command in decision.commands:
             assert self.exit is None, "nothing follows the last command"
+            self.check_judgement(command, before, event)
             match command:
                 case Spawn(serial=serial):
                     assert serial not in self.spawned
@@ -119,6 +147,80 @@ class World(RuleBasedStateMachine):
         if self.fleet.serving is not None:
             self.has_served = True
         return True
+
+    def listen(self, before: Fleet, event: Event) -> None:
+        """Keep an account of our own of who was heard when, and of who died."""
+        match event:
+            case BeganServing(serial) | Reported(serial) | Resumed(serial):
+                self.heard[serial] = self.now
+                self.hung.discard(serial)
+            case TookOver():
+                self.heard, self.hung = {}, set()  # all clocks start anew with the first look
+            case BeatsDue(late=late):
+                self.heard = dict.fromkeys(self.heard, self.now) if late else self.heard
+                for worker in before.of(before.serving.id) if before.serving is not None else ():
+                    self.heard.setdefault(worker.serial, self.now)
+            case Exited(serial):
+                worker = before.workers[serial]
+                if worker.failure is not None or not worker.state.retiring:
+                    self.died.setdefault(worker.generation, []).append(self.now)
+                    self.check_patience(before, worker.generation)
+            case _:
+                pass
+
+    def check_judgement(self, command: Command, before: Fleet, event: Event) -> None:
+        """Laws 19 to 22: who is found to hang, who is killed for it, what is rolled back, and to what."""
+        match command:
+            case DumpStacks(serial):
+                assert isinstance(event, BeatsDue)
+                assert not event.late, "law 19: a supervisor that was late judges nobody"
+                limit = self.fleet.policy.hang_timeout
+                assert limit is not None
+                assert event.at - self.heard[serial] > limit, "law 19"
+                assert serial not in self.hung, "law 19: once"
+                self.hung.add(serial)
+            case Kill(serial) if before.workers[serial].state is WorkerState.SERVING:
+                assert isinstance(event, BeganServing), "law 20: its replacement serves first"
+                assert serial in self.hung, "law 20: who is heard is not killed"
+            case BeginDrain(serial=serial) if isinstance(event, BeganServing):
+                assert serial not in self.hung or before.workers[serial].state is WorkerState.DRAINING, "law 20"
+            case Announce("rollout.cut-over", data):
+                self.cut[int(str(data["generation"]))] = self.now
+            case Announce("rollout.rolled-back", data):
+                self.check_rollback(before, int(str(data["rollout"])))
+            case _:
+                pass
+
+    def check_patience(self, before: Fleet, number: int) -> None:
+        """Nobody waits longer than that: what has crashed in its probation and can be taken back is."""
+        generation = before.generations[number]
+        rollout = next((r for r in before.rollouts if r.generation == number), None)
+        if generation.state is not GenerationState.SERVING or rollout is None or rollout.replaced is None:
+            return
+        cut = self.cut[number]
+        deaths = sum(cut <= at for at in self.died[number])
+        due = self.now - cut < before.policy.probation and deaths >= max(2, generation.size)
+        able = before.pending is None and rollout.rolls_back is None and rollout.replaced != rollout.release
+        if due and able:
+            assert self.rollout_state(rollout.id) is RolloutState.ROLLED_BACK, "law 21"
+
+    def check_rollback(self, before: Fleet, number: int) -> None:
+        """A rollout that is rolled back has crashed in its probation, and what it replaced comes back."""
+        self.rolled_back[number] += 1
+        bad = self.fleet.rollout(number)
+        cure = self.fleet.rollout(self.fleet.last_rollout)
+        assert bad is not None
+        assert bad.generation is not None
+        assert cure is not None
+        assert bad.state is RolloutState.ROLLED_BACK
+        assert bad.rolls_back is None, "law 22: no ping-pong"
+        assert before.pending is None, "law 22: what is under way is the cure"
+        assert (cure.rolls_back, cure.release) == (number, bad.replaced), "law 21"
+        assert bad.replaced != bad.release, "law 21"
+        cut, policy = self.cut[bad.generation], self.fleet.policy
+        assert self.now - cut < policy.probation, "law 21"
+        deaths = sum(cut <= at for at in self.died[bad.generation])
+        assert deaths >= max(2, before.generations[bad.generation].size), "law 21"
 
     def check_outcome(self, number: int) -> None:
         """A rollout that is settled was aborted, or every slot of its generation serves."""
@@ -197,10 +299,74 @@ class World(RuleBasedStateMachine):
         for _, timer in due:
             self.submit(TimerFired(timer))
 
-    @rule()
-    def reload(self) -> None:
+    @rule(
+        late=st.booleans(),
+        ago=st.just(0.0) | st.floats(0.0, 100.0),
+        seconds=st.just(61.0) | st.floats(0.0, 100.0),
+        data=st.data(),
+    )
+    def beats_are_due(self, late: bool, ago: float, seconds: float, data: st.DataObject) -> None:
+        """Some are heard and some are not; the look at it may be an old one."""
+        self.time_passes(seconds)
+        serving = self.known(WorkerState.SERVING)
+        heard = data.draw(st.sets(st.sampled_from(serving))) if serving else set()
+        for serial in sorted(heard):
+            self.submit(Reported(serial, crossed=self.fleet.workers[serial].crossed))
+        assert self.submit(BeatsDue(self.now - ago, late=late)), "a look is never refused"
+        at = self.now - ago
+        limit = self.fleet.policy.hang_timeout
+        for worker in self.fleet.workers.values():
+            judged = self.fleet.serving is not None and worker.generation == self.fleet.serving.id
+            if judged and worker.state is WorkerState.SERVING and limit is not None and not late:
+                silent = at - self.heard[worker.serial] > limit
+                assert not silent or worker.serial in self.hung, "law 19: none is overlooked"
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(reload=st.booleans())
+    def all_hang(self, reload: bool) -> None:
+        """Nobody is heard for longer than the limit; then heirs come to serve, and perhaps another generation."""
+        self.time_passes(61.0)
+        self.submit(BeatsDue(self.now))
+        if reload:
+            self.submit(ReloadAsked(RELEASE, "test"))
+        self.all_go_on()
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(most=st.integers(1, 8), seconds=st.sampled_from([0.0, 29.0, 31.0]))
+    def workers_crash(self, most: int, seconds: float) -> None:
+        """Workers of the generation that serves die, and those that come in their place."""
+        self.time_passes(seconds)
+        for _ in range(most):
+            serving = self.fleet.serving
+            if serving is None:
+                return
+            serial = next((w.serial for w in self.fleet.of(serving.id) if not w.state.retiring), None)
+            if serial is None:
+                return
+            if self.fleet.workers[serial].pid is None:
+                self.submit(Spawned(serial, 1000 + serial))
+            self.leave(serial)
+
+    @precondition(lambda self: self.fleet.serving is not None)
+    @rule(release=st.sampled_from(RELEASES), asked=st.booleans(), most=st.integers(1, 8), seconds=st.floats(0.0, 40.0))
+    def release_crashes(self, release: Release, asked: bool, most: int, seconds: float) -> None:
+        """A release is put into service and crashes, perhaps while the next one boots."""
+        for serial in self.known(WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
+            self.leave(serial)
+        if not self.submit(ReloadAsked(release, "test")):
+            return
+        self.all_go_on()
+        if asked:
+            self.submit(ReloadAsked(RELEASE, "test"))
+        self.workers_crash(most, seconds)
+        if self.rolled_back:
+            self.all_go_on()
+            self.workers_crash(most, 0.0)
+
+    @rule(release=st.sampled_from(RELEASES))
+    def reload(self, release: Release) -> None:
         last = self.fleet.last_rollout
-        if self.submit(ReloadAsked(RELEASE, "test")):
+        if self.submit(ReloadAsked(release, "test")):
             assert self.fleet.last_rollout == last + 1
         else:
             assert self.fleet.state in (ServiceState.STOPPING, ServiceState.STOPPED)
@@ -335,6 +501,12 @@ class World(RuleBasedStateMachine):
             assert rollout.state.pending == (self.settled[rollout.id] == 0), "law 8"
 
     @invariant()
+    def a_rollout_is_rolled_back_once(self) -> None:
+        assert all(count == 1 for count in self.rolled_back.values()), "law 22"
+        for rollout in self.fleet.rollouts:
+            assert (rollout.state is RolloutState.ROLLED_BACK) == (rollout.id in self.rolled_back), "law 22"
+
+    @invariant()
     def every_scaling_has_one_outcome(self) -> None:
         assert all(count == 1 for count in self.scaled.values()), "law 16"
         for scaling in self.fleet.scalings:
@@ -405,7 +577,7 @@ class World(RuleBasedStateMachine):
         assert self.exit is not None
         assert set(self.settled) == set(range(1, self.fleet.last_rollout + 1)), "law 8"
         assert set(self.scaled) == set(range(1, self.fleet.last_scaling + 1)), "law 16"
-        assert all(r.state in (RolloutState.DONE, RolloutState.ABORTED) for r in self.fleet.rollouts), "law 7"
+        assert not any(r.state.pending or r.state is RolloutState.DRAINING for r in self.fleet.rollouts), "law 7"
 
     def worn_workers_are_relieved(self) -> None:
         """Law 15: whatever was before, a worn worker serves until its heir does, and in the end each has had one."""

@@ -47,7 +47,7 @@ def test_the_ends_are_ends() -> None:
     """Exactly the end states have no way out."""
     assert ends(WORKER) == {WorkerState.EXITED}
     assert ends(GENERATION) == {GenerationState.GONE}
-    assert ends(ROLLOUT) == {RolloutState.DONE, RolloutState.ABORTED}
+    assert ends(ROLLOUT) == {RolloutState.ROLLED_BACK, RolloutState.ABORTED}
     assert ends(SCALING) == {ScalingState.DONE, ScalingState.ABORTED}
     assert ends(SERVICE) == {ServiceState.STOPPED}
 
@@ -89,7 +89,7 @@ def test_the_ways_of_a_generation() -> None:
 
 
 def test_the_ways_of_a_rollout() -> None:
-    """A rollout can be aborted until its cut-over, and after that it can only be done."""
+    """A rollout can be aborted until its cut-over, and after that it can only be done, or be rolled back once."""
     assert ways(ROLLOUT, RolloutState) == listed("""
         waiting -begin-> booting
         waiting -abort-> aborted
@@ -98,6 +98,8 @@ def test_the_ways_of_a_rollout() -> None:
         cutting-over -cut-over-> draining
         cutting-over -abort-> aborted
         draining -end-> done
+        draining -roll-back-> rolled-back
+        done -roll-back-> rolled-back
     """)
 
 

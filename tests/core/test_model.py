@@ -20,7 +20,7 @@ from supervisor.core.model import (
 )
 
 RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app")
-ENDED = (RolloutState.DONE, RolloutState.ABORTED)
+ENDED = (RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK)
 
 
 def worker(serial: int, *, generation: int = 1, slot: int = 1) -> Worker:

@@ -18,7 +18,8 @@ from supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from supervisor.core.recovery import Claim, consistent, rebuild, same
+from supervisor.core.recovery import Claim, consistent, rebuild
+from supervisor.core.release import same
 from tests.core.telling import NEW, OLD, Story, cutting_over, draining, spawn
 
 # Without a record

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.core.commands import Accept, BeginDrain, Exit, Hurry, Kill, Terminate
+from supervisor.core.commands import Accept, BeginDrain, Exit, Hurry, Kill, Reexec, Terminate
 from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
+    BecameReady,
     BeganServing,
     ChannelLost,
     Exited,
+    HelloSaid,
+    ReexecAsked,
     ReloadAsked,
     Reported,
     Resumed,
@@ -21,6 +24,7 @@ from supervisor.core.events import (
     StopAsked,
     Timer,
     TimerKind,
+    Unrecorded,
 )
 from supervisor.core.model import (
     GenerationState,
@@ -31,7 +35,9 @@ from supervisor.core.model import (
     WorkerState,
 )
 from supervisor.core.recovery import LOST
+from supervisor.core.step import admits, step
 from supervisor.errors import Refused
+from supervisor.wire.record import lasting
 from tests.core.telling import NEW, OLD, Story, begin, cutting_over, draining, serving, spawn
 
 # Serving
@@ -42,11 +48,11 @@ def test_who_serves_serves_on() -> None:
     story = serving(2)
     before = story.fleet
     story.take_over(1, 2)
-    assert story.fleet == before
+    assert lasting(story.fleet) == lasting(before)
     assert (story.orders, story.timers) == ([], {})
     assert story.news == {"service.taken-over": {"generation": 1, "workers": 2, "died": 0}}
     story.tell(Resumed(1, draining=False), Resumed(2, draining=False))
-    assert (story.fleet, story.orders, story.news) == (before, [], {})
+    assert (lasting(story.fleet), story.orders, story.news) == (lasting(before), [], {})
 
 
 def test_who_died_meanwhile_is_replaced() -> None:
@@ -55,7 +61,7 @@ def test_who_died_meanwhile_is_replaced() -> None:
     story.take_over(2)
     assert story.orders == [spawn(3, 1, 1)]
     assert story.timers == {Timer(TimerKind.BOOT, 3): 120.0}
-    assert story.news["worker.died"]["why"] == "1.1 (pid None) ended while no supervisor ran"
+    assert story.news["worker.died"]["why"] == "1.1 (pid 101) ended while no supervisor ran"
     assert story.news["service.taken-over"] == {"generation": 1, "workers": 1, "died": 1}
 
 
@@ -68,16 +74,15 @@ def test_all_died_meanwhile() -> None:
 
 
 def test_who_was_to_serve_in_an_empty_slot_is_begun_anew() -> None:
-    """A respawned worker that had not accepted leaves; its slot is filled when it has, and its death counts."""
+    """A respawned worker that had not accepted is told to leave, which is no death; its slot is filled at once."""
     story = serving(1)
     story.die(1, age=90.0)
     story.tell(Spawned(2, 102))
     story.take_over(2)
-    assert story.orders == [Terminate(2)]
-    assert story.timers == {Timer(TimerKind.TERM, 2): 95.0}
+    assert story.orders == [Terminate(2), spawn(3, 1, 1)]
+    assert story.timers == {Timer(TimerKind.TERM, 2): 95.0, Timer(TimerKind.BOOT, 3): 150.0}
     story.tell(Exited(2, "exited 0"))
-    assert story.news["worker.died"]["why"] == "1.1 (pid 102) lost its supervisor before it accepted"
-    assert story.fleet.generations[1].vacancies == {1: 2}
+    assert story.news == {}
 
 
 def test_a_slot_that_waits_goes_on_waiting() -> None:
@@ -361,3 +366,72 @@ def test_a_taken_over_service_is_like_any_other() -> None:
     assert story.orders == [BeginDrain(1, 30.0, final=False, packet=64)]
     story.exit(1)
     assert story.rollout(2).state is RolloutState.DONE
+
+
+# What a supervisor is asked that takes over
+
+
+def test_a_stop_is_final_for_who_comes_back_late() -> None:
+    """Who resumes in a service that stops is told that nobody comes after, whatever it does already."""
+    for leaves in (False, True):
+        story = serving(2)
+        story.take_over(1, 2)
+        story.tell(StopAsked("test"))
+        story.tell(Resumed(1, draining=leaves))
+        assert story.orders == [BeginDrain(1, 30.0, final=True)]
+
+
+def test_a_worker_of_the_first_protocol_drains_by_itself() -> None:
+    """One that does not come back is not waited for: its slot is filled, and the program is not replaced before."""
+    story = begin(1)
+    story.tell(Spawned(1, 101), HelloSaid(1, comes_back=False), BecameReady(1), BeganServing(1))
+    with pytest.raises(Refused, match=r"worker 1\.1 runs a stillup that would not come back"):
+        story.tell(ReexecAsked())
+    story.take_over(1)
+    assert story.orders == [spawn(2, 1, 1)]
+    assert story.fleet.workers[1].state is WorkerState.DRAINING
+
+
+def test_what_cannot_be_written_down_goes_no_further() -> None:
+    """A rollout whose acceptance cannot be recorded is aborted with the reason; without one nothing is aborted."""
+    story = serving(1)
+    with pytest.raises(Refused, match="no rollout"):
+        story.tell(Unrecorded("disk full"))
+    story.reload()
+    story.tell(Spawned(2, 102), HelloSaid(2))
+    before = story.fleet
+    ready = step(before, BecameReady(2), story.now).fleet
+    assert admits(before, ready)
+    assert not admits(serving(1).fleet, before)
+    assert not admits(before, before)
+    story.tell(Unrecorded("disk full"))
+    assert story.orders == [Terminate(2)]
+    assert story.news["rollout.aborted"]["reason"] == "unrecorded"
+    assert story.news["rollout.aborted"]["why"] == "disk full"
+
+
+def test_the_program_is_replaced_when_nothing_needs_this_one() -> None:
+    """While a generation serves and nobody is on the way into service; a rollout that only waits goes on after it."""
+    story = serving(1)
+    story.tell(ReexecAsked())
+    assert story.orders == [Reexec()]
+    assert story.news == {"supervisor.reexec": {}}
+
+
+def test_the_program_is_not_replaced_while_somebody_needs_this_one() -> None:
+    """Not before anybody serves, not in a stop, not in the middle of a rollout, not while a worker is being started."""
+    starting = begin(1)
+    stopping = serving(1)
+    stopping.tell(StopAsked("test"))
+    reloading = serving(1)
+    reloading.reload()
+    growing = serving(1)
+    growing.tell(ScaleAsked(2))
+    for story, why in (
+        (starting, "the service is starting"),
+        (stopping, "the service is stopping"),
+        (reloading, "a rollout is under way"),
+        (growing, r"worker 1\.2 is being started"),
+    ):
+        with pytest.raises(Refused, match=why):
+            story.tell(ReexecAsked())

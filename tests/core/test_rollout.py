@@ -263,6 +263,14 @@ def test_a_worker_that_is_lost_on_its_way_ends_the_rollout(ends: list[Event], fa
     assert story.generations() == {1: GenerationState.SERVING}
 
 
+def test_who_never_was_a_process_has_no_pid() -> None:
+    """Of a worker that could not be started the reason names the worker alone."""
+    story = serving(size=1)
+    story.reload()
+    story.tell(SpawnFailed(2, "no memory"))
+    assert story.news["rollout.aborted"]["why"] == "2.1 no memory"
+
+
 @pytest.mark.parametrize(("said", "stage"), [([], "hello"), ([HelloSaid(2)], "boot")])
 def test_a_worker_that_is_not_ready_in_time_is_ended(said: list[Event], stage: str) -> None:
     """At its boot deadline a worker is ended, and the reason tells whether it was ever heard of."""

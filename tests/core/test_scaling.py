@@ -55,9 +55,9 @@ def test_a_slot_that_waits_is_dropped_with_its_number() -> None:
     story = serving(size=2)
     story.exit(2)
     story.tell(SpawnFailed(3, "no memory"))
-    assert story.fleet.generations[1].vacancies == {2: 2}
+    assert story.waiting() == {2: 2}
     story.tell(ScaleAsked(1))
-    assert story.fleet.generations[1].vacancies == {}
+    assert story.waiting() == {}
     with pytest.raises(Refused, match=r"no vacancy 1\.2"):
         story.fire(TimerKind.RESPAWN, 1, slot=2)
     story.tell(ScaleAsked(2))
@@ -71,10 +71,10 @@ def test_a_slot_that_waits_goes_on_waiting_when_others_are_added() -> None:
     story.tell(SpawnFailed(2, "no memory"))
     story.tell(ScaleAsked(2))
     assert story.orders == [spawn(3, 1, 2)]
-    assert story.fleet.generations[1].vacancies == {1: 2}
+    assert story.waiting() == {1: 2}
     story.tell(ScaleAsked(1))
     assert story.orders == [Terminate(3)]
-    assert story.fleet.generations[1].vacancies == {1: 2}
+    assert story.waiting() == {1: 2}
 
 
 def test_no_workers_at_all_is_refused() -> None:

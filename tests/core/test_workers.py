@@ -22,8 +22,9 @@ from supervisor.core.events import (
     Timer,
     TimerFired,
     TimerKind,
+    TookOver,
 )
-from supervisor.core.model import Failure, Policy, WorkerState
+from supervisor.core.model import Failure, Policy, Vacancy, WorkerState
 from supervisor.errors import Refused
 from tests.core.telling import NEW, OLD, serving, spawn
 
@@ -61,9 +62,20 @@ def test_a_slot_that_dies_young_again_and_again_waits_longer_each_time() -> None
     assert story.timers[Timer(TimerKind.RESPAWN, 1, 1)] == 92.5
     story.fire(TimerKind.RESPAWN, 1, slot=1)
     assert story.orders == [spawn(3, 1, 1)]
-    assert story.fleet.generations[1].vacancies == {}
+    assert story.waiting() == {}
     story.die(3, age=9.0)
     assert story.news["worker.waits"] == {"worker": "1.1", "deaths": 3, "seconds": 2.25}
+
+
+def test_a_slot_that_waits_has_its_whole_wait_after_a_take_over() -> None:
+    """A new supervisor lets all clocks start anew: the slot waits as long as it would have from the death on."""
+    story = serving(1)
+    story.die(1, age=90.0)
+    story.die(2, age=1.0)
+    story.now += 1.0
+    story.tell(TookOver(frozenset()))
+    assert story.timers[Timer(TimerKind.RESPAWN, 1, 1)] == 93.5
+    assert story.fleet.generations[1].vacancies == {1: Vacancy(2, 93.5)}
 
 
 def test_a_worker_that_lived_a_while_ends_the_row() -> None:
@@ -83,9 +95,9 @@ def test_each_slot_waits_for_itself() -> None:
     story.die(3, age=1.0)
     story.die(2, age=62.0)
     assert story.orders == [spawn(4, 1, 2)]
-    assert story.fleet.generations[1].vacancies == {1: 2}
+    assert story.waiting() == {1: 2}
     story.die(4, age=1.0)
-    assert story.fleet.generations[1].vacancies == {1: 2, 2: 2}
+    assert story.waiting() == {1: 2, 2: 2}
 
 
 def test_a_slot_is_filled_from_the_release_that_serves() -> None:
@@ -228,10 +240,10 @@ def test_a_slot_that_is_empty_does_not_wait_for_an_heirs_time(lost: bool) -> Non
     story.tell(Reported(1, worn="old"))
     story.die(2, age=1.0)
     story.die(3, age=1.0)
-    assert story.fleet.generations[1].vacancies == {1: 2}
+    assert story.waiting() == {1: 2}
     story.tell(ChannelLost(1, "garbage") if lost else Exited(1, "killed by SIGSEGV"))
     assert story.orders[-1] == spawn(4, 1, 1)
-    assert story.fleet.generations[1].vacancies == {}
+    assert story.waiting() == {}
     story.die(4, age=1.0)
     assert story.news["worker.waits"]["deaths"] == 3
     if lost:
@@ -247,7 +259,7 @@ def test_another_death_does_not_cut_a_wait_short() -> None:
     story.die(4, age=1.0)
     story.die(2, age=90.0)
     assert story.orders == [spawn(5, 1, 2)]
-    assert story.fleet.generations[1].vacancies == {1: 2}
+    assert story.waiting() == {1: 2}
 
 
 def test_who_wears_out_young_is_replaced_later_each_time() -> None:

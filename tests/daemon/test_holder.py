@@ -17,6 +17,7 @@ from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.host.sockets import Listener
 from supervisor.wire.address import Bind, parse_bind
 from supervisor.wire.record import Record
+from tests.host.test_adoption import scarcity
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -44,7 +45,7 @@ class Before:
         self.fds = [descriptors.duplicate(fd) for batch in first.batches() for fd in batch]
         stack.callback(descriptors.close, self.fds)
         self.cookies = first.cookies
-        first.abandon()
+        first.close()
 
     def give(self, holder: Holder, only: Sequence[int] | None = None, *, queue: bool = True) -> None:
         """Let a worker give copies of its listeners, or of some, and of the queue."""
@@ -141,7 +142,7 @@ def test_one_that_cannot_be_had(tmp_path: Path, stack: ExitStack) -> None:
     assert (Path(tmp_path, "s").exists(), Path(tmp_path, "new").exists()) == (True, False)
 
 
-@pytest.mark.parametrize("end", ["close", "abandon"])
+@pytest.mark.parametrize("end", ["end", "close"])
 def test_the_end(tmp_path: Path, stack: ExitStack, end: str) -> None:
     """A stop removes the socket file of a listener that came back; a supervisor that leaves its workers does not."""
     before = Before(stack, f"unix:{tmp_path}/s")
@@ -149,7 +150,7 @@ def test_the_end(tmp_path: Path, stack: ExitStack, end: str) -> None:
     before.give(holder)
     assert holder.open(binds(f"unix:{tmp_path}/s"), 16, before.record)
     getattr(holder, end)()
-    assert Path(tmp_path, "s").exists() == (end == "abandon")
+    assert Path(tmp_path, "s").exists() == (end == "close")
 
 
 # What was inherited
@@ -202,12 +203,18 @@ def test_our_own_socket_is_not_what_was_inherited(stack: ExitStack) -> None:
         holder.open(binds(f"fd:{free}"), 16)
 
 
-def test_two_queues(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
-    """A worker with a queue of its own is told of, and its queue is its own."""
+def test_two_queues(stack: ExitStack) -> None:
+    """A queue of another supervisor's workers is read by ours, too: its reading end is handed out behind our queue."""
     one, other = Before(stack, "127.0.0.1:0"), Before(stack, "127.0.0.1:0")
     holder = successor(stack, "127.0.0.1:0")
     one.give(holder)
-    other.give(holder, only=[])
+    for _ in range(2):  # of two workers, and one copy is enough
+        other.give(holder, only=[])
     assert holder.open(binds("127.0.0.1:0"), 16, one.record)
-    assert holder.cookies == one.cookies
-    assert "adoption queue of its own" in caplog.text
+    assert (holder.cookies, holder.older) == (one.cookies, [other.cookies[0]])
+    assert [len(next(holder.batches(older=older))) for older in (True, False)] == [4, 3]
+
+
+def test_custody_without_descriptors() -> None:
+    """Where too few descriptors are free to take custody, or to hand it on, nothing stays open of the attempt."""
+    scarcity("custody")

@@ -137,6 +137,7 @@ class Stuck:
 
     def __init__(self, directory: RuntimeDirectory) -> None:
         self.path = directory.path
+        self.created = directory.created
         self.go = threading.Event()
         self.written: list[int] = []
 

@@ -8,13 +8,16 @@ import resource
 import select
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from supervisor.daemon.holder import Holder
+from supervisor.errors import Refused
 from supervisor.host import adoption
-from supervisor.host.adoption import AdoptionQueue, Reserve, capacity
-from supervisor.host.sources import Adoptions
-from supervisor.wire.adoption import PACKET_LIMIT, encode
+from supervisor.host.adoption import AdoptionQueue, Gauge, Reserve, capacity
+from supervisor.host.sources import Adoptions, SpareBacklog
+from supervisor.wire.address import Bind, parse_binds
+from supervisor.wire.adoption import PACKET_LIMIT, decode, encode
 from tests.host.queueing import a_queue, established, give, infos, talk, use
 
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -51,8 +54,7 @@ def cut() -> None:
         leave(2)
         received = adoption.receive(queue.reader, PACKET_LIMIT, 16)
         plenty()
-        assert received.cut
-        assert len(received.fds) == 2
+        assert (len(decode(received.packet)), len(received.fds)) == (5, 2)
         for client, fd in zip(clients, received.fds, strict=False):
             with socket.socket(fileno=fd) as server:
                 talk(client, server)
@@ -113,6 +115,29 @@ def with_reserve() -> None:
         assert (queue.waiting(), source.lost) == (0, 0)
 
 
+def lowered() -> None:
+    """Have the limit lowered below what the reserve holds: nothing is read until there is room below it."""
+    with a_queue() as queue, reading(queue, 4) as source, crowd(queue, 4) as clients:
+        limit = min(source._reserve._held)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, HARD))
+        assert error_of(source.take) == errno.EMFILE
+        assert queue_holds(queue) == 4
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit + 3, HARD))
+        assert error_of(source.take) == errno.EMFILE
+        plenty()
+        use(clients, source.take())
+        assert source.lost == 0
+
+
+def queue_holds(queue: AdoptionQueue) -> int:
+    """What waits in it, whatever our limit is."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    plenty()
+    waiting = queue.waiting()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    return waiting
+
+
 def too_many() -> None:
     """As somebody without privileges, fill the queue to what RLIMIT_NOFILE allows in flight: nothing is lost by it."""
     with a_queue() as queue, established(20) as (clients, servers), reading(queue, 20) as source:
@@ -137,6 +162,85 @@ def too_many() -> None:
         use(clients, source.take())
 
 
+def gauge() -> None:
+    """Count what waits in a queue when there is no descriptor left, before something came and after."""
+    with a_queue() as queue, established(3) as (_, servers):
+        counting = Gauge(queue)
+        leave(0)
+        assert counting.read() == 0
+        give(queue, servers)
+        leave(0)
+        assert counting.read() == 3
+        plenty()
+        counting.close()
+
+
+def spare() -> None:
+    """Be reached when no descriptor is left: as often as there are spare ones, and again after a connection's end."""
+    with ExitStack() as stack:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        where = listener.getsockname()
+        source = SpareBacklog("control", listener, 2)
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(where, timeout=10))
+        leave(0)
+        taken = [*source.take(), *source.take()]
+        assert len(taken) == 2
+        for _ in range(2):
+            assert error_of(source.take) == errno.EMFILE
+        taken.pop().socket.close()
+        taken += source.take()
+        assert len(taken) == 2
+        assert error_of(source.take) == errno.EMFILE
+        plenty()
+        taken += source.take()
+        assert len(taken) == 4 - 1
+        for arrival in taken:
+            arrival.socket.close()
+        source.close()
+
+
+def error_of(act: Callable[[], object]) -> int | None:
+    """The number of the OSError that it raises."""
+    try:
+        act()
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def custody_of(binds: Sequence[Bind]) -> Holder:
+    holder = Holder()
+    holder.open(binds, 16)
+    return holder
+
+
+def custody() -> None:
+    """Take custody where there are too few descriptors, whichever it is that fails: nothing is left open."""
+    binds = parse_binds(["one=127.0.0.1:0", "two=127.0.0.1:0"])
+    before = sorted(os.listdir("/proc/self/fd"))
+    for free in range(7):  # two listeners, the queue's ends and its gauge, and two more to measure it with
+        leave(free)
+        assert error_of(lambda: custody_of(binds)) == errno.EMFILE, free
+        plenty()
+        assert sorted(os.listdir("/proc/self/fd")) == before, free
+    leave(7)
+    holder = custody_of(binds)
+    leave(3)
+    copies = holder.batches()
+    try:
+        next(copies)
+    except Refused as refusal:
+        assert "Too many open files" in str(refusal)  # noqa: PT017 - no pytest in this process
+    else:
+        raise AssertionError("four copies of three descriptors")
+    leave(4)
+    assert len(next(holder.batches())) == 4
+    plenty()
+    holder.close()
+
+
 def _send(queue: AdoptionQueue, fds: list[int]) -> int:
     try:
         adoption.send(queue.writer, encode(infos(len(fds))), fds)
@@ -146,7 +250,7 @@ def _send(queue: AdoptionQueue, fds: list[int]) -> int:
 
 
 STORIES: dict[str, Callable[[], None]] = {
-    story.__name__: story for story in (cut, without_reserve, with_reserve, too_many)
+    story.__name__: story for story in (cut, without_reserve, with_reserve, lowered, too_many, gauge, spare, custody)
 }
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_round_trip() -> None:
         give(queue, servers)
         clients[0].sendall(b"on the way, ")
         received = adoption.receive(queue.reader, PACKET_LIMIT, 16)
-        assert (decode(received.packet), received.cut) == (infos(3), False)
+        assert decode(received.packet) == infos(3)
         assert not any(os.get_inheritable(fd) for fd in received.fds)
         sides = [socket.socket(fileno=fd) for fd in received.fds]
         assert sides[0].recv(64) == b"on the way, "
@@ -127,16 +127,16 @@ def test_the_largest_packet_fits() -> None:
     with a_queue() as queue, established(1) as (_, servers):
         adoption.send(queue.writer, b"x" * PACKET_LIMIT, [servers[0].fileno()])
         received = adoption.receive(queue.reader, PACKET_LIMIT, 16)
-        assert (len(received.packet), received.cut) == (PACKET_LIMIT, False)
+        assert len(received.packet) == PACKET_LIMIT
         os.close(received.fds[0])
 
 
 def test_too_long_a_packet_is_cut() -> None:
-    """A packet that is longer than the reader allows is said to be cut, and its connections are the caller's."""
+    """Of a packet that is longer than the reader allows there is the beginning; its connections are the caller's."""
     with a_queue() as queue, established(1) as (_, servers):
         adoption.send(queue.writer, b"x" * 100, [servers[0].fileno()])
         received = adoption.receive(queue.reader, 99, 16)
-        assert (len(received.packet), received.cut, len(received.fds)) == (99, True, 1)
+        assert (len(received.packet), len(received.fds)) == (99, 1)
         os.close(received.fds[0])
 
 
@@ -155,7 +155,7 @@ def test_the_end() -> None:
         assert len(last.fds) == 1
         os.close(last.fds[0])
         for _ in range(2):
-            assert adoption.receive(queue.reader, PACKET_LIMIT, 16) == adoption.Received(b"", [], cut=False)
+            assert adoption.receive(queue.reader, PACKET_LIMIT, 16) == adoption.Received(b"", [])
 
 
 def test_nobody_reads() -> None:
@@ -175,6 +175,11 @@ def test_without_a_descriptor() -> None:
 def test_too_many_in_flight() -> None:
     """An unprivileged user whose descriptors in flight reach its limit gets ETOOMANYREFS; none is lost by it."""
     scarcity("too_many")
+
+
+def test_counting_without_a_descriptor() -> None:
+    """A gauge counts what waits in its queue when no descriptor is free to look with."""
+    scarcity("gauge")
 
 
 def test_reserve() -> None:

@@ -155,6 +155,27 @@ def test_put_in_place(no_leak: None) -> None:
     os.close(target)
 
 
+def test_writable(no_leak: None) -> None:
+    """A pipe that is full is not writable; one that is not, or that nobody can ever read again, lets nobody wait."""
+    read, write = descriptors.pipe()
+    try:
+        os.set_blocking(write, False)
+        assert descriptors.writable((write, write))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, b"x" * 65536)
+        assert not descriptors.writable((write,))
+        with open(os.devnull, "w") as null:
+            assert descriptors.writable((null.fileno(),))
+            assert not descriptors.writable((null.fileno(), write)), "one that is full is enough"
+        os.read(read, 65536)
+        assert descriptors.writable((write,))
+    finally:
+        os.close(read)
+    assert descriptors.writable((write,)), "to fail is not to wait"
+    os.close(write)
+
+
 def test_write_all(no_leak: None) -> None:
     """All of it is written, though the kernel takes it in pieces; without a reader it is an OSError."""
     read, write = os.pipe()

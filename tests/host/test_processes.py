@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core.events import HOW_UNKNOWN
 from supervisor.host import descriptors
-from supervisor.host.processes import HANDLED, Process, boot_id, find, hold, signal_name, spawn
+from supervisor.host.processes import DUMP_STACKS, HANDLED, Process, boot_id, find, hold, signal_name, spawn
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -200,6 +201,19 @@ def test_reaped_by_somebody_else() -> None:
         assert process.reap() == "ended; how is not known"
 
 
+def test_strays_are_reaped_and_ours_are_not() -> None:
+    """Of 150 children and 150 orphans that end at any instant, each stray is reaped and each of ours is told right."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.host.straying"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("150 strays, ours {'exited 3'}\n", "")
+
+
 def test_signal() -> None:
     """A signal reaches the process, and a handled one waits until the child has unblocked it."""
     script = (
@@ -210,6 +224,29 @@ def test_signal() -> None:
         process.signal(signal.SIGTERM)
         assert read_all(out) == "here\n"
         assert ended(process) == "exited 7"
+
+
+def test_a_signal_is_sent_only_to_who_has_a_handler() -> None:
+    """A signal that would kill is kept back unless the process catches it; one that has ended is sent nothing."""
+    script = """
+import faulthandler, signal, sys
+if sys.argv[1] == "catch":
+    faulthandler.register(int(sys.argv[2]), all_threads=True)
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+"""
+    for catch in (True, False):
+        argv = (sys.executable, "-c", script, "catch" if catch else "", str(DUMP_STACKS))
+        with child(*argv) as (process, out, err):
+            assert os.read(out, 100) == b"ready\n"
+            assert process.signal_if_caught(DUMP_STACKS) is catch
+            said = b""
+            while catch and b'File "<string>", line ' not in said:
+                said += os.read(err, 65536)  # it comes in pieces
+            assert process.reap() is None, "it lives"
+            process.signal(signal.SIGKILL)
+            ended(process)
+            assert process.signal_if_caught(DUMP_STACKS) is False
 
 
 def test_signal_to_one_that_has_ended() -> None:
@@ -280,14 +317,14 @@ def test_a_number_that_was_used_again() -> None:
 
 
 def test_nobody_is_found_where_nobody_lives() -> None:
-    """A process that has ended is not found, whether its parent has heard of it or not."""
+    """A process that has ended is not found; one that was a child of ours, and unreaped, is reaped on the way."""
     with child("/bin/true") as (process, _, _):
         poll = select.poll()
         poll.register(process.pidfd, select.POLLIN)
         assert poll.poll(DEADLINE * 1000)
         assert field(process.pid, "State").startswith("Z")
         assert find(process.pid, process.started) is None
-        assert process.reap() == "exited 0"
+        assert process.reap() == HOW_UNKNOWN
         assert find(process.pid, process.started) is None
 
 

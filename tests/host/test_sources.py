@@ -23,6 +23,11 @@ pytestmark = pytest.mark.usefixtures("no_leak")
 # A listener's backlog
 
 
+def test_a_listener_with_spare_descriptors() -> None:
+    """With no descriptor free as many connections are taken as there are spare ones, and another after each end."""
+    scarcity("spare")
+
+
 def test_backlog() -> None:
     """A backlog is taken in batches, oldest first, each connection with its listener's name."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -190,6 +195,11 @@ def test_no_connection(make: Callable[[], Any]) -> None:
 def test_with_a_reserve_nothing_is_lost() -> None:
     """Without descriptors nothing is read: what is in the queue stays there until there are some, and is served."""
     scarcity("with_reserve")
+
+
+def test_a_limit_that_is_lowered_below_the_reserve() -> None:
+    """Numbers above a lowered limit make no room: nothing is read, and so nothing lost, until there is some."""
+    scarcity("lowered")
 
 
 def test_without_a_reserve_it_would_be() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 
@@ -74,6 +75,8 @@ class Service:
         self._inherited = inherited
         self.log_file = folder / "log"
         self.client = Client(str(self.runtime))
+        self.popen: dict[str, Any] = {}
+        """What else, or instead, Popen is to be told."""
         self._wait = wait
         # Without bytecode files: two versions of a source, written in one second and of one size, are one to them.
         self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
@@ -96,15 +99,9 @@ class Service:
 
     def start_without_waiting(self) -> None:
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=self._environment,
-                pass_fds=self._inherited,
-            )
+            told = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": self.folder}
+            told |= {"env": self._environment, "pass_fds": self._inherited}
+            self.process = subprocess.Popen(self.argv, **{**told, **self.popen})
 
     def __exit__(self, *_: object) -> None:
         family = self.family() if self.process.poll() is None else []
@@ -163,7 +160,7 @@ class Service:
 
     def cli(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [STILLUP, words[0], "--runtime-dir", str(self.runtime), *words[1:]],
+            [STILLUP, *words, "--runtime-dir", str(self.runtime)],
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -236,6 +233,20 @@ def descriptors(pid: int) -> dict[str, str]:
 def lines(text: str, *parts: str) -> Iterator[str]:
     """The lines of a text in which every part stands."""
     return (line for line in text.splitlines() if all(part in line for part in parts))
+
+
+def in_order(text: str, *patterns: str) -> None:
+    """Every pattern is found in the text, each after the one before."""
+    place = 0
+    for pattern in patterns:
+        found = re.compile(pattern).search(text, place)
+        assert found, f"no {pattern!r} after character {place} of\n{text}"
+        place = found.end()
+
+
+def pids(service: Service) -> dict[str, int]:
+    """The processes that serve, by the names of their workers."""
+    return {worker.id: worker.pid for worker in service.workers() if worker.pid is not None}
 
 
 def mutated(folder: Path, *changes: tuple[str, str, str]) -> dict[str, str]:

@@ -53,12 +53,20 @@ def test_not_running_is_exit_3(tmp_path: Path, command: tuple[str, ...]) -> None
         (["--bind", "nonsense"], "bind 'nonsense': expected HOST:PORT"),
         (["--bind", "::1:80"], "an IPv6 address stands in brackets"),
         (["--bind", "127.0.0.1:0", "--port", "1"], "--bind, --port each say where to listen"),
+        (["--bind", os.fsdecode(b"unix:/run/\xff")], r"bind 'unix:/run/\udcff': an address is text in UTF-8"),
+        (["--bind", f"127.0.0.1:{'1' * 4301}"], "expected HOST:PORT"),
+        (["--bind", "unix:@"], "an abstract socket has a name"),
+        (["--port", "99999"], "99999 is no port"),
         (["--workers", "0"], "at least 1 worker"),
         (["--workers", "1001"], "1000 are the most"),
         (["--max-worker-age", "soon"], "'soon' is not a valid float"),
         (["--max-worker-age", "0"], "0.0 is not in the range"),
         (["--max-worker-age", "inf"], "inf is no number of seconds"),
         (["--boot-timeout", "nan"], "nan is no number of seconds"),
+        (["--hang-timeout", "1"], "1 is too short: 3 is the least, or 0 for never"),
+        (["--hang-timeout", "-1"], "-1.0 is not in the range"),
+        (["--probation", "-1"], "-1.0 is not in the range"),
+        (["--probation", "nan"], "nan is no number of seconds"),
         (["--max-worker-rss", "512MB"], "'512MB' is no size: write bytes, or a number with K, M or G, such as 512M"),
         (["--max-worker-rss", "0"], "'0' is no size that memory can have"),
         (["--name", "a b"], "cannot be named 'a b'"),
@@ -102,6 +110,17 @@ def test_check_finds_what_is_wrong(tmp_path: Path, source: str | None, words: li
     shown = _stillup("check", "main:app", *words, cwd=tmp_path, environment={"STILLUP_GENERATION": "0"})
     assert shown.returncode in (1, 2)
     assert says in shown.stderr
+
+
+def test_a_directory_that_no_worker_could_be_told(tmp_path: Path) -> None:
+    """A directory whose name is no UTF-8 is refused with its name, by `check` as it would be by a reload."""
+    directory = tmp_path / os.fsdecode(b"releases\xff")
+    directory.mkdir()
+    _write_app(directory)
+    shown = _stillup("check", "main:app", "--directory", str(directory), cwd=tmp_path)
+    assert shown.returncode == 1
+    assert r"releases\udcff' is no UTF-8" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 def test_settings_come_from_file_environment_and_flags(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ UNHEALTHY = APP.replace('"status": 200', '"status": 500')
     [
         pytest.param("import nosuch\n", "import", "ModuleNotFoundError: No module named 'nosuch'", id="import"),
         pytest.param("app = 1 +\n", "import", "SyntaxError: invalid syntax", id="syntax"),
+        pytest.param("raise OSError('no file \\udcff')\n", "import", r"OSError: no file \udcff", id="surrogate"),
+        pytest.param("raise OSError('no' * 100_000)\n", "import", "OSError: nono", id="long"),
         pytest.param("wrong = 1\n", "import", 'Attribute "app" not found in module "main"', id="attribute"),
         pytest.param(LIFESPAN_RAISES, "lifespan", "no database at db:5432", id="lifespan"),
         pytest.param(HANGS, "boot", 'main.py", line 3', id="hang"),

@@ -63,7 +63,10 @@ def test_the_options_of_a_socket_file(
     assert parse_bind(text).address == UnixAddress(address.path, mode, user, group)
 
 
-@given(text=st.text() | st.from_regex(r"(unix|fd|[a-z]*=?\[?[a-z0-9:]*\]?):[^,]*(,[a-z]*=?[0-9a-z]*)*", fullmatch=True))
+@given(
+    text=st.text(st.characters())
+    | st.from_regex(r"(unix|fd|[a-z]*=?\[?[a-z0-9:]*\]?):[^,]*(,[a-z]*=?[0-9a-z]*)*", fullmatch=True)
+)
 def test_any_text_is_a_bind_or_a_usage_error(text: str) -> None:
     """Text that is no bind is the caller's mistake, and nothing else ever happens."""
     with suppress(UsageError):
@@ -120,6 +123,10 @@ def test_a_socket_file_is_open_to_all_unless_it_says_otherwise() -> None:
         ("fd:", "expected HOST:PORT"),
         ("fd:three", "the number of an open descriptor"),
         ("fd:-1", "the number of an open descriptor"),
+        ("fd:2147483648", "the number of an open descriptor"),
+        (f"fd:{'1' * 5000}", "the number of an open descriptor"),
+        (f"localhost:{'1' * 5000}", "expected HOST:PORT"),
+        ("unix:@", "an abstract socket has a name"),
         ("fd:\N{ARABIC-INDIC DIGIT ONE}", "the number of an open descriptor"),
         ("::1]:8000", "stands in brackets"),
         ("::1:8000", r"in brackets: \[::1\]:8000"),
@@ -142,6 +149,21 @@ def test_what_is_no_bind(text: str, why: str) -> None:
         parse_bind(text)
     assert f"bind '{text}': " in str(caught.value)
     assert caught.value.code == "usage"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("unix:/run/\udcff.sock", r"unix:/run/\udcff.sock"),
+        ("\udcff:80", r"\udcff:80"),
+        ("unix:/run/a\0.sock", r"unix:/run/a\0.sock"),
+    ],
+)
+def test_what_no_path_or_host_can_be(text: str, shown: str) -> None:
+    """Bytes that are no UTF-8, as Python has them in an argument, and NUL are refused with a text that can be shown."""
+    with pytest.raises(UsageError, match="text in UTF-8, without NUL") as caught:
+        parse_bind(text)
+    assert f"bind '{shown}': " in str(caught.value)
 
 
 @given(path=st.text("a\N{LATIN SMALL LETTER E WITH ACUTE}\N{SNOWMAN}", min_size=30, max_size=110))

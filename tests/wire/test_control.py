@@ -9,6 +9,7 @@ import pytest
 
 from supervisor.core.crossing import Crossed
 from supervisor.core.events import (
+    BeatsDue,
     BecameReady,
     BeganServing,
     BootFailed,
@@ -20,6 +21,9 @@ from supervisor.core.events import (
     ScaleAsked,
     Spawned,
     StopAsked,
+    Timer,
+    TimerFired,
+    TimerKind,
 )
 from supervisor.core.model import Fleet, Policy, Release
 from supervisor.core.step import step
@@ -34,6 +38,7 @@ from supervisor.wire.control import (
     RolloutView,
     ScalingView,
     Status,
+    VacancyView,
     WorkerView,
     rollout,
     scaling,
@@ -281,6 +286,62 @@ def test_how_long_a_draining_worker_has_held_each_class() -> None:
     assert look(fleet, 23.0).generations[0].workers[0].oldest == {"stream": 9.0}
 
 
+def test_a_slot_that_waits_is_shown() -> None:
+    """A slot whose workers die young tells how many in a row, and how long until the next start; never less than 0."""
+    died = [Exited(serial, "exited 1") for serial in (1, 3, 4)]
+    fleet = after(serving(), (3.0, died[0]), (4.0, died[1]), (6.0, TimerFired(Timer(TimerKind.RESPAWN, 1, 1))))
+    fleet = after(fleet, (7.0, died[2]))
+    assert look(fleet, 8.0).generations[0].waiting == [VacancyView("1.1", 3, 1.25)]
+    assert look(fleet, 80.0).generations[0].waiting == [VacancyView("1.1", 3, 0.0)]
+
+
+def test_a_slot_whose_worker_wears_out_young_is_shown() -> None:
+    """Who serves there is shown beside the wait for its replacement, with what it is worn for."""
+    fleet = after(serving(), (3.0, Reported(1, worn="rss")), *come(3, 3.0), (3.0, BeganServing(3)))
+    fleet = after(fleet, (4.0, Reported(3, worn="rss")))
+    shown = look(fleet, 4.0).generations[0]
+    assert shown.waiting == [VacancyView("1.1", 2, 1.5, "rss")]
+    assert [(w.id, w.state, w.worn) for w in shown.workers] == [
+        ("1.1", "draining", "rss"),
+        ("1.1", "serving", "rss"),
+        ("1.2", "serving", ""),
+    ]
+
+
+def test_a_worker_that_hangs_is_shown() -> None:
+    """From when it is found to hang until it is heard again, a worker tells for how long nothing was heard of it."""
+    fleet = after(serving(), (50.0, Reported(2)), (63.0, BeatsDue(63.0)))
+    shown = look(fleet, 70.0).generations[0].workers
+    assert [(w.id, w.hung_for, w.worn) for w in shown] == [
+        ("1.1", 68.0, "no word for 61 s (--hang-timeout)"),
+        ("1.1", None, ""),
+        ("1.2", None, ""),
+    ]
+    fleet = after(fleet, (71.0, Reported(1)))
+    assert look(fleet, 72.0).generations[0].workers[0].hung_for is None
+
+
+def crashed() -> Fleet:
+    """Both workers of generation 2 died within 3 seconds of its cut-over."""
+    return after(draining(), (15.0, Exited(3, "exited 1", "last words")), (16.0, Exited(4, "exited 7", "more")))
+
+
+def test_a_rollout_that_was_rolled_back() -> None:
+    """It tells how many died, and how the last did; its time is still that until its cut-over."""
+    view = show(crashed(), 2, 20.0)
+    assert (view.state, view.outcome, view.reason, view.deaths) == ("rolled-back", "rolled-back", "crashed", 2)
+    assert view.failure == FailureView("exit", "exited 7", "2.2", 104, "more")
+    assert (view.previous_release, view.total) == ("srv/old", 3.0)
+
+
+def test_a_rollout_that_rolls_back() -> None:
+    """It names the one that it takes back, and why, and goes on like any other."""
+    view = show(crashed(), 3, 20.0)
+    assert (view.state, view.outcome, view.rolls_back, view.release) == ("booting", None, 2, "srv/old")
+    assert view.why == "gen 2 crashed: 2 deaths within 3 s"
+    assert view.previous_release == "srv/new"
+
+
 def test_generations_are_shown_in_their_order() -> None:
     """The old generation comes before the new one, and tells for how long it has drained."""
     shown = look(draining(), 20.0).generations
@@ -376,7 +437,7 @@ def test_a_scaling_that_was_aborted() -> None:
 
 def test_a_status_crosses_the_socket() -> None:
     """What the supervisor shows is what a client reads."""
-    for fleet in (Fleet(), booting(), draining(), aborted()):
+    for fleet in (Fleet(), booting(), draining(), aborted(), crashed()):
         shown = look(fleet, 20.0)
         assert msgspec.json.decode(msgspec.json.encode(shown), type=Status) == shown
 

@@ -34,6 +34,7 @@ from supervisor.wire.handoff import (
     Serving,
     Taken,
     Welcome,
+    boot_failed,
     decode_from_supervisor,
     decode_from_worker,
     encode,
@@ -182,6 +183,35 @@ def test_what_no_worker_says(packet: bytes) -> None:
 def test_a_message_bears_its_name(message: FromWorker | FromSupervisor) -> None:
     """A packet is a JSON object with the message's name under ``type``, for whoever speaks it in another version."""
     assert msgspec.json.decode(encode(message))["type"] == type(message).__name__
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        BootFailed("import", "no file /srv/\udcff"),
+        Offer([ListenerInfo("web", 1, "unix:/srv/\udcff")], (1, 2)),
+        Report({"\udcff": 1}, 3),
+    ],
+)
+def test_what_utf_8_cannot_say_is_escaped(message: FromWorker | FromSupervisor) -> None:
+    """A lone surrogate, wherever it stands, comes over as its escape and changes nothing else of the message."""
+    decode = decode_from_worker if isinstance(message, FromWorker) else decode_from_supervisor
+    told = decode(encode(message))
+    assert repr(told) == repr(message).replace("\\udcff", "\\\\udcff")
+
+
+@given(reason=st.text(max_size=20), times=st.integers(0, 2000))
+def test_a_reason_of_any_length_is_told(reason: str, times: int) -> None:
+    """A reason comes over whole up to 4,096 characters; of a longer one its beginning does, and a sign that it is."""
+    whole = reason * times
+    told = decode_from_worker(encode(boot_failed("import", whole)))
+    assert told == BootFailed("import", whole if len(whole) <= 4096 else f"{whole[:4096]} ...")
+
+
+def test_the_longest_reason_fits() -> None:
+    """Whatever a reason of the greatest length is made of, it is one packet."""
+    for character in ("\udcff", "\0", "\N{PILE OF POO}"):
+        encode(boot_failed("import", character * 5000))
 
 
 def test_a_packet_has_a_limit() -> None:

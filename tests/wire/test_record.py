@@ -47,7 +47,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
 
 
 def record_of(fleet: Fleet, *listeners: ListenerRecord) -> Record:
-    return Record(SCHEMA, "boot", KEY, 2, fleet, listeners, (7, 8), {1: "a nonce"}, {"lock": 3})
+    return Record(SCHEMA, "boot", KEY, 2, fleet, listeners, (7, 8), {1: "a nonce"}, reexecs=3)
 
 
 def rich() -> Record:
@@ -132,7 +132,7 @@ def test_yesterdays_record() -> None:
     fleet = record.fleet
     assert (record.boot, record.key, record.workers_wanted, record.queue) == ("boot", KEY, 2, (7, 8))
     assert record.listeners[1] == ListenerRecord("u", "unix:/s", 6, (1, 2))
-    assert (record.nonces, record.descriptors) == ({1: "a nonce"}, {"lock": 3})
+    assert (record.nonces, record.reexecs) == ({1: "a nonce"}, 0)
     assert {number: generation.state for number, generation in fleet.generations.items()} == {
         1: GenerationState.DRAINING,
         2: GenerationState.SERVING,

@@ -1,0 +1,25 @@
+"""When two releases are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from supervisor.core.model import Release
+
+VOLATILE: Final = frozenset(
+    {"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID", "SHLVL", "OLDPWD", "PWD", "_"}
+)
+"""Variables that are different each time the same thing is started."""
+
+
+def same(one: Release, other: Release) -> bool:
+    """Whether two releases run the same thing, as far as a supervisor that was started again can tell."""
+    return replace(one, environment=_lasting(one.environment)) == replace(
+        other, environment=_lasting(other.environment)
+    )
+
+
+def _lasting(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in VOLATILE}

@@ -1,0 +1,24 @@
+"""How the tests are spread over processes: what puts load on a service runs in one of them, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+LOAD = (
+    "benchmarks",
+    "system/chaos",
+    "system/test_crossing.py",
+    "system/test_drop.py",
+    "system/test_endurance.py",
+)
+"""Two loads at a time would be in each other's way, and in that of every deadline."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those under load into one group (pytest-xdist, ``--dist loadgroup``)."""
+    for item in items:
+        if str(item.path.relative_to(ROOT)).startswith(LOAD):
+            item.add_marker(pytest.mark.xdist_group("load"))

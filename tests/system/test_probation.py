@@ -1,0 +1,189 @@
+"""Releases that crash soon after they began to serve: taken back, by a supervisor that nobody had to ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.wire.control import RolloutView
+from tests.system.clients import Peer, request
+from tests.system.harness import APP, Service, eventually, in_order, lines, mutated, pids
+
+CRASHES = """
+import asyncio, os, pathlib
+async def crash():
+    while not pathlib.Path("crash").exists():
+        await asyncio.sleep(0.02)
+    os._exit(9)
+""" + APP.replace(
+    "        while True:\n", "        crashing = asyncio.get_running_loop().create_task(crash())\n        while True:\n"
+).replace(
+    "    body =",
+    """    if scope["path"] == "/hold":
+        while not pathlib.Path("go").exists():
+            await asyncio.sleep(0.02)
+    body =""",
+)
+"""An app that serves until the file `crash` is in its directory, and then no process of it lives long."""
+
+
+class Deployed(Service):
+    """A service that runs releases/1, and has releases/2 beside it; `current` says which is to run."""
+
+    def __init__(self, folder: Path, *options: str, changes: tuple[tuple[str, str, str], ...] = ()) -> None:
+        environment = mutated(folder, *changes) if changes else None
+        super().__init__(folder, "main:app", "--directory", "current", *options, workers=2, environment=environment)
+        for version in ("1", "2"):
+            self.release(version).mkdir(parents=True)
+            Service(self.release(version)).write(CRASHES, version=f"v{version}")
+        self.switch("1")
+
+    def release(self, version: str) -> Path:
+        return self.folder / "releases" / version
+
+    def switch(self, version: str) -> None:
+        link = self.folder / "new"
+        link.symlink_to(f"releases/{version}")
+        link.rename(self.folder / "current")
+
+    def deploy(self) -> None:
+        self.switch("2")
+        assert self.reload().returncode == 0
+        assert self.get().endswith("v2")
+
+    def crash(self) -> None:
+        (self.release("2") / "crash").touch()
+
+    def cut_over(self) -> bool:
+        shown = self.status().rollout
+        return shown is not None and (shown.id, shown.state) == (2, "draining")
+
+    def rolled_back(self) -> RolloutView:
+        return eventually(self._rolled_back, "rollout 3 has rolled back rollout 2")
+
+    def _rolled_back(self) -> RolloutView | None:
+        bad = self.client.rollout(2)
+        return bad if bad.outcome == "rolled-back" and self.generations() == [3] else None
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Deployed]:
+    with Deployed(tmp_path) as service:
+        yield service
+
+
+def test_a_release_that_crashes_is_rolled_back(service: Deployed) -> None:
+    """Nobody asks for it: the release before serves again, and the log reads like the story that it is."""
+    service.deploy()
+    service.crash()
+    bad = service.rolled_back()
+    assert (bad.state, bad.reason, bad.release) == ("rolled-back", "crashed", "releases/2")
+    assert bad.deaths >= 2
+    assert bad.failure is not None
+    assert bad.failure.message == "exited 9"
+    cure = service.client.rollout(3)
+    assert (cure.outcome, cure.rolls_back, cure.release) == ("succeeded", 2, "releases/1")
+    assert cure.why.startswith("gen 2 crashed: 2 deaths")
+    assert service.get().endswith("v1")
+    assert len(pids(service)) == 2
+    in_order(
+        service.log(),
+        r"gen 2 serves",
+        r"worker 2\.\d \(pid \d+\) exited 9",
+        r"worker 2\.\d \(pid \d+\) exited 9",
+        r"gen 2 crashes \(2 deaths within \d+ s\): back to releases/1",
+        r"gen 3 boots from releases/1 \(gen 2 crashed",
+        r"gen 3 serves",
+    )
+
+
+def test_one_death_is_no_reason(service: Deployed) -> None:
+    """A worker that dies once in the probation is replaced, and the release stays."""
+    service.deploy()
+    before = pids(service)
+    os.kill(before["2.1"], signal.SIGKILL)
+    eventually(lambda: len(pids(service)) == 2 and pids(service)["2.1"] != before["2.1"], "it is replaced")
+    rollout = service.client.rollout(2)
+    assert (rollout.outcome, rollout.deaths) == ("succeeded", 1)
+    assert service.get().endswith("v2")
+    assert "boots from releases/1 (gen" not in service.log()
+
+
+def test_a_release_changed_in_place_is_not_rolled_back(tmp_path: Path) -> None:
+    """There is nothing to go back to: that is told, the slots wait longer each time, and `status` says for how long."""
+    service = Service(tmp_path, workers=2)
+    service.write(CRASHES)
+    with service:
+        service.write(CRASHES, version="v2")
+        assert service.reload().returncode == 0
+        (tmp_path / "crash").touch()
+        eventually(lambda: "release-overwritten" in service.log(), "it is refused")
+        waiting = eventually(lambda: service.status().generations[0].waiting, "a slot waits")
+        assert waiting[0].id in ("2.1", "2.2")
+        assert waiting[0].deaths >= 2
+        shown = eventually(lambda: list(lines(service.cli("status").stdout, "waits", "died young")), "status says so")
+        assert "times in a row, next start in" in shown[0]
+        (tmp_path / "crash").unlink()
+        eventually(lambda: len(service.workers()) == 2, "both serve again", deadline=60)
+        rollout = service.client.rollout(2)
+        assert (rollout.outcome, rollout.reason) == ("succeeded", "release-overwritten")
+        assert service.generations() == [2]
+    assert len(list(lines(service.log(), "release-overwritten"))) == 1
+
+
+def test_without_probation_nothing_is_rolled_back(tmp_path: Path) -> None:
+    """--probation 0 leaves what crashes in service, with its back-off."""
+    with Deployed(tmp_path, "--probation", "0") as service:
+        service.deploy()
+        service.crash()
+        eventually(lambda: "next start in" in service.log(), "a slot waits")
+        assert service.client.rollout(2).outcome == "succeeded"
+        (service.release("2") / "crash").unlink()
+        eventually(lambda: len(service.workers()) == 2, "both serve again", deadline=60)
+        assert service.get().endswith("v2")
+
+
+@pytest.mark.parametrize("curl", [False, True], ids=["stillup reload", "curl"])
+def test_who_watches_is_told(service: Deployed, curl: bool) -> None:
+    """`stillup reload` that still watches exits 1 with a line; so does curl, with a problem of type `rolled-back`."""
+    argv = [service.argv[0], "reload", "--wait", "drained", "--runtime-dir", str(service.runtime)]
+    if curl:
+        url = "http://localhost/v1/reload?wait=drained"
+        argv = ["curl", "-s", "--fail-with-body", "--unix-socket", f"{service.runtime}/control.sock", "-X", "POST", url]
+    with Peer(service.address()) as held:
+        held.send(request("/hold"))
+        eventually(lambda: any(w.classes.get("in-progress") for w in service.workers()), "a request is in progress")
+        service.switch("2")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as watching:
+            eventually(service.cut_over, "the new release serves, while the old one has something to finish")
+            service.crash()
+            output, _ = watching.communicate(timeout=30)
+        if curl:
+            assert watching.returncode == 22, output
+            problem = json.loads(output)
+            assert problem["type"] == "urn:stillup:problem:rolled-back"
+            assert problem["detail"] == "generation 2 crashed (2 deaths): rolled back to releases/1"
+            assert problem["rollout"]["outcome"] == "rolled-back"
+        else:
+            assert watching.returncode == 1, output
+            assert list(lines(output, "no  gen 2 crashed (2 deaths): rolled back to releases/1")), output
+        eventually(lambda: service.client.rollout(3).outcome == "succeeded", "it is rolled back")
+        (service.release("1") / "go").touch()
+        assert held.answer().body.endswith("v1")
+
+
+def test_the_rollback_is_checked(tmp_path: Path) -> None:
+    """A supervisor that counts nobody's death is found out."""
+    change = ("core/probation.py", "deaths=rollout.deaths + 1", "deaths=0")
+    with Deployed(tmp_path, changes=(change,)) as service:
+        service.deploy()
+        service.crash()
+        eventually(lambda: len(list(lines(service.log(), "exited 9"))) >= 4, "its workers crash again and again")
+        assert service.client.rollout(2).outcome == "succeeded"
+        assert service.client.rollout(2).deaths == 0

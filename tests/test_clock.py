@@ -1,0 +1,48 @@
+"""No decision depends on the wall clock, which may jump."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import supervisor
+
+ROOT = Path(supervisor.__file__).parent
+WALL = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.strftime", "datetime"}
+ALLOWED = {("asgi/borrowed.py", "time.time")}
+"""The Date header of an answer, which is to say what the wall clock says."""
+
+
+def uses(tree: ast.AST) -> Iterator[str]:
+    """Each look at the wall clock in a module."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name(module), name) if f"{module}.{name}" in WALL:
+                yield f"{module}.{name}"
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (f"{module}.{alias.name}" for alias in names if f"{module}.{alias.name}" in WALL)
+                if module in WALL:
+                    yield module
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name in WALL)
+            case _:
+                continue
+
+
+def test_uses() -> None:
+    """The looks that this test knows of are found in either way of writing them."""
+    code = (
+        "import time, datetime; from datetime import UTC; from time import time, monotonic; time.time(), time.monotonic"
+    )
+    assert list(uses(ast.parse(code))) == ["datetime", "datetime", "time.time", "time.time"]
+
+
+def test_the_wall_clock_is_not_asked() -> None:
+    """Deadlines, ages and pauses are of CLOCK_MONOTONIC, also those that two processes compare; one header is not."""
+    found = {
+        (str(path.relative_to(ROOT)), use)
+        for path in ROOT.rglob("*.py")
+        for use in uses(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == ALLOWED

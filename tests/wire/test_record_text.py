@@ -1,0 +1,50 @@
+"""The text of the record: whatever an environment holds comes back as it was; what is no record is said to be none."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.events import ReloadAsked
+from supervisor.core.model import Fleet, Release
+from supervisor.core.step import step
+from supervisor.errors import PeerError
+from supervisor.wire import record
+from supervisor.wire.record import SCHEMA, Bequest, ListenerRecord, Record
+
+ANYTHING = st.binary(max_size=20).map(os.fsdecode) | st.text(max_size=20)
+
+
+def a_record(environment: dict[str, str]) -> Record:
+    release = Release("main:app", "/usr/bin/python3", "/srv", environment=environment)
+    fleet = step(Fleet(), ReloadAsked(release, "start"), 1.0).fleet
+    listeners = (ListenerRecord("web", "127.0.0.1:0", 2**64 - 1), ListenerRecord("local", "unix:/s", 7, (1, 2)))
+    return Record(SCHEMA, "boot", "0" * 64, 2, record.lasting(fleet), listeners, (2**64 - 1, 1), {3: "nonce"})
+
+
+@given(environment=st.dictionaries(ANYTHING, ANYTHING, max_size=4))
+def test_an_environment_of_any_bytes_comes_back(environment: dict[str, str]) -> None:
+    """Variables are bytes to the kernel; what of them is no UTF-8 is in the record, too, and read as it was."""
+    known = a_record(environment)
+    assert record.decode(record.encode(known)) == known
+    bequest = Bequest(SCHEMA, 1, known, "/run/stillup/app", 3, 4, 5, (6, 7), (8, 9))
+    assert record.decode_bequest(record.encode_bequest(bequest)) == bequest
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff", b"{", b"[]", b"{}", b'{"schema": "1"}', b'{"schema": 1}', b'{"schema": 99}', b"[" * 100_000]
+)
+def test_what_is_no_record(text: bytes) -> None:
+    """Nothing, noise, another shape or version, and depths that nobody writes are no record."""
+    with pytest.raises(PeerError, match=r"^it (is no record|has schema 99)"):
+        record.decode(text)
+
+
+def test_a_bequest_has_a_descriptor_for_each_listener() -> None:
+    """One with fewer or more than its record has listeners is none."""
+    bequest = Bequest(SCHEMA, 1, a_record({}), "/run/stillup/app", 3, 4, 5, (6,), (8, 9))
+    with pytest.raises(PeerError, match="contradict"):
+        record.decode_bequest(record.encode_bequest(bequest))
