@@ -178,13 +178,6 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unrecorded:
-    """What was decided cannot be written down: nobody may be told to accept of whom a successor would not know."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class ReexecAsked:
     """Somebody asks that the supervisor's program be replaced."""
 
@@ -207,5 +200,4 @@ Event = (
     | TookOver
     | Resumed
     | ReexecAsked
-    | Unrecorded
 )

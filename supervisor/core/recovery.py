@@ -67,12 +67,6 @@ NEW: Final = {
 class Recovery(Rollouts):
     """The decisions of a supervisor that finds workers of another."""
 
-    def unrecorded(self, why: str) -> None:
-        """A rollout that cannot be written down goes no further."""
-        if self.fleet.pending is None:
-            raise Refused("no rollout is before its cut-over", code="out-of-order")
-        self.abort(self.fleet.pending, reason="unrecorded", failure=Failure("record", why))
-
     def reexec(self) -> None:
         """Let the program be replaced, when nothing is under way that only this one could go on with."""
         if self.fleet.state is not ServiceState.SERVING:

@@ -21,9 +21,8 @@ from supervisor.core.events import (
     StopAsked,
     TimerFired,
     TookOver,
-    Unrecorded,
 )
-from supervisor.core.model import Fleet, RolloutState
+from supervisor.core.model import Fleet
 from supervisor.core.recovery import Recovery
 
 
@@ -51,16 +50,6 @@ def step(fleet: Fleet, event: Event, now: float) -> Decision:
     return Decision(turn.fleet, tuple(turn.commands))
 
 
-def admits(before: Fleet, after: Fleet) -> bool:
-    """Whether a new generation is told to accept in the step between the two."""
-    return (
-        before.pending is not None
-        and before.pending.state is RolloutState.BOOTING
-        and after.pending is not None
-        and after.pending.state is RolloutState.CUTTING_OVER
-    )
-
-
 class _Turn(Recovery):
     """One call of ``step``."""
 
@@ -74,8 +63,6 @@ class _Turn(Recovery):
                 self.scale(self.fleet.size + size if relative else size)
             case TimerFired(timer):
                 self.timer(timer)
-            case Unrecorded(why):
-                self.unrecorded(why)
             case ReexecAsked():
                 self.reexec()
             case BeatsDue(at, late):

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from supervisor.core.commands import Command, Exit, Reexec
-from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, ScaleAsked, StopAsked, Unrecorded
+from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, ScaleAsked, StopAsked
 from supervisor.core.model import Fleet
-from supervisor.core.step import Decision, admits, step
+from supervisor.core.step import Decision, step
 from supervisor.errors import Refused
 
 logger = logging.getLogger("stillup")
@@ -85,8 +85,6 @@ class Engine:
                 message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
                 _settle(answer, error=Refused(message, code="unavailable"))
                 continue
-            if trouble and admits(self.fleet, decision.fleet):
-                decision = step(self.fleet, Unrecorded(trouble), asyncio.get_running_loop().time())
             self._become(decision.fleet, answer)
             for command in decision.commands:
                 if isinstance(command, Exit | Reexec):

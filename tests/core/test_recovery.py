@@ -24,7 +24,6 @@ from supervisor.core.events import (
     StopAsked,
     Timer,
     TimerKind,
-    Unrecorded,
 )
 from supervisor.core.model import (
     GenerationState,
@@ -35,7 +34,6 @@ from supervisor.core.model import (
     WorkerState,
 )
 from supervisor.core.recovery import LOST
-from supervisor.core.step import admits, step
 from supervisor.errors import Refused
 from supervisor.wire.record import lasting
 from tests.core.telling import NEW, OLD, Story, begin, cutting_over, draining, serving, spawn
@@ -390,24 +388,6 @@ def test_a_worker_of_the_first_protocol_drains_by_itself() -> None:
     story.take_over(1)
     assert story.orders == [spawn(2, 1, 1)]
     assert story.fleet.workers[1].state is WorkerState.DRAINING
-
-
-def test_what_cannot_be_written_down_goes_no_further() -> None:
-    """A rollout whose acceptance cannot be recorded is aborted with the reason; without one nothing is aborted."""
-    story = serving(1)
-    with pytest.raises(Refused, match="no rollout"):
-        story.tell(Unrecorded("disk full"))
-    story.reload()
-    story.tell(Spawned(2, 102), HelloSaid(2))
-    before = story.fleet
-    ready = step(before, BecameReady(2), story.now).fleet
-    assert admits(before, ready)
-    assert not admits(serving(1).fleet, before)
-    assert not admits(before, before)
-    story.tell(Unrecorded("disk full"))
-    assert story.orders == [Terminate(2)]
-    assert story.news["rollout.aborted"]["reason"] == "unrecorded"
-    assert story.news["rollout.aborted"]["why"] == "disk full"
 
 
 def test_the_program_is_replaced_when_nothing_needs_this_one() -> None:
