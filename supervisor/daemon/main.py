@@ -340,7 +340,6 @@ class Supervisor:
         listeners, queue = self._holder.descriptors()
         return Bequest(
             schema=SCHEMA,
-            pid=os.getpid(),
             record=replace(latest, reexecs=latest.reexecs + 1),
             path=self._runtime.path,
             lock=self._runtime.lock,

@@ -74,7 +74,6 @@ class Bequest:
     """What a supervisor that replaces its own program leaves to that: its record, and the descriptors by number."""
 
     schema: int
-    pid: int
     record: Record
     path: str
     """Of the runtime directory."""

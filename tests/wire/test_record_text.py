@@ -30,7 +30,7 @@ def test_an_environment_of_any_bytes_comes_back(environment: dict[str, str]) -> 
     """Variables are bytes to the kernel; what of them is no UTF-8 is in the record, too, and read as it was."""
     known = a_record(environment)
     assert record.decode(record.encode(known)) == known
-    bequest = Bequest(SCHEMA, 1, known, "/run/stillup/app", 3, 4, 5, (6, 7), (8, 9))
+    bequest = Bequest(SCHEMA, known, "/run/stillup/app", 3, 4, 5, (6, 7), (8, 9))
     assert record.decode_bequest(record.encode_bequest(bequest)) == bequest
 
 
@@ -45,6 +45,6 @@ def test_what_is_no_record(text: bytes) -> None:
 
 def test_a_bequest_has_a_descriptor_for_each_listener() -> None:
     """One with fewer or more than its record has listeners is none."""
-    bequest = Bequest(SCHEMA, 1, a_record({}), "/run/stillup/app", 3, 4, 5, (6,), (8, 9))
+    bequest = Bequest(SCHEMA, a_record({}), "/run/stillup/app", 3, 4, 5, (6,), (8, 9))
     with pytest.raises(PeerError, match="contradict"):
         record.decode_bequest(record.encode_bequest(bequest))
