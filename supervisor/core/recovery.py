@@ -136,7 +136,7 @@ class Recovery(Rollouts):
             case WorkerState.ACCEPTING:
                 self.timer_in(policy.admit_timeout, TimerKind.ADMIT, worker.serial)
             case WorkerState.DRAINING:
-                self.timer_in(policy.drain_timeout + policy.grace, TimerKind.DRAIN, worker.serial)
+                self.drain_timer(worker)
             case WorkerState.STOPPING:
                 self.commands.append(Terminate(worker.serial))
                 self.timer_in(policy.shutdown_timeout, TimerKind.TERM, worker.serial)
@@ -168,7 +168,7 @@ class Recovery(Rollouts):
             self.fail(worker, "accept", "drains already")
             return
         self.move(worker, Step.DRAIN)
-        self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
+        self.drain_timer(worker)
         self.refill(worker.generation)
 
 

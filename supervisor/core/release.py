@@ -14,6 +14,11 @@ VOLATILE: Final = frozenset(
 """Variables that are different each time the same thing is started."""
 
 
+def label(directory: str) -> str:
+    """How people call what runs in an absolute directory: its last two parts."""
+    return "/".join(directory.strip("/").split("/")[-2:])
+
+
 def same(one: Release, other: Release) -> bool:
     """Whether two releases run the same thing, as far as a supervisor that was started again can tell."""
     return replace(one, environment=_lasting(one.environment)) == replace(

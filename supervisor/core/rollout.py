@@ -170,7 +170,7 @@ class Rollouts(Probation):
             # It can be told nothing now; when it comes back by another channel, it is told to drain.
             failed = replace(worker, failure=Failure("channel", message))
             self.move(failed, Step.DRAIN)
-            self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
+            self.drain_timer(worker)
             self.refill(worker.generation, died=failed)
 
     def gone(self, worker: Worker, failure: Failure, *, seen: bool = True) -> None:

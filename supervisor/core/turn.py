@@ -39,6 +39,10 @@ class Turn:
     def timer_in(self, seconds: float, kind: TimerKind, serial: int) -> None:
         self.commands.append(SetTimer(Timer(kind, serial), self.now + seconds))
 
+    def drain_timer(self, worker: Worker) -> None:
+        """See to it that a drain ends, should the worker not keep its own deadline."""
+        self.timer_in(self.fleet.policy.drain_timeout + self.fleet.policy.grace, TimerKind.DRAIN, worker.serial)
+
     def announce(self, kind: str, **data: object) -> None:
         self.commands.append(Announce(kind, data))
 
@@ -68,7 +72,7 @@ class Turn:
             policy = self.fleet.policy
             self.move(worker, Step.DRAIN)
             self.commands.append(BeginDrain(worker.serial, policy.drain_timeout, final, packet_limit(self.takers())))
-            self.timer_in(policy.drain_timeout + policy.grace, TimerKind.DRAIN, worker.serial)
+            self.drain_timer(worker)
         elif not worker.state.retiring:
             self.terminate(worker)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from dotenv import dotenv_values
 
 from supervisor.core.commands import Spawn
 from supervisor.core.model import Release
+from supervisor.core.release import label
 from supervisor.daemon.config import Settings
 from supervisor.errors import Refused
 
@@ -48,7 +48,7 @@ def resolve(settings: Settings) -> Release:
         python=python,
         directory=directory,
         app_dir=os.path.join(directory, settings.app_dir),
-        label="/".join(Path(directory).parts[-2:]).lstrip("/"),
+        label=label(directory),
         environment=environment,
         options=settings.options,
         health_path=settings.health_path,

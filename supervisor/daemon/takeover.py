@@ -15,6 +15,7 @@ from typing import Final
 
 from supervisor.core.model import Fleet, Policy, Release
 from supervisor.core.recovery import SIZES, UNACCEPTED, Claim, rebuild
+from supervisor.core.release import label
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.host import processes
@@ -156,7 +157,7 @@ def _release(welcome: Welcome, like: Release) -> Release:
         app=welcome.app,
         directory=welcome.directory,
         app_dir=welcome.app_dir,
-        label="/".join(welcome.directory.split("/")[-2:]).lstrip("/"),
+        label=label(welcome.directory),
         options=welcome.options,
         health_path=welcome.health_path,
         health_host=welcome.health_host,

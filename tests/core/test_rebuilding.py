@@ -19,7 +19,7 @@ from supervisor.core.model import (
     WorkerState,
 )
 from supervisor.core.recovery import Claim, consistent, rebuild
-from supervisor.core.release import same
+from supervisor.core.release import label, same
 from tests.core.telling import NEW, OLD, Story, cutting_over, draining, spawn
 
 # Without a record
@@ -180,3 +180,9 @@ def test_the_same_release() -> None:
     assert not same(OLD, NEW)
     assert not same(OLD, replace(OLD, options={"http": "h11"}))
     assert not same(OLD, replace(OLD, max_worker_age=3.0))
+
+
+@pytest.mark.parametrize(("directory", "called"), [("/srv/app/releases/42", "releases/42"), ("/srv", "srv"), ("/", "")])
+def test_how_people_call_a_release(directory: str, called: str) -> None:
+    """By the last two parts of its directory."""
+    assert label(directory) == called
