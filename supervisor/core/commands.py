@@ -19,6 +19,8 @@ class Spawn:
     release: Release
     boot_timeout: float
     drain_timeout: float
+    again: bool = False
+    """Whether its generation serves already: what is on the disk may be another release by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,22 @@ class ReloadAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class RollbackAsked:
+    """Somebody asks for the release before the one that serves; ``found``: the fingerprint that it has now."""
+
+    release: Release
+    found: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortAsked:
+    """Somebody calls the rollout off that is before its cut-over."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """Somebody asks the service to end; asked again by somebody who insists, it hurries."""
 
@@ -184,6 +200,8 @@ class ReexecAsked:
 
 Event = (
     ReloadAsked
+    | RollbackAsked
+    | AbortAsked
     | StopAsked
     | ScaleAsked
     | Spawned

@@ -124,6 +124,10 @@ class Release:
     """Seconds after which a worker is worn."""
     max_worker_rss: int | None = None
     """Bytes in memory from which on a worker is worn."""
+    fingerprint: str = ""
+    """Of the code in the directory, as it was when the release was resolved."""
+    whole: bool = True
+    """Whether all of this is known; of an older one a record keeps only what is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,8 @@ class Rollout:
     crossed: Crossed = field(default_factory=Crossed)
     """Of the previous generation, once that is gone."""
     reason: str = ""
-    """Of an aborted one: ``superseded``, ``stopping`` or the failure's stage; of one that was rolled back: ``crashed``.
+    """Of an aborted one: ``superseded``, ``called-off``, ``stopping``, or the failure's stage; of one that was rolled
+    back: ``crashed``.
 
     Of one that crashed and could not be rolled back: ``release-overwritten``.
     """

@@ -6,8 +6,8 @@
    rollout, to the release that it replaced. One death may be anything; so many are the release.
 3. A rollout is rolled back once, and one that rolls back never: of two releases that both crash none is better.
 4. While another rollout is under way nothing is rolled back. Whoever asked for that one knows better.
-5. A release that replaced its equal has nothing to go back to: what it runs was changed in place. It stays, with its
-   back-off.
+5. A release that replaced its equal, or was put into the same directory, has nothing to go back to: what was there was
+   changed in place. It stays, with its back-off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from supervisor.core.lifecycle import ROLLOUT, Step, after
 from supervisor.core.model import Failure, Generation, Release, Rollout
-from supervisor.core.release import same
+from supervisor.core.release import overwritten, same
 from supervisor.core.scaling import Scale
 
 FEWEST = 2
@@ -59,7 +59,7 @@ class Probation(Scale):
         release = rollout.replaced
         if release is None:
             return None
-        if same(release, generation.release):
+        if same(release, generation.release) or overwritten(release, generation.release):
             self.fleet = self.fleet.with_rollout(replace(rollout, reason="release-overwritten"))
             self.announce(
                 "rollback.refused",

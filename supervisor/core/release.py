@@ -21,9 +21,17 @@ def label(directory: str) -> str:
 
 def same(one: Release, other: Release) -> bool:
     """Whether two releases run the same thing, as far as a supervisor that was started again can tell."""
-    return replace(one, environment=_lasting(one.environment)) == replace(
-        other, environment=_lasting(other.environment)
-    )
+    return _comparable(one) == _comparable(other)
+
+
+def overwritten(release: Release, by: Release) -> bool:
+    """Whether a release was changed in place, and is another one now."""
+    return release.directory == by.directory and release.fingerprint != by.fingerprint
+
+
+def _comparable(release: Release) -> Release:
+    """Without what says how it looks on the disk: changing files there is no way to ask for a reload."""
+    return replace(release, environment=_lasting(release.environment), fingerprint="")
 
 
 def _lasting(environment: Mapping[str, str]) -> dict[str, str]:

@@ -50,6 +50,9 @@ from supervisor.core.model import (
 from supervisor.core.probation import Probation
 from supervisor.errors import Refused
 
+CALLED_OFF = "called-off"
+"""Why a rollout was aborted that somebody asked to."""
+
 
 class Rollouts(Probation):
     """The decisions about generations, and about the ways of their workers into service and out of it."""
@@ -70,6 +73,16 @@ class Rollouts(Probation):
             self.announce("rollout.waiting", rollout=number)
             if self.fleet.count(GenerationState.DRAINING) >= self.fleet.policy.max_draining:
                 self.hurry()
+
+    def call_off(self) -> None:
+        pending = self.fleet.pending
+        if pending is None:
+            message = "no rollout is before its cut-over; 'stillup rollback' takes one back that was put into service"
+            raise Refused(message, code="out-of-order")
+        if self.fleet.serving is None:
+            message = "nothing serves but for what this rollout brings; 'stillup stop' ends the service"
+            raise Refused(message, code="out-of-order")
+        self.abort(pending, reason=CALLED_OFF)
 
     def stop(self, why: str, *, insist: bool = False) -> None:
         if self.fleet.state is ServiceState.STOPPING:

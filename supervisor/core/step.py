@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from supervisor.core.commands import Command
 from supervisor.core.events import (
+    AbortAsked,
     BeatsDue,
     BecameReady,
     BeganServing,
@@ -15,6 +16,7 @@ from supervisor.core.events import (
     ReexecAsked,
     ReloadAsked,
     Resumed,
+    RollbackAsked,
     ScaleAsked,
     Spawned,
     SpawnFailed,
@@ -24,6 +26,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.model import Fleet
 from supervisor.core.recovery import Recovery
+from supervisor.core.rollback import rollback
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,10 @@ class _Turn(Recovery):
         match event:
             case ReloadAsked(release, why):
                 self.reload(release, why)
+            case RollbackAsked(release, found, why):
+                self.reload(release, why, rolls_back=rollback(self.fleet, release, found))
+            case AbortAsked():
+                self.call_off()
             case StopAsked(why, insist):
                 self.stop(why, insist=insist)
             case ScaleAsked(size, relative):

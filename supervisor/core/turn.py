@@ -8,7 +8,7 @@ from supervisor.core.commands import Accept, Announce, BeginDrain, Command, Kill
 from supervisor.core.crossing import packet_limit
 from supervisor.core.events import Timer, TimerKind
 from supervisor.core.lifecycle import GENERATION, WORKER, Step, after
-from supervisor.core.model import Failure, Fleet, Generation, Worker, WorkerState
+from supervisor.core.model import Failure, Fleet, Generation, GenerationState, Worker, WorkerState
 from supervisor.errors import Refused
 
 
@@ -52,7 +52,15 @@ class Turn:
         self.fleet = replace(self.fleet, last_worker=serial).with_worker(worker)
         policy = self.fleet.policy
         self.commands.append(
-            Spawn(serial, generation.id, slot, generation.release, policy.boot_timeout, policy.drain_timeout)
+            Spawn(
+                serial,
+                generation.id,
+                slot,
+                generation.release,
+                policy.boot_timeout,
+                policy.drain_timeout,
+                again=generation.state is GenerationState.SERVING,
+            )
         )
         self.timer_in(policy.boot_timeout, TimerKind.BOOT, serial)
 

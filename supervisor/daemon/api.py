@@ -1,272 +1,103 @@
-"""The routes of the control API. A handler submits an event, waits if it was asked to, and renders; it decides nothing.
-
-No body ever chooses code to run: none is read.
-"""
+"""The control API: for each row of the table a route, which looks at the caller before its handler is called."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from supervisor import __version__
-from supervisor.core.access import Principal, admit
-from supervisor.core.events import ReloadAsked, ScaleAsked, StopAsked
-from supervisor.core.model import Fleet, Release, Rollout, RolloutState, ScalingState, ServiceState
-from supervisor.daemon.engine import Engine
-from supervisor.daemon.holder import Holder
+from supervisor.core.access import Principal, Role, Rules, admit, role_of
+from supervisor.daemon import answers
 from supervisor.errors import Refused
-from supervisor.wire import control
-from supervisor.wire.control import PROBLEM, PROBLEM_TYPE, Problem, RolloutView, ScalingView
+from supervisor.wire.operations import API_HEADER, OPERATIONS, Door, Operation, check_path, check_version, version
 
-_STATUS = {
-    "not-permitted": 403,
-    "not-found": 404,
-    "method-not-allowed": 405,
-    "out-of-order": 409,
-    "rollout-in-progress": 409,
-    "rollout-aborted": 409,
-    "rolled-back": 409,
-    "scaling-aborted": 409,
-    "superseded": 409,
-    "stopping": 503,
-    "not-ready": 503,
-    "release": 422,
-    "trial-failed": 422,
-    "unavailable": 503,
-    "usage": 400,
-}
-"""The HTTP status of each problem; whatever is not here is 409."""
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, once it is known what is asked for and that the caller may."""
+
+    operation: Operation
+    door: Door
+    principal: Principal
+    role: Role
+    values: Mapping[str, Any]
+    """What was given for its parameters."""
+    request: Request
+
+
+Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Api:
-    """The control API as an ASGI app. It wants the caller in ``scope["state"]["principal"]``."""
+    """Routes and the handlers behind them."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        resolve: Callable[[], Awaitable[Release]],
-        reexec: Callable[[], Awaitable[None]],
-        *,
-        name: str,
-        holder: Holder,
-        reexecs: int,
-    ) -> None:
-        """Drive ``engine``; ``resolve`` looks at the disk for what a reload is to run, ``reexec`` replaces the program.
+    def __init__(self, handlers: Mapping[str, Handler], rules: Rules) -> None:
+        """Answer the operations of the table by the handlers of their names."""
+        self._handlers = handlers
+        self._rules = rules
 
-        ``reexecs``: how often that was done.
+    def at(self, door: Door) -> ASGIApp:
+        """The operations that can be asked for at a door, as an ASGI app.
+
+        It wants the caller in ``scope["state"]["principal"]``.
         """
-        self._engine = engine
-        self._resolve = resolve
-        self._reexec = reexec
-        self._reexecs = reexecs
-        self._name = name
-        self._holder = holder
-        routes = [
-            Route("/v1/status", self._status),
-            Route("/v1/reload", self._reload, methods=["POST"]),
-            Route("/v1/rollouts/{id:int}", self._rollout),
-            Route("/v1/scale", self._scale, methods=["POST"]),
-            Route("/v1/scalings/{id:int}", self._scaling),
-            Route("/v1/supervisor/reexec", self._replace_program, methods=["POST"]),
-            Route("/v1/stop", self._stop, methods=["POST"]),
-            Route("/livez", self._livez),
-            Route("/readyz", self._readyz),
-        ]
-        handlers = {Refused: _refused, HTTPException: _http_error}
-        self._app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+        routes = [self._route(operation, door) for operation in OPERATIONS if door in operation.doors]
+        app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error})  # type: ignore[dict-item]
+        app.router.redirect_slashes = False
+        return _Versioned(app)
+
+    def _route(self, operation: Operation, door: Door) -> Route:
+        handler = self._handlers[operation.name]
+
+        async def answer(request: Request) -> Response:
+            if (said := request.headers.get(API_HEADER)) is not None:
+                check_version(said, __version__)
+            principal: Principal = request.state.principal
+            role = role_of(principal, self._rules, own_uid=os.geteuid())
+            admit(principal, role, operation.role)
+            query: dict[str, list[str]] = {}
+            for name, text in request.query_params.multi_items():
+                query.setdefault(name, []).append(text)
+            values = operation.read(request.path_params, query)
+            return await handler(Call(operation, door, principal, role, values, request))
+
+        return Route(operation.path, answer, methods=[operation.method])
+
+
+class _Versioned:
+    """Puts the version of the API on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the caller in, or answer 403."""
-        principal: Principal = scope["state"]["principal"]
-        try:
-            admit(principal, own_uid=os.geteuid())
-        except Refused as refusal:
-            await _problem(refusal.code, str(refusal))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        async def send_with_version(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[API_HEADER] = version()
+            await send(message)
 
-    async def _status(self, _: Request) -> Response:
-        now = asyncio.get_running_loop().time()
-        return _json(
-            control.status(
-                self._engine.fleet,
-                name=self._name,
-                version=__version__,
-                pid=os.getpid(),
-                listeners=self._holder.infos,
-                waiting=self._holder.waiting,
-                capacity=self._holder.capacity,
-                reexecs=self._reexecs,
-                now=now,
-            )
-        )
-
-    async def _reload(self, request: Request) -> Response:
-        wait = _wait(request, {"true": "until the cut-over", "drained": "until the old generation has left"})
-        principal: Principal = request.state.principal
-        release = await self._resolve()
-        fleet = await self._engine.ask(ReloadAsked(release, f"asked by {principal}"))
-        number = fleet.last_rollout
-        location = {"Location": f"/v1/rollouts/{number}"}
-        if wait is None:
-            return _json(_view(fleet, number), 202, location)
-        fleet = await self._engine.until(_reached(number, wait))
-        view = _view(fleet, number)
-        if view.outcome == "aborted":
-            return _aborted(view, location)
-        if view.outcome == "rolled-back":
-            return _rolled_back(view, location)
-        return _json(view, 200, location)
-
-    async def _rollout(self, request: Request) -> Response:
-        return _json(_view(self._engine.fleet, request.path_params["id"]))
-
-    async def _scale(self, request: Request) -> Response:
-        wait = _wait(request, {"true": "until as many serve, and whoever is beyond has been told to leave"})
-        fleet = await self._engine.ask(ScaleAsked(_workers(request)))
-        number = fleet.last_scaling
-        location = {"Location": f"/v1/scalings/{number}"}
-        if wait is None:
-            return _json(_scaling_view(fleet, number), 202, location)
-        fleet = await self._engine.until(_scaled(number))
-        view = _scaling_view(fleet, number)
-        if view.outcome == "aborted":
-            return _not_scaled(view, location)
-        return _json(view, 200, location)
-
-    async def _scaling(self, request: Request) -> Response:
-        return _json(_scaling_view(self._engine.fleet, request.path_params["id"]))
-
-    async def _stop(self, request: Request) -> Response:
-        fleet = await self._engine.ask(StopAsked(f"asked by {request.state.principal}"))
-        return _json({"state": fleet.state}, 202)
-
-    async def _replace_program(self, _: Request) -> Response:
-        await self._reexec()
-        return _json({"state": "replacing", "reexecs": self._reexecs}, 202)
-
-    async def _livez(self, _: Request) -> Response:
-        return _json({"live": True})
-
-    async def _readyz(self, _: Request) -> Response:
-        state = self._engine.fleet.state
-        if state is not ServiceState.SERVING:
-            raise Refused(f"the service is {state}", code="not-ready")
-        return _json({"ready": True})
-
-
-def _wait(request: Request, known: Mapping[str, str]) -> str | None:
-    """What the caller wants to wait for: a key of ``known``, whose values say what each means."""
-    wait = request.query_params.get("wait")
-    if wait is not None and wait not in known:
-        choices = " or ".join(f"'{word}' ({meaning})" for word, meaning in known.items())
-        raise Refused(f"wait={wait}: it is {choices}", code="usage")
-    return wait
-
-
-def _workers(request: Request) -> int:
-    """How many workers are wanted; whether so many can be had is not decided here."""
-    text = request.query_params.get("workers")
-    if text is None:
-        raise Refused("how many? POST /v1/scale?workers=N", code="usage")
-    # int() would also take "1_000", " 3 " and the digits of every script, and refuses no length that we would.
-    if not re.fullmatch(r"-?[0-9]{1,9}", text):
-        raise Refused(f"workers={text}: it is a number of workers, such as 4", code="usage")
-    return int(text)
-
-
-def _reached(number: int, wait: str) -> Callable[[Fleet], bool]:
-    def reached(fleet: Fleet) -> bool:
-        rollout = fleet.rollout(number)
-        if rollout is None:
-            return True
-        if wait == "drained":
-            return rollout.state in (RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK)
-        return not rollout.state.pending
-
-    return reached
-
-
-def _scaled(number: int) -> Callable[[Fleet], bool]:
-    def scaled(fleet: Fleet) -> bool:
-        scaling = fleet.scaling(number)
-        return scaling is None or scaling.state is not ScalingState.UNDER_WAY
-
-    return scaled
-
-
-def _scaling_view(fleet: Fleet, number: int) -> ScalingView:
-    scaling = fleet.scaling(number)
-    if scaling is None:
-        raise Refused(f"scaling {number} is not known, or was forgotten", code="not-found")
-    return control.scaling(fleet, scaling, asyncio.get_running_loop().time())
-
-
-def _view(fleet: Fleet, number: int) -> RolloutView:
-    rollout: Rollout | None = fleet.rollout(number)
-    if rollout is None:
-        raise Refused(f"rollout {number} is not known, or was forgotten", code="not-found")
-    return control.rollout(fleet, rollout, asyncio.get_running_loop().time())
-
-
-def _aborted(view: RolloutView, headers: dict[str, str]) -> Response:
-    code = "superseded" if view.reason == "superseded" else "rollout-aborted"
-    what = f"generation {view.generation}" if view.generation is not None else f"reload {view.id}"
-    detail = f"{what} was rejected ({view.reason})"
-    if view.failure is not None:
-        detail = f"{detail}: {view.failure.worker} {view.failure.message}"
-    return _problem(code, detail, rollout=view, headers=headers)
-
-
-def _rolled_back(view: RolloutView, headers: dict[str, str]) -> Response:
-    detail = f"generation {view.generation} crashed ({view.deaths} deaths): rolled back to {view.previous_release}"
-    return _problem("rolled-back", detail, rollout=view, headers=headers)
-
-
-def _not_scaled(view: ScalingView, headers: dict[str, str]) -> Response:
-    detail = f"{view.workers_serving} of {view.workers_wanted} workers serve ({view.reason})"
-    if view.failure is not None:
-        more = view.workers_wanted > view.workers_before
-        tried = f"its slot is tried again{f', unless you scale to {view.workers_before}' if more else ''}"
-        detail = f"{detail}: {view.failure.worker} {view.failure.message}; {tried}"
-    code = view.reason if view.reason in ("superseded", "stopping") else "scaling-aborted"
-    return _problem(code, detail, scaling=view, headers=headers)
+        await self._app(scope, receive, send_with_version)
 
 
 async def _refused(_: Request, error: Refused) -> Response:
-    return _problem(error.code, str(error))
+    return answers.refused(error)
 
 
-async def _http_error(_: Request, error: HTTPException) -> Response:
+async def _http_error(request: Request, error: HTTPException) -> Response:
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "refused")
-    return _problem(code, error.detail, headers=dict(error.headers or {}))
-
-
-def _problem(
-    code: str,
-    detail: str,
-    *,
-    rollout: RolloutView | None = None,
-    scaling: ScalingView | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    status = _STATUS.get(code, 409)
-    body = Problem(f"{PROBLEM_TYPE}{code}", code.replace("-", " "), status, detail, rollout, scaling)
-    return _json(body, status, headers, media_type=PROBLEM)
-
-
-def _json(
-    body: object, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json"
-) -> Response:
-    content = msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
-    return Response(content, status, headers, media_type)
+    try:
+        check_path(request.url.path, __version__)
+    except Refused as refusal:
+        return answers.refused(refusal)
+    detail = f"{request.method} {request.url.path}: {error.detail}; GET /v1/openapi.json says what there is"
+    return answers.refused(Refused(detail, code=code), error.headers)

@@ -33,6 +33,7 @@ from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
 from supervisor.daemon.release import worker_environment
+from supervisor.host.fingerprint import fingerprint
 from supervisor.host.processes import DUMP_STACKS, LIMIT, Process, block_handled, spawn
 from supervisor.wire import handoff
 from supervisor.wire.handoff import Welcome
@@ -78,6 +79,8 @@ class LiveEffects:
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
         self._children: dict[int, Child] = {}
+        self._changed: set[int] = set()
+        """The generations whose code is known to have been changed in place."""
         self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,6 +168,8 @@ class LiveEffects:
         environment = worker_environment(command, self._handoff_path, nonce)
         argv = [release.python, "-P", "-m", "supervisor.worker", f"{self._title}:{command.generation}.{command.slot}"]
         try:
+            if command.again:
+                await self._loop.run_in_executor(self._spawner, self._look, command)
             process = await self._loop.run_in_executor(
                 self._spawner, partial(spawn, argv, environment, *output.write_ends)
             )
@@ -176,6 +181,14 @@ class LiveEffects:
         output.started()
         self._submit(Spawned(command.serial, process.pid, process.started))
         self._loop.add_reader(process.pidfd, self._ended, command.serial)
+
+    def _look(self, command: Spawn) -> None:
+        """Say, once a generation, that its code was changed under it: this worker will run something else."""
+        generation, release = command.generation, command.release
+        if generation not in self._changed and fingerprint(release.directory) != release.fingerprint:
+            self._changed.add(generation)
+            data = {"generation": generation, "worker": f"{generation}.{command.slot}", "release": release.label}
+            self._loop.call_soon_threadsafe(self._feed.announce, "release.changed", data)
 
     def _welcome(self, command: Spawn, boot_left: float) -> Welcome:
         release = command.release

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from supervisor.core.commands import Command, Exit, Reexec
-from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, ScaleAsked, StopAsked
+from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, RollbackAsked, ScaleAsked, StopAsked
 from supervisor.core.model import Fleet
 from supervisor.core.step import Decision, step
 from supervisor.errors import Refused
@@ -77,7 +77,7 @@ class Engine:
             decision = self._decide(event, answer)
             if decision is None:
                 continue
-            asked = answer is not None and isinstance(event, ReloadAsked | ScaleAsked)
+            asked = answer is not None and isinstance(event, ReloadAsked | RollbackAsked | ScaleAsked)
             # What is merely heard or looked at changes nothing that is on record, unless something is done about it.
             merely = isinstance(event, Reported | BeatsDue) and not decision.commands
             trouble = "" if merely else await self._save(decision.fleet, asked=asked)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from supervisor.core.recovery import LOST
+from supervisor.core.rollout import CALLED_OFF
 from supervisor.host.systemd import Notifier
 
 logger = logging.getLogger("stillup")
@@ -31,6 +32,10 @@ _LINES: Mapping[str, tuple[int, str]] = {
         "gen {generation} crashes, and there is nothing to go back to: {release} was changed in place ({reason})",
     ),
     "generation.gone": (logging.INFO, "gen {generation} has left: {moved} connections moved on, {closed} closed"),
+    "release.changed": (
+        logging.WARNING,
+        "{release} was changed in place: worker {worker} may run something else than the others of gen {generation}",
+    ),
     "worker.serving": (logging.INFO, "worker {worker} (pid {pid}) serves"),
     "worker.died": (logging.ERROR, "worker {why}; its slot is filled again"),
     "worker.waits": (
@@ -65,7 +70,7 @@ _LINES: Mapping[str, tuple[int, str]] = {
     "service.stopped": (logging.INFO, "stopped"),
 }
 """How each announcement of the core reads."""
-_NOBODYS_FAULT = frozenset({"superseded", "stopping", LOST})
+_NOBODYS_FAULT = frozenset({"superseded", "stopping", CALLED_OFF, LOST})
 """Why a rollout may be aborted without anything wrong with its release."""
 
 

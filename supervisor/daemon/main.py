@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 from supervisor import __version__
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.asgi.tracebacks import show_error
+from supervisor.core.access import Rules
 from supervisor.core.commands import Exit
 from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
@@ -33,6 +34,7 @@ from supervisor.daemon.door import ControlDoor
 from supervisor.daemon.effects import LiveEffects
 from supervisor.daemon.engine import Engine
 from supervisor.daemon.feed import Feed
+from supervisor.daemon.handlers import Handlers
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.record import Recorder
@@ -41,10 +43,12 @@ from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
 from supervisor.host import descriptors, terminal
 from supervisor.host.descriptors import ensure_standard
+from supervisor.host.fingerprint import fingerprint
 from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.host.sockets import UnixFile, bind_unix, check_owner, open_listener
 from supervisor.host.systemd import Notifier
+from supervisor.wire.operations import Door
 from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
 from supervisor.wire.record import SCHEMA, Bequest
 
@@ -256,14 +260,16 @@ class Supervisor:
                 engine.submit(ReloadAsked(self._release, "start"))
             recorder.holds(self._holder.records(), self._holder.cookies)
             door.admits.set()
-            api = Api(
+            handlers = Handlers(
                 engine,
                 self._resolve,
+                _look,
                 self._reexec,
                 name=settings.name,
                 holder=self._holder,
                 reexecs=recorder.latest.reexecs,
             )
+            api = Api(handlers.all, Rules())
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
@@ -290,7 +296,7 @@ class Supervisor:
     async def _serve(self, api: Api) -> int:
         """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
         while True:
-            self._open_door = ControlDoor(self._control.dup(), api)
+            self._open_door = ControlDoor(self._control.dup(), api.at(Door.CONTROL))
             last = await self._engine.run(self._effects)
             if isinstance(last, Exit):
                 return last.code
@@ -477,6 +483,11 @@ class Supervisor:
 
     async def _resolve(self) -> Release:
         return await _in_thread(resolve, self._settings)
+
+
+async def _look(release: Release) -> str:
+    """The fingerprint that a release has on the disk now."""
+    return await _in_thread(fingerprint, release.directory)
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -12,6 +12,7 @@ from supervisor.core.model import Release
 from supervisor.core.release import label
 from supervisor.daemon.config import Settings
 from supervisor.errors import Refused
+from supervisor.host.fingerprint import fingerprint
 
 _OURS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Word between the service manager and the supervisor that no worker may repeat."""
@@ -55,6 +56,7 @@ def resolve(settings: Settings) -> Release:
         health_host=settings.health_host,
         max_worker_age=settings.max_worker_age,
         max_worker_rss=settings.max_worker_rss,
+        fingerprint=fingerprint(directory),
     )
 
 

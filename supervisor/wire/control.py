@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -180,6 +180,62 @@ class Status(msgspec.Struct, frozen=True):
     """How often the supervisor has replaced its own program."""
 
 
+class Versions(msgspec.Struct, frozen=True):
+    """Of the supervisor's program, and of what it speaks."""
+
+    version: str
+    """Of stillup."""
+    api: str
+    """``MAJOR.MINOR``, as in the header ``Stillup-API``."""
+    handoff: list[int]
+    """Versions of the hand-off protocol: workers of an older release may be alive."""
+    python: str
+    uvicorn: str
+
+
+class Whoami(msgspec.Struct, frozen=True):
+    """Who the caller is by the kernel's word, and what he may do."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    """Supplementary groups."""
+    pid: int
+    """0: a process of another pid namespace."""
+    login_uid: int | None
+    """Who logged in in the first place; null if nobody did, or it is not known."""
+    exe: str
+    """The program; empty if it is not known."""
+    role: str
+    may: list[str]
+    """The names of the operations that he may ask for here."""
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The supervisor answers."""
+
+    live: bool = True
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A generation serves."""
+
+    ready: bool = True
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The service is ending."""
+
+    state: str
+
+
+class Replacing(msgspec.Struct, frozen=True):
+    """The supervisor's program is about to be replaced; ``reexecs``: how often it was before."""
+
+    reexecs: int
+    state: str = "replacing"
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error (RFC 9457)."""
 
@@ -191,13 +247,37 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     scaling: ScalingView | None = None
 
 
+V = TypeVar("V", Status, RolloutView, ScalingView)
+
+
+def without_output(view: V) -> V:
+    """The same without what a failed worker wrote: that may say anything, and not every viewer is to read it."""
+    match view:
+        case Status():
+            rollout = without_output(view.rollout) if view.rollout is not None else None
+            return msgspec.structs.replace(view, rollout=rollout)
+        case _:
+            failure = msgspec.structs.replace(view.failure, output="") if view.failure is not None else None
+            return msgspec.structs.replace(view, failure=failure)
+
+
+def generations(fleet: Fleet, now: float) -> list[GenerationView]:
+    """Show the generations, the oldest first."""
+    return [_generation(fleet, generation, now) for _, generation in sorted(fleet.generations.items())]
+
+
+def listeners(infos: tuple[ListenerInfo, ...]) -> list[ListenerView]:
+    """Show the listeners."""
+    return [ListenerView(info.name, info.address) for info in infos]
+
+
 def status(
     fleet: Fleet,
     *,
     name: str,
     version: str,
     pid: int,
-    listeners: tuple[ListenerInfo, ...],
+    infos: tuple[ListenerInfo, ...],
     waiting: int,
     capacity: int,
     now: float,
@@ -205,15 +285,14 @@ def status(
 ) -> Status:
     """Show the fleet; ``waiting`` connections are in the adoption queue, which holds about ``capacity``."""
     crossed = sum((worker.crossed for worker in fleet.workers.values()), fleet.crossed)
-    generations = [_generation(fleet, g, now) for _, g in sorted(fleet.generations.items())]
     shown = fleet.pending or (fleet.rollouts[-1] if fleet.rollouts else None)
     return Status(
         name=name,
         version=version,
         pid=pid,
         state=fleet.state,
-        listeners=[ListenerView(info.name, info.address) for info in listeners],
-        generations=generations,
+        listeners=listeners(infos),
+        generations=generations(fleet, now),
         crossing=CrossingView(
             given=crossed.given,
             adopted=crossed.adopted,

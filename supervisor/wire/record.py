@@ -173,4 +173,4 @@ def _slim(rollout: Rollout) -> Rollout:
 
 
 def _shown(release: Release) -> Release:
-    return Release(release.app, release.python, release.directory, label=release.label)
+    return Release(release.app, release.python, release.directory, label=release.label, whole=False)

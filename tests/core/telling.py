@@ -63,6 +63,8 @@ class Story:
         self.news: dict[str, Mapping[str, object]] = {}
         """The announcements since the last ``tell``."""
         self.timers: dict[Timer, float] = {}
+        self.again: dict[int, bool] = {}
+        """Of each worker that was started, whether its generation served by then; ``orders`` don't tell."""
 
     def tell(self, *events: Event) -> None:
         """Let these happen now."""
@@ -76,6 +78,9 @@ class Story:
                         self.timers[timer] = at
                     case Announce(kind, data):
                         self.news[kind] = data
+                    case Spawn():
+                        self.again[command.serial] = command.again
+                        self.orders.append(replace(command, again=False))
                     case _:
                         self.orders.append(command)
 

@@ -93,7 +93,7 @@ def test_what_cannot_be_had(tmp_path: Path) -> None:
     service.write()
     with service:
         for query, says in (
-            ("", "how many?"),
+            ("", "needs workers"),
             ("?workers=", "workers=: it is a number"),
             ("?workers=0", "at least 1 worker"),
             ("?workers=-1", "at least 1 worker"),

@@ -43,6 +43,7 @@ from supervisor.wire.control import (
     rollout,
     scaling,
     status,
+    without_output,
 )
 from supervisor.wire.handoff import ListenerInfo
 
@@ -107,7 +108,7 @@ def show(fleet: Fleet, number: int, now: float) -> RolloutView:
 
 
 def look(fleet: Fleet, now: float) -> Status:
-    return status(fleet, name="shop", version="1.0", pid=42, listeners=LISTENERS, waiting=3, capacity=278, now=now)
+    return status(fleet, name="shop", version="1.0", pid=42, infos=LISTENERS, waiting=3, capacity=278, now=now)
 
 
 BOOTING = RolloutView(
@@ -460,3 +461,23 @@ def test_a_problem_leaves_out_what_it_does_not_have() -> None:
     assert msgspec.json.decode(msgspec.json.encode(about), type=Problem) == about
     about = Problem(f"{PROBLEM_TYPE}superseded", "superseded", 409, "no", scaling=SCALING)
     assert msgspec.json.decode(msgspec.json.encode(about), type=Problem) == about
+
+
+def test_what_a_failed_worker_wrote_can_be_left_out() -> None:
+    """The rollout and the status without it say the same otherwise."""
+    failed = after(
+        Fleet(policy=Policy()),
+        (0.0, ReloadAsked(OLD, "start")),
+        (0.1, Spawned(1, 7)),
+        (0.2, Exited(1, "exited 1", "secrets")),
+    )
+    whole = look(failed, 1.0)
+    assert whole.rollout is not None
+    assert whole.rollout.failure is not None
+    assert whole.rollout.failure.output == "secrets"
+    bare = without_output(whole)
+    assert "secrets" not in msgspec.json.encode(bare).decode()
+    assert bare.rollout is not None
+    assert bare.rollout.failure == msgspec.structs.replace(whole.rollout.failure, output="")
+    quiet = look(Fleet(), 1.0)
+    assert without_output(quiet) == quiet

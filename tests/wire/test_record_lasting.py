@@ -10,7 +10,7 @@ from supervisor.core.step import step
 from supervisor.wire.record import lasting
 from tests.wire.test_control import NEW, after, draining, serving
 
-BARE = replace(NEW, environment={}, options={})
+BARE = replace(NEW, environment={}, options={}, whole=False)
 FULL = replace(NEW, environment={"A": "1"}, options={"http": "h11"})
 
 
@@ -63,4 +63,4 @@ def test_a_name_is_no_release() -> None:
     """What is left of an old release says who it was, and not with which secrets it ran."""
     fleet = rejected(rejected(draining(), 1), 4)
     replaced = known(lasting(fleet), 3).replaced
-    assert replaced == Release(NEW.app, NEW.python, NEW.directory, label=NEW.label)
+    assert replaced == Release(NEW.app, NEW.python, NEW.directory, label=NEW.label, whole=False)

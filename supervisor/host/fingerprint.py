@@ -1,0 +1,52 @@
+"""What the code in a directory looks like, without reading it: names, sizes and times of change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Final
+
+SUFFIXES: Final = (".py", ".so")
+"""Code; what an app writes while it runs (databases, uploads, logs) changes no release."""
+MOST: Final = 50_000
+"""Entries that are looked at, in a fixed order: a release is not a whole disk."""
+
+
+def fingerprint(directory: str) -> str:
+    """The same text as long as no file of code below the directory has been changed, added or removed.
+
+    Hidden directories and bytecode are passed over, and no symlink is followed. Blocks: up to MOST entries are looked
+    at. What cannot be read counts as absent, as it does for Python's import.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    left = MOST
+    waiting = [directory]
+    while waiting and left > 0:
+        path = waiting.pop()
+        entries = _entries(path)
+        left -= len(entries)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith(".") and entry.name != "__pycache__":
+                    waiting.append(entry.path)
+            elif entry.name.endswith(SUFFIXES):
+                digest.update(_looks(entry, directory))
+    return digest.hexdigest()
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _looks(entry: os.DirEntry[str], directory: str) -> bytes:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return b""
+    return f"{os.path.relpath(entry.path, directory)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
+        errors="surrogateescape"
+    )
