@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from supervisor.client.orphans import Orphan
+from supervisor.core.rollout import CALLED_OFF
 from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, VacancyView, WorkerView
 
 _STYLES = {
@@ -144,7 +145,8 @@ class Rollout:
         if rollout.failure is not None:
             self._failed(rollout, rollout.failure)
         kept = f". gen {rollout.previous} never stopped serving." if rollout.previous is not None else "."
-        _line(self._console, "no", f"{_what(rollout)} rejected ({rollout.reason}){kept}")
+        how = "called off" if rollout.reason == CALLED_OFF else f"rejected ({rollout.reason})"
+        _line(self._console, "no", f"{_what(rollout)} {how}{kept}")
 
     def _rolled_back(self, rollout: RolloutView) -> None:
         if rollout.failure is not None:

@@ -20,7 +20,7 @@ class Spawn:
     boot_timeout: float
     drain_timeout: float
     again: bool = False
-    """Whether its generation serves already: what is on the disk may be another release by now."""
+    """Whether its release was resolved for an earlier worker: what is on the disk may be another one by now."""
 
 
 @dataclass(frozen=True, slots=True)

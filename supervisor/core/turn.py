@@ -59,10 +59,13 @@ class Turn:
                 generation.release,
                 policy.boot_timeout,
                 policy.drain_timeout,
-                again=generation.state is GenerationState.SERVING,
+                again=generation.state is GenerationState.SERVING or self.rolls_back(generation),
             )
         )
         self.timer_in(policy.boot_timeout, TimerKind.BOOT, serial)
+
+    def rolls_back(self, generation: Generation) -> bool:
+        return any(one.generation == generation.id and one.rolls_back is not None for one in self.fleet.rollouts)
 
     def accept(self, worker: Worker) -> None:
         self.move(worker, Step.ACCEPT)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
+from supervisor.core.rollout import CALLED_OFF
 from supervisor.errors import Refused
 from supervisor.wire.control import PROBLEM, PROBLEM_TYPE, Problem, RolloutView, ScalingView
 from supervisor.wire.operations import JSON, PROBLEMS
@@ -43,7 +44,7 @@ def aborted(view: RolloutView, location: str) -> Response:
     """A rollout that was waited for in vain."""
     code = "superseded" if view.reason == "superseded" else "rollout-aborted"
     what = f"generation {view.generation}" if view.generation is not None else f"reload {view.id}"
-    detail = f"{what} was rejected ({view.reason})"
+    detail = f"{what} was called off" if view.reason == CALLED_OFF else f"{what} was rejected ({view.reason})"
     if view.failure is not None:
         detail = f"{detail}: {view.failure.worker} {view.failure.message}"
     return problem(code, detail, rollout=view, location=location)

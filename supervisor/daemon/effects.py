@@ -183,7 +183,7 @@ class LiveEffects:
         self._loop.add_reader(process.pidfd, self._ended, command.serial)
 
     def _look(self, command: Spawn) -> None:
-        """Say, once a generation, that its code was changed under it: this worker will run something else."""
+        """Say, once a generation, that its code was changed under it: this worker may run something else."""
         generation, release = command.generation, command.release
         if generation not in self._changed and fingerprint(release.directory) != release.fingerprint:
             self._changed.add(generation)

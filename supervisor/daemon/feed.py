@@ -34,7 +34,7 @@ _LINES: Mapping[str, tuple[int, str]] = {
     "generation.gone": (logging.INFO, "gen {generation} has left: {moved} connections moved on, {closed} closed"),
     "release.changed": (
         logging.WARNING,
-        "{release} was changed in place: worker {worker} may run something else than the others of gen {generation}",
+        "{release} was changed in place: worker {worker} may run something else than what it stood for",
     ),
     "worker.serving": (logging.INFO, "worker {worker} (pid {pid}) serves"),
     "worker.died": (logging.ERROR, "worker {why}; its slot is filled again"),

@@ -212,9 +212,12 @@ def test_a_service_that_stops_rolls_nothing_back() -> None:
         story.tell(RollbackAsked(FIRST, "1", "asked"))
 
 
-def test_a_worker_that_is_started_later_says_so() -> None:
-    """Of those of a new generation nothing can have changed yet; of a replacement it can."""
+def test_whose_release_may_have_changed_says_so() -> None:
+    """Of a new generation's nothing can have changed yet; of a replacement's or a rollback's it can."""
     story = serving(1)
     assert story.again == {1: False}
     story.tell(Exited(1, "killed by SIGSEGV"))
     assert story.again == {1: False, 2: True}
+    story = deployed(FIRST, SECOND)
+    story.tell(RollbackAsked(FIRST, "1", "asked"))
+    assert story.again == {1: False, 2: False, 3: True}
