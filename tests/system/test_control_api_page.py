@@ -20,8 +20,7 @@ PLACES = ("/srv/shop", "/run/stillup/shop")
 def examples() -> Iterator[tuple[str, str]]:
     """Every command of the page's console blocks, and what it is said to print."""
     for block in re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
-        for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-            yield command, output
+        yield from re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
 
 
 def test_every_operation_and_problem_is_on_the_page() -> None:
