@@ -19,6 +19,7 @@ from supervisor.daemon import answers
 from supervisor.daemon.api import Call, Handler
 from supervisor.daemon.engine import Engine
 from supervisor.daemon.holder import Holder
+from supervisor.daemon.trace import Trace, TraceResponse
 from supervisor.errors import Refused
 from supervisor.wire import control, handoff
 from supervisor.wire.control import RolloutView, ScalingView
@@ -38,6 +39,7 @@ class Handlers:
         *,
         name: str,
         holder: Holder,
+        trace: Trace,
         reexecs: int,
     ) -> None:
         """Drive ``engine``.
@@ -49,6 +51,7 @@ class Handlers:
             reexec: replaces the supervisor's program.
             name: the service's.
             holder: has the listeners.
+            trace: knows who looks at the messages.
             reexecs: how often the program was replaced.
         """
         self._engine = engine
@@ -57,6 +60,7 @@ class Handlers:
         self._replace = reexec
         self._name = name
         self._holder = holder
+        self._trace = trace
         self._reexecs = reexecs
         self._document = openapi(__version__)
         self.all: Mapping[str, Handler] = {
@@ -76,6 +80,7 @@ class Handlers:
             "abort": self._abort,
             "scale": self._scale,
             "stop": self._stop,
+            "trace": self._messages,
             "reexec": self._reexec,
         }
 
@@ -141,6 +146,9 @@ class Handlers:
         if state is not ServiceState.SERVING:
             raise Refused(f"the service is {state}", code="not-ready")
         return answers.json(control.Ready())
+
+    async def _messages(self, _: Call) -> Response:
+        return TraceResponse(self._trace)
 
     # Requests
 

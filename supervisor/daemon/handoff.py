@@ -28,7 +28,7 @@ from supervisor.daemon.holder import Holder
 from supervisor.errors import PeerError, Refused
 from supervisor.host import descriptors, peer
 from supervisor.host.adoption import AdoptionQueue
-from supervisor.host.channel import Channel
+from supervisor.host.channel import Channel, Tap
 from supervisor.host.processes import Process, hold
 from supervisor.host.sockets import Listener, receive_listener
 from supervisor.wire import handoff
@@ -92,8 +92,10 @@ class HandoffDoor:
         holder: Holder,
         submit: Callable[[Event], None],
         ask: Callable[[Event], Awaitable[Fleet]],
+        tap: Tap | None = None,
     ) -> None:
         """Hand ``holder``'s listeners to workers; ``ask`` is for the hello, which the fleet may refuse."""
+        self._tap = tap or Tap()
         self._sock = sock
         self._holder = holder
         self._submit = submit
@@ -216,7 +218,7 @@ class HandoffDoor:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
             oldest.close()
-        channel = Channel(connection, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
+        channel = Channel(connection, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT, tap=self._tap)
         self._strangers[channel] = None
         task = self._loop.create_task(self._receive(connection, channel))
         self._tasks.add(task)

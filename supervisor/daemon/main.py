@@ -39,6 +39,7 @@ from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
+from supervisor.daemon.trace import Trace
 from supervisor.daemon.watch import watch
 from supervisor.errors import Refused, UsageError
 from supervisor.host import descriptors, terminal
@@ -233,7 +234,8 @@ class Supervisor:
         )
         fleet = Fleet(policy=settings.policy, size=settings.workers)
         self._engine = engine = Engine(fleet, recorder.save)
-        self._door = door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask)
+        self._trace = Trace(self._worker_of)
+        self._door = door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask, self._trace.tap)
         self._effects = effects = LiveEffects(
             submit=engine.submit,
             door=door,
@@ -267,6 +269,7 @@ class Supervisor:
                 self._reexec,
                 name=settings.name,
                 holder=self._holder,
+                trace=self._trace,
                 reexecs=recorder.latest.reexecs,
             )
             api = Api(handlers.all, Rules())
@@ -290,18 +293,20 @@ class Supervisor:
             self._files.close()
             door.close()
             effects.close()
+            self._trace.end()
             if self._open_door is not None:
                 await self._open_door.close()
 
     async def _serve(self, api: Api) -> int:
         """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
         while True:
-            self._open_door = ControlDoor(self._control.dup(), api.at(Door.CONTROL))
+            self._open_door = ControlDoor(self._control.dup(), self._trace.traced(api.at(Door.CONTROL)))
             last = await self._engine.run(self._effects)
             if isinstance(last, Exit):
                 return last.code
             # What comes from here on is for the program that comes, too.
             signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            self._trace.end()
             await self._open_door.close()
             for _ in range(HANDLING):
                 await asyncio.sleep(0)
@@ -354,6 +359,9 @@ class Supervisor:
             listeners=listeners,
             queue=queue,
         )
+
+    def _worker_of(self, pid: int) -> str:
+        return next((worker.name for worker in self._engine.fleet.workers.values() if worker.pid == pid), "")
 
     def _orphan_timeout(self) -> float:
         given = self._settings.orphan_timeout

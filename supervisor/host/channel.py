@@ -11,11 +11,25 @@ from typing import Any
 from supervisor.host import descriptors
 
 
+class Tap:
+    """Where somebody may look at every packet of some channels. One ``if`` a packet is its cost while nobody does."""
+
+    look: Callable[[socket.socket, str, bytes, Sequence[int]], None] | None = None
+    """Called with the socket, ``in`` or ``out``, the packet and its descriptors, which it must leave as they are.
+
+    It must not raise: a packet that was taken would be lost with its descriptors.
+    """
+
+
+_NOBODY = Tap()
+
+
 class Channel:
     """Owns the socket. One reader at a time; ``close`` wakes who waits with ConnectionError."""
 
-    def __init__(self, sock: socket.socket, *, limit: int, most: int) -> None:
+    def __init__(self, sock: socket.socket, *, limit: int, most: int, tap: Tap = _NOBODY) -> None:
         """Take the socket over; packets have at most ``limit`` bytes and ``most`` descriptors."""
+        self._tap = tap
         sock.setblocking(False)
         self._sock = sock
         self._limit = limit
@@ -38,7 +52,7 @@ class Channel:
             while True:
                 self._check()
                 try:
-                    descriptors.send(self._sock, packet, fds)
+                    self._send(packet, fds)
                 except BlockingIOError:
                     loop = asyncio.get_running_loop()
                     await self._ready(loop.add_writer, loop.remove_writer)
@@ -52,7 +66,12 @@ class Channel:
             OSError: the buffer is full (BlockingIOError) or the peer is gone.
         """
         self._check()
-        descriptors.send(self._sock, packet)
+        self._send(packet, ())
+
+    def _send(self, packet: bytes, fds: Sequence[int]) -> None:
+        descriptors.send(self._sock, packet, fds)
+        if self._tap.look is not None:
+            self._tap.look(self._sock, "out", packet, fds)
 
     def receive_now(self) -> tuple[bytes, list[int]]:
         """Receive one packet without waiting; else as ``receive``.
@@ -80,10 +99,13 @@ class Channel:
 
     def _take(self) -> tuple[bytes, list[int]]:
         try:
-            return descriptors.receive(self._sock, self._limit, self._most)
+            packet, fds = descriptors.receive(self._sock, self._limit, self._most)
         except ConnectionResetError:
             # Told once, and first, of a peer that ended before it had read everything. What it said itself is there.
-            return descriptors.receive(self._sock, self._limit, self._most)
+            packet, fds = descriptors.receive(self._sock, self._limit, self._most)
+        if self._tap.look is not None:
+            self._tap.look(self._sock, "in", packet, fds)
+        return packet, fds
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[Any], Any]) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

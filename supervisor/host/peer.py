@@ -33,7 +33,7 @@ def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
     Raises:
         OSError: it cannot be found out, for want of a descriptor for instance.
     """
-    if principal(sock).pid != pid or _pid_of(pidfd) != pid:
+    if principal(sock).pid != pid or pid_of(pidfd) != pid:
         return False
     try:
         peer = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
@@ -42,12 +42,13 @@ def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
             return True
         raise
     try:
-        return _pid_of(peer) == pid
+        return pid_of(peer) == pid
     finally:
         os.close(peer)
 
 
-def _pid_of(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
+    """The number of the process that a pidfd stands for; -1 once it is reaped (proc_pid_fdinfo(5))."""
     text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
     match = re.search(r"^Pid:\s*(-?\d+)$", text, re.MULTILINE)
     return int(match.group(1)) if match else -1

@@ -19,12 +19,15 @@ from typing import Any, Final, Literal, get_args
 from supervisor.core.access import Role
 from supervisor.errors import Refused, UsageError
 from supervisor.wire import control
+from supervisor.wire.trace import TraceLine
 
 API: Final = (1, 0)
 """Major and minor version. The minor one grows with every addition, the major one never without a new path."""
 API_HEADER: Final = "Stillup-API"
 
 JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+"""A JSON value a line."""
 
 PROBLEMS: Final[Mapping[str, int]] = {
     "usage": 400,
@@ -331,6 +334,15 @@ OPERATIONS: Final = (
         "Finish what is under way and end the service; the connection ends with the supervisor.",
         {202: _json("It stops.", control.Stopping)},
         problems=("out-of-order", "stopping"),
+    ),
+    Operation(
+        "trace",
+        "GET",
+        "/v1/trace",
+        Role.ADMIN,
+        "Show every message on control.sock and handoff.sock as it comes, until the caller leaves.",
+        {200: Answer("The messages from now on.", {NDJSON: TraceLine})},
+        problems=("unavailable",),
     ),
     Operation(
         "reexec",

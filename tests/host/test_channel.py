@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.errors import PeerError
 from supervisor.host import descriptors
-from supervisor.host.channel import Channel
+from supervisor.host.channel import Channel, Tap
 
 pytestmark = pytest.mark.usefixtures("no_leak", "loop_factory")
 
@@ -204,3 +204,31 @@ def test_close_without_a_loop(no_leak: None) -> None:
     with right:
         Channel(left, limit=1, most=1).close()
         assert left.fileno() == -1
+
+
+async def test_a_tap_sees_what_was_sent_and_received() -> None:
+    """Who looks sees each packet once with its direction and descriptors: none that waits, none after it looks away."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    tap = Tap()
+    seen: list[tuple[str, bytes, int]] = []
+    here, there = Channel(left, limit=4096, most=4, tap=tap), Channel(right, limit=4096, most=4)
+    try:
+        await here.send(b"unseen")
+        tap.look = lambda sock, way, packet, fds: seen.append((way, packet, len(fds)))
+        await here.send(b"descriptors", [0, 1])
+        await there.send(b"back", [2])
+        _, fds = await here.receive()
+        descriptors.close(fds)
+        for _ in range(2):
+            descriptors.close((await there.receive())[1])
+        there.close()
+        assert await here.receive() == (b"", [])
+        with pytest.raises(OSError, match="Broken pipe"):
+            here.send_now(b"nobody is there")
+        assert seen == [("out", b"descriptors", 2), ("in", b"back", 1), ("in", b"", 0)]
+        tap.look = None
+        assert await here.receive() == (b"", [])
+        assert len(seen) == 3
+    finally:
+        here.close()
+        there.close()

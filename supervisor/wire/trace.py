@@ -1,0 +1,112 @@
+"""What ``GET /v1/trace`` says: each message on ``handoff.sock`` and ``control.sock``, a JSON object a line.
+
+Nothing secret is in it: of a message those fields are shown that stand in SHOWN, so a field that is new is left out
+until somebody has thought about it. Nonces, an app's options, headers, bodies and query strings never are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from supervisor.errors import PeerError
+from supervisor.wire import handoff
+
+SHOWN: Final[dict[str, tuple[str, ...]]] = {
+    "Hello": ("protocol",),
+    "Resume": ("protocol", "draining", "listeners", "queue"),
+    "Taken": ("count",),
+    "BootFailed": ("stage",),
+    "Ready": ("probe",),
+    "Serving": (),
+    "Report": ("connections", "requests", "worn", "oldest", "given", "adopted", "lost", "closed", "longest"),
+    "Welcome": (
+        "protocol",
+        "worker",
+        "generation",
+        "app",
+        "directory",
+        "app_dir",
+        "drain_timeout",
+        "boot_timeout",
+        "max_age",
+        "max_rss",
+        "orphan_timeout",
+    ),
+    "Refusal": ("message",),
+    "Offer": ("listeners", "queue", "older"),
+    "Batch": ("count",),
+    "Return": (),
+    "Resumed": (),
+    "Accept": (),
+    "Drain": ("timeout", "final", "packet"),
+    "Hurry": (),
+}
+"""The fields that are shown, by type of message. Not BootFailed's ``message``: it is the app's, and may say anything.
+Nor the health check's path and host, which may hold a token."""
+
+
+class TracedMessage(msgspec.Struct, tag_field="kind", tag="message", frozen=True):
+    """One message."""
+
+    time: float
+    """Wall clock, seconds since 1970."""
+    socket: str
+    """``handoff`` or ``control``."""
+    direction: str
+    """``in``: to the supervisor; ``out``: from it."""
+    pid: int
+    """The peer's, as of connect(), by the kernel's word; 0 if it is of another pid namespace."""
+    uid: int
+    worker: str
+    """The peer's name if it is a worker, as ``3.1``; else empty."""
+    type: str
+    """Of a hand-off message its name, ``end`` when the peer has hung up, ``garbled`` for what is none; else ``request``
+    or ``response``."""
+    size: int | None
+    """Bytes: of the packet, or of an HTTP body; null where that is not known beforehand."""
+    fields: dict[str, Any]
+    descriptors: list[str]
+    """What came or went with it, each as ss(8) would call it: ``tcp 127.0.0.1:8000 listening``."""
+
+
+class TraceGap(msgspec.Struct, tag_field="kind", tag="gap", frozen=True):
+    """Messages that are not shown, since whoever looks reads too slowly."""
+
+    missed: int
+
+
+TraceLine = TracedMessage | TraceGap
+
+_decoder: msgspec.json.Decoder[TraceLine] = msgspec.json.Decoder(TraceLine)
+
+
+def decode(line: bytes) -> TraceLine:
+    """Read one line.
+
+    Raises:
+        PeerError: it is none.
+    """
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError(f"not a line of a trace: {error}") from error
+
+
+def encode(line: TraceLine) -> bytes:
+    """One line, with its end."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+def handoff_message(direction: str, packet: bytes) -> tuple[str, dict[str, Any]]:
+    """The type of a hand-off message and what of it may be shown."""
+    if not packet:
+        return "end", {}
+    decode_packet = handoff.decode_from_worker if direction == "in" else handoff.decode_from_supervisor
+    try:
+        message = decode_packet(packet)
+    except PeerError:  # it is shown that it came; what is wrong with it the log says, without its text
+        return "garbled", {}
+    name = type(message).__name__
+    return name, {field: msgspec.to_builtins(getattr(message, field)) for field in SHOWN.get(name, ())}

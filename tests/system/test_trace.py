@@ -1,0 +1,162 @@
+"""Every message on the two sockets, live: what whoever traces sees, and that nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.client import Client, ProblemError
+from supervisor.wire.trace import TracedMessage, TraceGap
+from tests.system.harness import STILLUP, Service, connect, eventually, pids
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path, "main:app", "--header", "x-token:s3cret")
+    service.write()
+    with service:
+        yield service
+
+
+def _nonces(service: Service) -> list[str]:
+    words = [
+        word for worker in service.workers() for word in Path(f"/proc/{worker.pid}/environ").read_text().split("\0")
+    ]
+    return [word.partition("=")[2] for word in words if word.startswith("STILLUP_NONCE=")]
+
+
+def test_a_reload_as_it_is_told(service: Service) -> None:
+    """Hello, Welcome, the listeners with their descriptors, Ready, Accept, Serving, Drain; and who asked for it.
+
+    No nonce is in it, nor an option of the app.
+    """
+    nonces = _nonces(service)
+    address = service.address()
+    old = pids(service)["1.1"]
+    seen: list[TracedMessage] = []
+    with service.client.trace() as lines:
+        service.client.reload(wait="drained")
+        for line in lines:
+            assert isinstance(line, TracedMessage)
+            seen.append(line)
+            if line.fields.get("status") == 200 and line.fields["path"] == "/v1/reload":
+                break
+    new = pids(service)["2.1"]
+    told = [(line.direction, line.type) for line in seen if line.pid == new]
+    assert told[:10] == [
+        ("in", "Hello"),
+        ("out", "Welcome"),
+        ("in", "Taken"),
+        ("out", "Offer"),
+        ("in", "Taken"),
+        ("out", "Batch"),
+        ("in", "Taken"),
+        ("in", "Ready"),
+        ("out", "Accept"),
+        ("in", "Serving"),
+    ]
+    assert {line.worker for line in seen if line.pid == new} == {"2.1"}
+    (drain,) = (line for line in seen if line.type == "Drain")
+    assert (drain.pid, drain.worker, drain.socket) == (old, "1.1", "handoff")
+    batch = next(line for line in seen if line.type == "Batch")
+    assert batch.descriptors == [f"tcp {address} listening", "unix seqpacket", "unix seqpacket"]
+    welcome = next(line for line in seen if line.type == "Welcome")
+    assert welcome.descriptors == [str(service.log_file)] * 2
+    asked = next(line for line in seen if line.socket == "control" and line.direction == "in")
+    assert (asked.pid, asked.uid, asked.fields) == (
+        os.getpid(),
+        os.geteuid(),
+        {"method": "POST", "path": "/v1/reload"},
+    )
+    text = repr(seen)
+    nonces += _nonces(service)
+    assert len(set(nonces)) == 2
+    assert not any(nonce in text for nonce in nonces)
+    assert "s3cret" not in text
+
+
+def _tracer(service: Service) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(f"{service.runtime}/control.sock")
+    sock.sendall(b"GET /v1/trace HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert sock.recv(12) == b"HTTP/1.1 200"
+    return sock
+
+
+def test_a_tracer_that_reads_nothing(service: Service) -> None:
+    """It slows no reload, and when it reads at last it is told how much it missed."""
+    with service.client.trace() as lines:
+        before = service.client.reload(wait="cut-over").total
+        connection = connect(f"unix:{service.runtime}/control.sock")
+        for _ in range(1200):
+            connection.request("GET", "/livez")
+            connection.getresponse().read()
+        connection.close()
+        for _ in range(2):
+            assert service.client.reload(wait="cut-over").total < before + 5
+        missed = next(line for line in lines if isinstance(line, TraceGap)).missed
+    assert missed > 0
+
+
+def test_only_a_few_may_trace_and_each_leaves_nothing(service: Service) -> None:
+    """A fifth is refused until one has hung up; a service that stops ends the streams and does not wait for them."""
+    tracers = [_tracer(service) for _ in range(4)]
+    with pytest.raises(ProblemError, match="4 traces are under way") as caught:
+        service.client.trace()
+    assert caught.value.code == "unavailable"
+    for tracer in tracers:
+        tracer.close()
+
+    def again() -> Any:
+        try:
+            return service.client.trace()
+        except ProblemError:
+            return None
+
+    streams = [eventually(again, "there is room for another") for _ in range(4)]
+    assert service.cli("stop").returncode == 0
+    for stream in streams:
+        with stream:
+            *_, last = stream
+            assert isinstance(last, TracedMessage)
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_the_command(service: Service, words: list[str]) -> None:
+    """``stillup trace`` shows a line a message, with its descriptors under it or as JSON; Ctrl-C ends it."""
+    argv = [STILLUP, "trace", *words, "--runtime-dir", str(service.runtime)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stdout is not None
+        tracing = "GET /v1/status" if not words else '"/v1/status"'
+        client = Client(str(service.runtime))
+
+        def seen() -> bool:
+            client.status()
+            return tracing in (tracer.stdout.readline() if tracer.stdout is not None else "")
+
+        # It traces from the moment on at which it has the answer's head: until then we ask again.
+        os.set_blocking(tracer.stdout.fileno(), False)
+        eventually(seen, "the trace has begun")
+        os.set_blocking(tracer.stdout.fileno(), True)
+        client.reload(wait="cut-over")
+        text = ""
+        while "Serving" not in text:
+            text += tracer.stdout.readline()
+        tracer.send_signal(signal.SIGINT)
+        tracer.stdout.read()
+        assert tracer.wait(10) == 0
+    if words:
+        shown = [json.loads(line) for line in text.splitlines()]
+        assert any(f"tcp {service.address()} listening" in line.get("descriptors", []) for line in shown)
+    else:
+        assert f"  + tcp {service.address()} listening\n" in text
+        assert " handoff -> 2.1 " in text
