@@ -1,130 +1,58 @@
-"""``stillup status``, ``reload``, ``scale`` and ``stop``: what they say, and how they exit.
-
-Exit codes: 0 done, 1 it did not happen (the old generation is kept), 2 usage, 3 not running, 4 denied, 5 superseded.
-"""
+"""``stillup status``, ``whoami``, ``scale``, ``stop``, ``ls``: what they say, and how they exit (see ``command``)."""
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn
 
 import click
-import msgspec
 
 from supervisor.client import orphans, show
-from supervisor.client.find import every, find
-from supervisor.client.http import Client, NotRunningError, ProblemError
+from supervisor.client.command import addressed, leave, print_json
+from supervisor.client.find import every
+from supervisor.client.http import Client, NotRunningError
 from supervisor.core.scaling import MOST_WORKERS
-from supervisor.errors import StillupError, UsageError
-from supervisor.wire.control import RolloutView
+from supervisor.errors import StillupError
 
-DENIED = {"usage": 2, "not-permitted": 4, "superseded": 5}
 POLL = 0.1
-"""Seconds between two looks at a rollout or a scaling."""
+"""Seconds between two looks at a scaling."""
 REPLACED = 30.0
 """Seconds for a supervisor to answer after it was told to replace its program."""
-CROSSING = 0.5
-"""Seconds after a cut-over that connections are given to cross before a reload is summed up."""
-
-
-def _addressed(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --name and --runtime-dir, and its refusals one line and an exit code."""
-    left = command.__name__ == "stop"
-
-    @click.option("--name", help="The service's name.")
-    @click.option("--runtime-dir", type=click.Path(), help="Where its control socket is.")
-    @functools.wraps(command)
-    def wrapped(name: str | None, runtime_dir: str | None, **rest: Any) -> None:
-        try:
-            command(Client(find(name, runtime_dir, left=left)), **rest)
-        except UsageError as error:
-            raise click.UsageError(str(error)) from error
-        except NotRunningError as error:
-            _leave(f"{error}{_left_behind(error.directory)}", 3)
-        except ProblemError as error:
-            _leave(str(error), DENIED.get(error.code, 1))
-        except StillupError as error:
-            _leave(str(error), 1)
-
-    return wrapped
-
-
-def _left_behind(directory: str) -> str:
-    if not directory:
-        return ""
-    with orphans.orphans(directory) as left:
-        if not left:
-            return ""
-        return f"; {len(left)} workers serve on: 'stillup run' as before takes them over, 'stillup stop' ends them"
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    click.echo(f"stillup: {message}", err=True)
-    sys.exit(code)
 
 
 @click.command(short_help="Show what runs.")
 @click.option("--json", "as_json", is_flag=True, help="The whole status as JSON.")
-@_addressed
+@addressed
 def status(client: Client, *, as_json: bool) -> None:
     """Show what runs: listeners, generations, workers, the rollout under way."""
     seen = client.status()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
+        print_json(seen)
     else:
         show.status(seen)
 
 
-@click.command(short_help="Put a new generation into service.")
-@click.option("--wait", type=click.Choice(["cut-over", "drained", "none"]), default="cut-over", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The rollout as JSON, when it is settled.")
-@_addressed
-def reload(client: Client, *, wait: str, as_json: bool) -> None:
-    """Boot a new generation beside the old one and put it into service.
+@click.command(short_help="Say who you are to the supervisor, and what you may do.")
+@click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+@addressed
+def whoami(client: Client, *, as_json: bool) -> None:
+    """Say who you are to the supervisor, by the kernel's word, and what you may do.
 
-    Returns when the new generation serves (exit 0) or was rejected (exit 1; the old one never stopped serving).
-    If its workers crash soon after that, the release before is put back into service; whoever still watches is told
-    (exit 1). Ctrl-C only stops watching.
+    Not what you say counts but whose process connects: its uid, gid and supplementary groups as of then. Root and the
+    supervisor's own user are admin; everybody else has the role that the configuration gives to his uid or to one of
+    his groups, or none. A group that you were added to counts from your next login.
     """
-    name = client.status().name
-    rollout = client.reload()
-    if wait == "none":
-        click.echo(msgspec.json.encode(rollout).decode() if as_json else f"reload {rollout.id} is accepted")
-        return
-    board = show.Rollout(name, quiet=as_json)
-    try:
-        rollout = _follow(client, rollout, board, drained=wait == "drained")
-    except KeyboardInterrupt:
-        click.echo(f"\nnot watching any more; the reload goes on: stillup status (rollout {rollout.id})", err=True)
-        sys.exit(130)
+    me = client.whoami()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rollout), indent=2).decode())
-    if rollout.outcome != "succeeded":
-        sys.exit(5 if rollout.reason == "superseded" else 1)
-
-
-def _follow(client: Client, rollout: RolloutView, board: show.Rollout, *, drained: bool) -> RolloutView:
-    settled: float | None = None
-    while True:
-        now = time.monotonic()
-        if settled is None and rollout.outcome is not None:
-            settled = now
-        # Most connections cross at once: a moment later there is more to tell, and most often all.
-        told = settled is not None and not drained and now - settled >= CROSSING
-        board.update(rollout, told=told)
-        if rollout.outcome in ("aborted", "rolled-back") or rollout.state == "done" or told:
-            return rollout
-        time.sleep(POLL)
-        rollout = client.rollout(rollout.id)
+        print_json(me)
+    else:
+        show.whoami(me)
 
 
 @click.command(short_help="Have more or fewer workers.")
 @click.argument("workers", metavar="N", type=click.IntRange(min=1, max=MOST_WORKERS))
 @click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
-@_addressed
+@addressed
 def scale(client: Client, *, workers: int, as_json: bool) -> None:
     """Have N workers.
 
@@ -137,9 +65,8 @@ def scale(client: Client, *, workers: int, as_json: bool) -> None:
 
     The same by signal, one at a time: kill -TTIN adds a worker, kill -TTOU takes one.
     """
-    name = client.status().name
     scaling = client.scale(workers)
-    board = show.Scaling(name, quiet=as_json)
+    board = show.Scaling(client.status().name, quiet=as_json)
     try:
         while True:
             board.update(scaling)
@@ -151,7 +78,7 @@ def scale(client: Client, *, workers: int, as_json: bool) -> None:
         click.echo(f"\nnot watching any more; {workers} workers stay wanted: stillup status", err=True)
         sys.exit(130)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(scaling), indent=2).decode())
+        print_json(scaling)
     if scaling.outcome == "aborted":
         sys.exit(5 if scaling.reason == "superseded" else 1)
 
@@ -162,7 +89,7 @@ def supervisor() -> None:
 
 
 @supervisor.command(short_help="Put the stillup that is installed now in the place of the one that runs.")
-@_addressed
+@addressed
 def reexec(client: Client) -> None:
     """Put the stillup that is installed now in the place of the one that runs, with the options it was started with.
 
@@ -183,11 +110,11 @@ def reexec(client: Client) -> None:
             click.echo(f"ok  pid {after.pid} runs stillup {after.version} (before: {before.version})")
             return
         time.sleep(POLL)
-    _leave(f"the supervisor (pid {before.pid}) did not answer within {REPLACED:g} s: see its log", 1)
+    leave(f"the supervisor (pid {before.pid}) did not answer within {REPLACED:g} s: see its log", 1)
 
 
 @click.command(short_help="Stop the service.")
-@_addressed
+@addressed
 def stop(client: Client) -> None:
     """Stop the service: finish what is under way, then end. Returns when the supervisor has ended.
 
@@ -210,7 +137,7 @@ def ls(*, as_json: bool) -> None:
     """List the services of this user, those whose supervisor has died and whose workers serve on, too."""
     found = [service for place in every() if (service := _service(place)) is not None]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         show.services(found)
 

@@ -5,16 +5,46 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from types import TracebackType
+from typing import Final, Generic, Literal, Self, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
 from supervisor.errors import PeerError, StillupError
-from supervisor.wire.control import PROBLEM, Problem, RolloutView, ScalingView, Status
+from supervisor.wire import trace
+from supervisor.wire.control import (
+    PROBLEM,
+    PROBLEM_TYPE,
+    GenerationView,
+    ListenerView,
+    Problem,
+    Replacing,
+    RolloutView,
+    ScalingView,
+    Status,
+    Versions,
+    Whoami,
+    WorkerView,
+)
+from supervisor.wire.operations import API_HEADER, OPERATIONS, version
 from supervisor.wire.places import CONTROL
+from supervisor.wire.trace import TraceLine
 
 T = TypeVar("T")
+
+Wait = Literal["cut-over", "drained"]
+"""How far a rollout is waited for: until the new generation serves, or until the old one has left, too."""
+
+TIMEOUT: Final = 30.0
+"""Seconds for an answer to what needs no waiting for."""
+_WAITS: Final = {"cut-over": "true", "drained": "drained"}
+_TABLE: Final = {operation.name: operation for operation in OPERATIONS}
+_WITH_ANY: Final = frozenset({"status", "livez", "version", "stop", "reexec"})
+"""Asked without our version: with these an operator gets from an older supervisor to one that is new enough."""
 
 
 class NotRunningError(StillupError):
@@ -25,8 +55,15 @@ class NotRunningError(StillupError):
         self.directory = directory
 
 
+class TimedOutError(StillupError):
+    """The supervisor is there and did not answer in time. What was asked for may happen all the same."""
+
+
 class ProblemError(StillupError):
-    """The supervisor said no; ``problem`` says why."""
+    """The supervisor said no, or the thing did not happen; ``problem`` says why.
+
+    Of a rollout that failed, ``problem.rollout`` is how it ended, with the failed worker's own output.
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -39,100 +76,269 @@ class ProblemError(StillupError):
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost")
         self._path = path
+        self._seconds = timeout
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # Not settimeout(), which makes it non-blocking: a queue that is full would be EAGAIN at once (unix(7)).
+            if self._seconds is not None:
+                whole, part = divmod(max(self._seconds, 1e-6), 1)
+                limit = struct.pack("ll", int(whole), int(part * 1e6))
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             self.sock.connect(self._path)
+            self.sock.settimeout(self._seconds)
         except OSError:
             self.sock.close()
             raise
 
 
+class Stream(Iterator[T], Generic[T]):
+    """What a supervisor says until it ends, or until this is closed: use it in ``with``.
+
+    Raises NotRunningError when the supervisor has gone without ending it, PeerError for a line that makes no sense.
+    """
+
+    def __init__(
+        self,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        decode: Callable[[bytes], T],
+    ) -> None:
+        """Take the connection over; each line of the response is to be decoded."""
+        self._connection = connection
+        self._response = response
+        self._decode = decode
+        self._rest = b""
+
+    def __next__(self) -> T:
+        # Not readline(), to which a stream that was cut off between two chunks is one that has ended.
+        while b"\n" not in self._rest:
+            try:
+                piece = self._response.read1()
+            except (http.client.HTTPException, OSError) as error:
+                self.close()
+                raise NotRunningError(f"the supervisor has hung up ({type(error).__name__})") from error
+            if not piece:
+                self.close()
+                raise StopIteration
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return self._decode(line)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._response.close()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 @dataclass(frozen=True)
 class Client:
-    """The supervisor whose control socket is in ``directory``.
+    """The supervisor whose control socket is in ``directory``; ``timeout``: the seconds that it may take to answer.
 
-    Every method raises NotRunningError when nobody answers there, ProblemError when the supervisor says no, and
-    PeerError when what it says makes no sense.
+    Every method raises NotRunningError when nobody answers there, TimedOutError when it takes too long, ProblemError
+    when the supervisor says no, and PeerError when what it says makes no sense. A supervisor that is older than this
+    client says so: ProblemError, ``client-too-new``, with both versions.
+
+    Where there is ``wait``, the call returns when the thing has happened; when it did not, that is a ProblemError.
+    Such a call has no limit of time but its own ``timeout``.
     """
 
     directory: str
+    timeout: float = TIMEOUT
 
     def status(self) -> Status:
-        return self._call("GET", "/v1/status", Status)
+        """The whole service."""
+        return self._call("status", Status)
 
-    def reload(self) -> RolloutView:
-        """Ask for a reload; the rollout as it begins."""
-        return self._call("POST", "/v1/reload", RolloutView)
+    def generations(self) -> list[GenerationView]:
+        """Every generation with its workers, the oldest first."""
+        return self._call("generations", list[GenerationView])
+
+    def workers(self) -> list[WorkerView]:
+        """Every worker."""
+        return self._call("workers", list[WorkerView])
+
+    def listeners(self) -> list[ListenerView]:
+        """The listeners, with the addresses that they got."""
+        return self._call("listeners", list[ListenerView])
+
+    def version(self) -> Versions:
+        """The supervisor's version, and those of what it speaks."""
+        return self._call("version", Versions)
+
+    def whoami(self) -> Whoami:
+        """Who we are by the kernel's word, and what we may do."""
+        return self._call("whoami", Whoami)
+
+    def reload(self, *, wait: Wait | None = None, timeout: float | None = None) -> RolloutView:
+        """Put a new generation into service: the rollout as it begins, or as far as was waited for.
+
+        Raises:
+            ProblemError: with ``wait``: ``rollout-aborted``, ``rolled-back`` or ``superseded``; the old one serves on.
+        """
+        return self._roll_out("reload", wait, timeout)
+
+    def rollback(self, *, wait: Wait | None = None, timeout: float | None = None) -> RolloutView:
+        """Put the release before the one that serves back into service, as a rollout; as ``reload``.
+
+        Raises:
+            ProblemError: also ``no-previous-release``, or ``release-overwritten``: it was changed in place.
+        """
+        return self._roll_out("rollback", wait, timeout)
+
+    def _roll_out(self, name: str, wait: Wait | None, timeout: float | None) -> RolloutView:
+        query = {"wait": _WAITS[wait]} if wait is not None else {}
+        return self._call(name, RolloutView, query, waits=wait is not None, timeout=timeout)
+
+    def abort(self) -> RolloutView:
+        """Call off the rollout that is before its cut-over: how it ended.
+
+        Raises:
+            ProblemError: ``out-of-order``: there is none.
+        """
+        return self._call("abort", RolloutView)
 
     def rollout(self, number: int) -> RolloutView:
-        return self._call("GET", f"/v1/rollouts/{number}", RolloutView)
+        """A rollout, under way or ended."""
+        return self._call("rollout", RolloutView, id=number)
 
-    def scale(self, workers: int) -> ScalingView:
-        """Ask for that many workers; the request as it begins."""
-        return self._call("POST", f"/v1/scale?workers={workers}", ScalingView)
+    def scale(self, workers: int, *, wait: bool = False, timeout: float | None = None) -> ScalingView:
+        """Ask for that many workers: the request as it begins, or when so many serve.
+
+        Raises:
+            ProblemError: with ``wait``: ``scaling-aborted`` or ``superseded``.
+        """
+        query = {"workers": workers, **({"wait": "true"} if wait else {})}
+        return self._call("scale", ScalingView, query, waits=wait, timeout=timeout)
 
     def scaling(self, number: int) -> ScalingView:
-        return self._call("GET", f"/v1/scalings/{number}", ScalingView)
+        """A request for more or fewer workers, under way or ended."""
+        return self._call("scaling", ScalingView, id=number)
 
     def reexec(self) -> None:
-        """Ask the supervisor to replace its own program."""
-        self._call("POST", "/v1/supervisor/reexec", dict)
+        """Replace the supervisor's own program; returns when its trial has succeeded and it is about to be."""
+        self._call("reexec", Replacing, waits=True)
+
+    def trace(self) -> Stream[TraceLine]:
+        """Every message on the service's two sockets from now on, until this is closed or the supervisor ends."""
+        connection = self._request("trace", self.timeout)
+        try:
+            response = self._response(connection)
+            if response.status != http.client.OK:
+                self._decoded(response, dict)
+                raise PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here")
+            connection.sock.settimeout(None)  # it may have nothing to say for long
+        except BaseException:
+            connection.close()
+            raise
+        return Stream(connection, response, trace.decode)
 
     def stop(self) -> None:
-        """Ask the service to stop, and wait until the supervisor has ended: it removes its socket, then hangs up."""
-        method, path = "POST", "/v1/stop"
+        """Stop the service, and wait until the supervisor has ended: it removes its socket, then hangs up."""
+        name = "stop"
         while True:
-            connection = self._request(method, path)
+            connection = self._request(name, self.timeout)
             try:
-                self._answer(connection, dict)
+                self._decoded(self._response(connection), dict)
+                connection.sock.settimeout(None)
                 connection.sock.recv(1)
             except ConnectionResetError:
                 pass
             finally:
                 connection.close()
             # A supervisor also hangs up on those who are silent for long; then it is still there to be asked.
-            method, path = "GET", "/livez"
+            name = "livez"
             try:
-                self._request(method, path).close()
+                self._request(name, self.timeout).close()
             except NotRunningError:
                 return
 
-    def _call(self, method: str, path: str, shape: type[T]) -> T:
-        connection = self._request(method, path)
+    def _call(
+        self,
+        name: str,
+        shape: type[T],
+        query: Mapping[str, object] | None = None,
+        *,
+        waits: bool = False,
+        timeout: float | None = None,
+        **path: object,
+    ) -> T:
+        limit = timeout if waits or timeout is not None else self.timeout
+        connection = self._request(name, limit, query, **path)
         try:
-            return self._answer(connection, shape)
+            return self._decoded(self._response(connection), shape)
         finally:
             connection.close()
 
-    def _request(self, method: str, path: str) -> _Connection:
-        connection = _Connection(os.path.join(self.directory, CONTROL))
+    def _request(
+        self, name: str, timeout: float | None, query: Mapping[str, object] | None = None, **path: object
+    ) -> _Connection:
+        operation = _TABLE[name]
+        target = operation.path.format(**path) + (f"?{urlencode(query)}" if query else "")
+        connection = _Connection(os.path.join(self.directory, CONTROL), timeout)
+        headers = {} if name in _WITH_ANY else {API_HEADER: version()}
         try:
-            connection.request(method, path)
+            connection.request(operation.method, target, headers=headers)
         except PermissionError as error:
             connection.close()
-            detail = f"{self.directory} is not open to uid {os.geteuid()}"
-            raise ProblemError(Problem("urn:stillup:problem:not-permitted", "not permitted", 403, detail)) from error
+            detail = f"{self.directory} is not open to uid {os.geteuid()}; '{name}' needs '{operation.role}'"
+            raise ProblemError(Problem(f"{PROBLEM_TYPE}not-permitted", "not permitted", 403, detail)) from error
+        except (TimeoutError, BlockingIOError) as error:
+            connection.close()
+            raise self._timed_out() from error
         except OSError as error:
             connection.close()
             why = "" if isinstance(error, FileNotFoundError | ConnectionRefusedError) else f" ({error})"
             raise NotRunningError(f"no supervisor runs in {self.directory}{why}", self.directory) from error
         return connection
 
-    def _answer(self, connection: _Connection, shape: type[T]) -> T:
+    def _response(self, connection: _Connection) -> http.client.HTTPResponse:
         try:
-            response = connection.getresponse()
+            return connection.getresponse()
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except http.client.RemoteDisconnected as error:
+            raise self._ended() from error
+        except http.client.HTTPException as error:
+            raise self._senseless() from error
+        except OSError as error:
+            raise self._ended() from error
+
+    def _decoded(self, response: http.client.HTTPResponse, shape: type[T]) -> T:
+        try:
             body = response.read()
+        except TimeoutError as error:
+            raise self._timed_out() from error
         except (http.client.HTTPException, OSError) as error:
-            message = f"the supervisor in {self.directory} ended before it answered"
-            raise NotRunningError(message, self.directory) from error
+            raise self._ended() from error
         try:
             if response.getheader("content-type") == PROBLEM:
                 raise ProblemError(msgspec.json.decode(body, type=Problem))
+            if response.status >= http.client.BAD_REQUEST:
+                raise self._senseless()
             return msgspec.json.decode(body, type=shape)
-        except msgspec.DecodeError as error:
-            raise PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._senseless() from error
+
+    def _timed_out(self) -> TimedOutError:
+        return TimedOutError(
+            f"the supervisor in {self.directory} did not answer in time; 'stillup doctor' looks at why"
+        )
+
+    def _ended(self) -> NotRunningError:
+        return NotRunningError(f"the supervisor in {self.directory} ended before it answered", self.directory)
+
+    def _senseless(self) -> PeerError:
+        return PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here")

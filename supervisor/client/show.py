@@ -10,7 +10,7 @@ from rich.text import Text
 
 from supervisor.client.orphans import Orphan
 from supervisor.core.rollout import CALLED_OFF
-from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, VacancyView, WorkerView
+from supervisor.wire.control import FailureView, RolloutView, ScalingView, Status, VacancyView, Whoami, WorkerView
 
 _STYLES = {
     "serving": "green",
@@ -88,6 +88,22 @@ def status(seen: Status) -> None:
     )
     if seen.rollout is not None and seen.rollout.outcome is None:
         _line(console, "..", f"{_what(seen.rollout)} {seen.rollout.state}", seen.rollout.total)
+
+
+def whoami(me: Whoami) -> None:
+    """Who asks, by the kernel's word."""
+    console = _console()
+    groups = ", ".join(str(group) for group in me.groups) or "none"
+    login = f", logged in as uid {me.login_uid}" if me.login_uid is not None else ""
+    console.print(Text(f"uid {me.uid}, gid {me.gid}, groups {groups}, pid {me.pid}{login}"))
+    console.print(Text.assemble("role  ", (me.role, "bold")))
+    console.print(Text(f"may   {', '.join(me.may)}"))
+
+
+def aborted(rollout: RolloutView) -> None:
+    """A rollout that was called off."""
+    kept = f"; gen {rollout.previous} never stopped serving" if rollout.previous is not None else ""
+    _line(_console(), "ok", f"{_what(rollout)} is called off{kept}", rollout.total)
 
 
 class Rollout:

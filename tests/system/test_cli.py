@@ -30,7 +30,19 @@ def _write_app(folder: Path) -> None:
     Service(folder).write()
 
 
-@pytest.mark.parametrize("words", [(), ("run",), ("check",), ("status",), ("reload",), ("scale",), ("stop",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        *[
+            (command,)
+            for command in (
+                *("run", "check", "status", "reload", "scale", "stop"),
+                *("rollback", "abort", "whoami", "trace"),
+            )
+        ],
+    ],
+)
 def test_help_teaches(words: tuple[str, ...]) -> None:
     """Every command has a help that says what it does."""
     shown = _stillup(*words, "--help")
@@ -39,7 +51,9 @@ def test_help_teaches(words: tuple[str, ...]) -> None:
     assert len(shown.stdout.splitlines()) > 5
 
 
-@pytest.mark.parametrize("command", [("status",), ("reload",), ("scale", "2"), ("stop",)])
+@pytest.mark.parametrize(
+    "command", [("status",), ("reload",), ("scale", "2"), ("stop",), ("whoami",), ("abort",), ("trace",)]
+)
 def test_not_running_is_exit_3(tmp_path: Path, command: tuple[str, ...]) -> None:
     """Without a supervisor every command says so in one line and exits 3."""
     shown = _stillup(*command, "--runtime-dir", str(tmp_path / "none"))

@@ -113,7 +113,7 @@ def test_what_cannot_be_had(tmp_path: Path) -> None:
             assert shown.returncode == 2
             assert "Invalid value for 'N'" in shown.stderr
         assert service.cli("scale").returncode == 2
-        assert service.client._call("GET", "/v1/status", dict)["state"] == "serving"
+        assert service.client.status().state == "serving"
         assert len(service.workers()) == 2
     assert "workers wanted" not in service.log()
 
