@@ -29,6 +29,7 @@ _COMMANDS = {
     "ls": "supervisor.client.cli:ls",
     "whoami": "supervisor.client.cli:whoami",
     "trace": "supervisor.client.tracing:trace",
+    "doctor": "supervisor.client.doctor.command:doctor",
     "supervisor": "supervisor.client.cli:supervisor",
     "stop": "supervisor.client.cli:stop",
 }

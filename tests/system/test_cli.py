@@ -38,7 +38,7 @@ def _write_app(folder: Path) -> None:
             (command,)
             for command in (
                 *("run", "check", "status", "reload", "scale", "stop"),
-                *("rollback", "abort", "whoami", "trace"),
+                *("rollback", "abort", "whoami", "trace", "doctor"),
             )
         ],
     ],

@@ -1,0 +1,97 @@
+"""``stillup doctor`` on this host, with a service and without: what goes wrong is found, and nothing is a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.harness import STILLUP, Service
+
+NOBODY = 12345
+
+
+def _doctor(*words: str, shell: str = "", uid: int | None = None) -> subprocess.CompletedProcess[str]:
+    argv = [STILLUP, "doctor", *words]
+    if uid is not None:
+        argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
+    if shell:
+        argv = ["sh", "-c", f'{shell}; exec "$@"', "sh", *argv]
+    environment = {name: text for name, text in os.environ.items() if name != "XDG_RUNTIME_DIR"}
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, cwd="/", env=environment)
+    assert "Traceback" not in shown.stderr, shown.stderr
+    return shown
+
+
+def _found(shown: subprocess.CompletedProcess[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for finding in json.loads(shown.stdout)["findings"]:
+        found.setdefault(finding["check"], []).append(finding)
+    return found
+
+
+def test_a_healthy_service(tmp_path: Path) -> None:
+    """Exit 0 and what it runs; a stranger is told that it is not open to him, and what would help."""
+    service = Service(tmp_path)
+    service.write()
+    with service:
+        shown = _doctor("--runtime-dir", str(service.runtime), "--json")
+        found = _found(shown)
+        assert shown.returncode == 0, shown.stdout
+        assert f"pid {service.process.pid}, serving" in found["supervisor"][0]["seen"]
+        assert found["role"][0]["seen"].endswith("is admin there")
+        assert "0660" in found["control.sock"][0]["seen"]
+        assert "0 problems" in _doctor("--runtime-dir", str(service.runtime)).stdout
+        if os.geteuid() != 0:
+            pytest.skip("needs root to become somebody else")
+        for path in (tmp_path, *tmp_path.parents):
+            if path == Path("/tmp"):
+                break
+            path.chmod(0o755)
+        shown = _doctor("--runtime-dir", str(service.runtime), "--json", uid=NOBODY)
+        (about,) = _found(shown)["supervisor"]
+        assert (about["verdict"], shown.returncode) == ("warning", 0), shown.stdout
+        assert f"is not open to uid {NOBODY}" in about["seen"]
+        service.runtime.chmod(0o755)
+        (service.runtime / "control.sock").chmod(0o666)
+        found = _found(_doctor("--runtime-dir", str(service.runtime), "--json", uid=NOBODY))
+        assert found["role"][0]["verdict"] == "warning"
+        assert "anybody can connect" in found["control.sock"][0]["seen"]
+
+
+def test_what_is_wrong_is_found(tmp_path: Path) -> None:
+    """A directory open to all, a socket that a dead supervisor left, 256 descriptors: each with its way out; exit 1."""
+    place = tmp_path / "rt"
+    place.mkdir()
+    place.chmod(0o777)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(place / "control.sock"))
+    shown = _doctor("--runtime-dir", str(place), "--json", shell="ulimit -n 256")
+    found = _found(shown)
+    assert shown.returncode == 1
+    assert f"chmod go-w {place}" in found["runtime directory"][0]["advice"]
+    assert (found["control.sock"][0]["verdict"], found["supervisor"][0]["verdict"]) == ("warning", "ok")
+    assert "may have 256" in found["descriptors"][0]["seen"]
+    assert found["descriptors"][0]["verdict"] == "problem"
+
+
+@pytest.mark.parametrize("uid", [None, NOBODY])
+def test_before_there_is_a_service(uid: int | None) -> None:
+    """It looks at what 'stillup run' would use here, as whoever asks."""
+    if uid is not None and os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    shown = _doctor("--name", "no-such-service", uid=uid)
+    assert "none runs in " in shown.stdout
+    assert "no-such-service" in shown.stdout
+    assert shown.returncode == 0, shown.stdout
+
+
+def test_usage() -> None:
+    """A name that cannot be one is a line and exit 2."""
+    shown = _doctor("--name", "a b")
+    assert (shown.returncode, "cannot be named 'a b'" in shown.stderr) == (2, True)
