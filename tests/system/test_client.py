@@ -17,8 +17,7 @@ import pytest
 import supervisor.client
 from supervisor.client import Client, ProblemError
 from tests.system.harness import APP, STILLUP, Service, eventually, mutated
-
-NOBODY = 12345
+from tests.system.nobody import as_nobody, open_up
 
 
 @pytest.fixture
@@ -145,18 +144,12 @@ def test_a_client_that_is_too_new(service: Service, tmp_path: Path) -> None:
 
 def test_who_may_not_is_told_which_role_it_needs(service: Service) -> None:
     """Without a role a command is exit 4 and a line that names the role, at the files as at the supervisor."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become somebody else")
-    for path in (service.folder, *service.folder.parents):
-        if path == Path("/tmp"):
-            break
-        path.chmod(0o755)
+    open_up(service.folder)
     needed = {"status": "viewer", "rollback": "operator", "abort": "operator", "trace": "admin", "stop": "admin"}
 
     def denied() -> Iterator[str]:
         for command, role in needed.items():
-            argv = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", STILLUP, command]
-            argv += ["--runtime-dir", str(service.runtime)]
+            argv = as_nobody(STILLUP, command, "--runtime-dir", str(service.runtime))
             shown = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, cwd="/")
             assert (shown.returncode, shown.stdout) == (4, ""), (command, shown)
             assert len(shown.stderr.splitlines()) == 1

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from tests.system.harness import STILLUP, Service
+from tests.system.nobody import NOBODY, as_nobody, open_up
 
-NOBODY = 12345
 
-
-def _doctor(*words: str, shell: str = "", uid: int | None = None) -> subprocess.CompletedProcess[str]:
+def _doctor(*words: str, shell: str = "", stranger: bool = False) -> subprocess.CompletedProcess[str]:
     argv = [STILLUP, "doctor", *words]
-    if uid is not None:
-        argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
+    if stranger:
+        argv = as_nobody(*argv)
     if shell:
         argv = ["sh", "-c", f'{shell}; exec "$@"', "sh", *argv]
     environment = {name: text for name, text in os.environ.items() if name != "XDG_RUNTIME_DIR"}
@@ -47,19 +46,14 @@ def test_a_healthy_service(tmp_path: Path) -> None:
         assert found["role"][0]["seen"].endswith("is admin there")
         assert "0660" in found["control.sock"][0]["seen"]
         assert "0 problems" in _doctor("--runtime-dir", str(service.runtime)).stdout
-        if os.geteuid() != 0:
-            pytest.skip("needs root to become somebody else")
-        for path in (tmp_path, *tmp_path.parents):
-            if path == Path("/tmp"):
-                break
-            path.chmod(0o755)
-        shown = _doctor("--runtime-dir", str(service.runtime), "--json", uid=NOBODY)
+        open_up(tmp_path)
+        shown = _doctor("--runtime-dir", str(service.runtime), "--json", stranger=True)
         (about,) = _found(shown)["supervisor"]
         assert (about["verdict"], shown.returncode) == ("warning", 0), shown.stdout
         assert f"is not open to uid {NOBODY}" in about["seen"]
         service.runtime.chmod(0o755)
         (service.runtime / "control.sock").chmod(0o666)
-        found = _found(_doctor("--runtime-dir", str(service.runtime), "--json", uid=NOBODY))
+        found = _found(_doctor("--runtime-dir", str(service.runtime), "--json", stranger=True))
         assert found["role"][0]["verdict"] == "warning"
         assert "anybody can connect" in found["control.sock"][0]["seen"]
 
@@ -80,12 +74,10 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     assert found["descriptors"][0]["verdict"] == "problem"
 
 
-@pytest.mark.parametrize("uid", [None, NOBODY])
-def test_before_there_is_a_service(uid: int | None) -> None:
+@pytest.mark.parametrize("stranger", [False, True])
+def test_before_there_is_a_service(stranger: bool) -> None:
     """It looks at what 'stillup run' would use here, as whoever asks."""
-    if uid is not None and os.geteuid() != 0:
-        pytest.skip("needs root to become somebody else")
-    shown = _doctor("--name", "no-such-service", uid=uid)
+    shown = _doctor("--name", "no-such-service", stranger=stranger)
     assert "none runs in " in shown.stdout
     assert "no-such-service" in shown.stdout
     assert shown.returncode == 0, shown.stdout
