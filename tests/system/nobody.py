@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,12 +27,16 @@ def as_nobody(*argv: str) -> list[str]:
     return [*_BECOME, *argv]
 
 
-def open_up(path: Path) -> None:
-    """Let everybody through to a test's folder."""
-    for folder in (path, *path.parents):
-        if folder == Path("/tmp"):
-            break
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder to which everybody gets through.
+
+    Not ``tmp_path`` with other modes: each pytest that starts sets those of the folder around it back.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         folder.chmod(0o755)
+        yield folder
 
 
 _BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")

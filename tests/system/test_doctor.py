@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.system.harness import STILLUP, Service
-from tests.system.nobody import NOBODY, as_nobody, open_up
+from tests.system.nobody import NOBODY, as_nobody, open_folder
 
 
 def _doctor(*words: str, shell: str = "", stranger: bool = False) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def _found(shown: subprocess.CompletedProcess[str]) -> dict[str, list[dict[str, 
 
 
 def test_a_healthy_service(tmp_path: Path) -> None:
-    """Exit 0 and what it runs; a stranger is told that it is not open to him, and what would help."""
+    """Exit 0, and what runs there."""
     service = Service(tmp_path)
     service.write()
     with service:
@@ -46,16 +46,23 @@ def test_a_healthy_service(tmp_path: Path) -> None:
         assert found["role"][0]["seen"].endswith("is admin there")
         assert "0660" in found["control.sock"][0]["seen"]
         assert "0 problems" in _doctor("--runtime-dir", str(service.runtime)).stdout
-        open_up(tmp_path)
-        shown = _doctor("--runtime-dir", str(service.runtime), "--json", stranger=True)
-        (about,) = _found(shown)["supervisor"]
-        assert (about["verdict"], shown.returncode) == ("warning", 0), shown.stdout
-        assert f"is not open to uid {NOBODY}" in about["seen"]
-        service.runtime.chmod(0o755)
-        (service.runtime / "control.sock").chmod(0o666)
-        found = _found(_doctor("--runtime-dir", str(service.runtime), "--json", stranger=True))
-        assert found["role"][0]["verdict"] == "warning"
-        assert "anybody can connect" in found["control.sock"][0]["seen"]
+
+
+def test_a_stranger() -> None:
+    """He is told that the service is not open to him, then that he has no role; that is a warning, and no traceback."""
+    with open_folder() as folder:
+        service = Service(folder)
+        service.write()
+        with service:
+            shown = _doctor("--runtime-dir", str(service.runtime), "--json", stranger=True)
+            (about,) = _found(shown)["supervisor"]
+            assert (about["verdict"], shown.returncode) == ("warning", 0), shown.stdout
+            assert f"is not open to uid {NOBODY}" in about["seen"]
+            service.runtime.chmod(0o755)
+            (service.runtime / "control.sock").chmod(0o666)
+            found = _found(_doctor("--runtime-dir", str(service.runtime), "--json", stranger=True))
+            assert found["role"][0]["verdict"] == "warning"
+            assert "anybody can connect" in found["control.sock"][0]["seen"]
 
 
 def test_what_is_wrong_is_found(tmp_path: Path) -> None:
