@@ -16,6 +16,8 @@ from supervisor.errors import StillupError
 
 POLL = 0.1
 """Seconds between two looks at a scaling."""
+LOOK = 5.0
+"""Seconds that each service of a list may take to say how it is."""
 REPLACED = 30.0
 """Seconds for a supervisor to answer after it was told to replace its program."""
 
@@ -145,7 +147,7 @@ def ls(*, as_json: bool) -> None:
 def _service(place: str) -> show.Service | None:
     name = place.rpartition("/")[2]
     try:
-        seen = Client(place).status()
+        seen = Client(place, timeout=LOOK).status()
     except NotRunningError:
         with orphans.orphans(place) as left:
             if not left:
