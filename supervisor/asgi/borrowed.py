@@ -10,7 +10,8 @@
 4. The protocols' constructor, and of HttpToolsProtocol and H11Protocol ``transport``, ``cycle`` (``scope``,
    ``response_complete``), ``scope`` (new with each request's first byte or head), ``conn``, ``server_state``,
    ``config`` and ``limit_concurrency``; that they call their own ``on_response_complete()`` and, of httptools,
-   ``on_message_complete()``; the keep-alive timer, ``timeout_keep_alive_task``, which rings
+   ``on_message_complete()``, of h11 ``send_400_response()`` and the cycle's ``disconnected`` and ``message_event``;
+   ``logger``, by which they complain; the keep-alive timer, ``timeout_keep_alive_task``, which rings
    ``timeout_keep_alive_handler()`` and is cancelled by the next data. Of WebSocket protocols ``shutdown()``, which
    sends 1012, and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
 5. ``ProxyHeadersMiddleware.trusted_hosts``.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +40,7 @@ from supervisor.asgi.lingering import LingeringTransport
 from supervisor.asgi.streams import STREAMS, noting_streams
 from supervisor.asgi.watched import Watched
 from supervisor.core.crossing import MOST_READ, Standing, class_of
+from supervisor.core.door import Doing
 from supervisor.core.drain import ConnectionClass
 from supervisor.host.sources import Arrival
 from supervisor.wire.adoption import ConnectionInfo
@@ -54,6 +57,11 @@ class Site:
         self.state.connections = self.connections = Watched()
         self.on_arrival: Callable[[Any], None] | None = None
         """Called with each connection that is adopted; a drain wants to know of those, too."""
+        self.most_read: int | None = None
+        """Bytes that are read at a time, on asyncio's own loop: a parser goes through them in one go, and nobody else
+        is served meanwhile. None: as many as the loop likes."""
+        self.logger: logging.Logger | None = None
+        """What connections complain to; None: uvicorn's."""
         self._dated: int | None = None
 
     def load(self) -> None:
@@ -88,6 +96,8 @@ class Site:
         made: asyncio.Protocol = self._class(config=config, server_state=self.state, app_state=app_state)
         made.arrival = arrival  # type: ignore[attr-defined]
         made.site = self  # type: ignore[attr-defined]
+        if self.logger is not None:
+            made.logger = self.logger  # type: ignore[attr-defined]
         return made
 
     def refresh_headers(self) -> None:
@@ -145,9 +155,28 @@ def heir(protocol: Any) -> Any:
     return transport.get_protocol() if transport is not None else None
 
 
-def never_asked(protocol: Any) -> bool:
-    """Whether no whole request head has come on this connection yet."""
-    return protocol.cycle is None
+def doing(protocol: Any) -> Doing:
+    """What a connection of h11's class is doing, as the door has it; BUSY while it is being made."""
+    transport, cycle = _transport(protocol), protocol.cycle
+    if transport is None:
+        return Doing.BUSY
+    if transport.get_write_buffer_size():
+        return Doing.UNREAD
+    if transport.is_closing():
+        return Doing.ENDING
+    if cycle is None:
+        return Doing.SILENT
+    if not protocol.all_here():
+        return Doing.ASKING
+    if not cycle.response_complete:
+        return Doing.BUSY
+    return Doing.ASKING if protocol.conn.trailing_data[0] else Doing.IDLE
+
+
+def unsent(protocol: Any) -> int:
+    """Bytes that were written and have not left this process."""
+    transport = _transport(protocol)
+    return transport.get_write_buffer_size() if transport is not None else 0
 
 
 # The crossing
@@ -180,6 +209,8 @@ class Followed:
 
     def connection_made(self: Any, transport: Any) -> None:
         super().connection_made(LingeringTransport(transport, self.arrival.socket))  # type: ignore[misc]
+        if self.site.most_read is not None:
+            transport.max_size = self.site.most_read
         if self.arrival.info is not None:
             _take_up(self, self.arrival.info)
 
@@ -255,6 +286,20 @@ class _FollowedH11(Followed):
     def on_response_complete(self: Any) -> None:
         self.requests += 1
         super().on_response_complete()  # type: ignore[misc]
+
+    def send_400_response(self: Any, msg: str) -> None:
+        """Answer what is not HTTP, and only that: a body may turn out to be garbage while its request is answered.
+
+        Uvicorn's own raises where that answer has begun, and where it has not, the app's raises afterwards.
+        """
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)  # type: ignore[misc]
+        else:
+            self.transport.close()
 
     def standing(self: Any) -> Standing:
         cycle, conn = self.cycle, self.conn
