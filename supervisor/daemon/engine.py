@@ -68,7 +68,11 @@ class Engine:
             return self.fleet
         watcher: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
         self._watchers.append((holds, watcher))
-        return await watcher
+        try:
+            return await watcher
+        finally:
+            # Who stops waiting is forgotten now: the next event may be a long time off.
+            self._watchers = [(other, one) for other, one in self._watchers if one is not watcher]
 
     async def run(self, effects: Effects) -> Exit | Reexec:
         """Run until a command ends this program; that command. May be called again, if what it asks for failed."""

@@ -169,7 +169,7 @@ class Handlers:
         location = f"/v1/rollouts/{number}"
         if wait is None:
             return answers.json(self._rollout_view(call, fleet, number), 202, location)
-        fleet = await self._engine.until(_reached(number, wait))
+        fleet = await self._until(call, _reached(number, wait))
         view = self._rollout_view(call, fleet, number)
         match view.outcome:
             case "aborted":
@@ -192,7 +192,7 @@ class Handlers:
         location = f"/v1/scalings/{number}"
         if "wait" not in call.values:
             return answers.json(self._scaling_view(call, fleet, number), 202, location)
-        fleet = await self._engine.until(_scaled(number))
+        fleet = await self._until(call, _scaled(number))
         view = self._scaling_view(call, fleet, number)
         if view.outcome == "aborted":
             return answers.not_scaled(view, location)
@@ -205,6 +205,24 @@ class Handlers:
     async def _reexec(self, _: Call) -> Response:
         await self._replace()
         return answers.json(control.Replacing(self._reexecs), 202)
+
+    async def _until(self, call: Call, holds: Callable[[Fleet], bool]) -> Fleet:
+        """Wait until something holds of the fleet, unless the caller leaves before it does.
+
+        Raises:
+            Refused: he has left, and will not read this.
+        """
+        waiting = asyncio.ensure_future(self._engine.until(holds))
+        # All of his request is here (``daemon.requests``): nothing can come but his end.
+        leaving = asyncio.ensure_future(call.request.receive())
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Refused("whoever asked has left", code="unavailable")
+            return waiting.result()
+        finally:
+            waiting.cancel()
+            leaving.cancel()
 
     # Rendering
 

@@ -251,6 +251,8 @@ class Supervisor:
         self._tasks: dict[asyncio.Task[None], signal.Signals | None] = {}
         """What is under way beside the engine, and the signal that asked for it, if one did."""
         self._replacing = False
+        self._looking = asyncio.Lock()
+        """Whoever looks at the service's disk: if that hangs, it is to take one thread, and not all that there are."""
         self._open_door: ControlDoor | None = None
         try:
             if self._left_behind:
@@ -265,7 +267,7 @@ class Supervisor:
             handlers = Handlers(
                 engine,
                 self._resolve,
-                _look,
+                self._look,
                 self._reexec,
                 name=settings.name,
                 holder=self._holder,
@@ -490,12 +492,13 @@ class Supervisor:
             logger.warning("refused: %s", refusal)
 
     async def _resolve(self) -> Release:
-        return await _in_thread(resolve, self._settings)
+        async with self._looking:
+            return await _in_thread(resolve, self._settings)
 
-
-async def _look(release: Release) -> str:
-    """The fingerprint that a release has on the disk now."""
-    return await _in_thread(fingerprint, release.directory)
+    async def _look(self, release: Release) -> str:
+        """The fingerprint that a release has on the disk now."""
+        async with self._looking:
+            return await _in_thread(fingerprint, release.directory)
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
