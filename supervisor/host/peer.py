@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import socket
 import struct
 from pathlib import Path
@@ -45,6 +46,13 @@ def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
         return pid_of(peer) == pid
     finally:
         os.close(peer)
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """Whether the peer has closed its end, be what it sent read or not (POLLHUP, poll(2))."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def pid_of(pidfd: int) -> int:

@@ -91,6 +91,6 @@ def _described(operation: Operation, schemas: Mapping[str, Any]) -> dict[str, An
 
 def _problems(operation: Operation) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
-    for code in (*ANYWHERE, *operation.problems):
+    for code in dict.fromkeys((*ANYWHERE, *operation.problems)):
         found.setdefault(PROBLEMS[code], []).append(code)
     return found

@@ -43,6 +43,7 @@ PROBLEMS: Final[Mapping[str, int]] = {
     "superseded": 409,
     "no-previous-release": 409,
     "release-overwritten": 409,
+    "too-large": 413,
     "release": 422,
     "trial-failed": 422,
     "stopping": 503,
@@ -51,7 +52,7 @@ PROBLEMS: Final[Mapping[str, int]] = {
 }
 """The HTTP status of each problem."""
 
-ANYWHERE: Final = ("usage", "client-too-new", "not-permitted")
+ANYWHERE: Final = ("usage", "client-too-new", "not-permitted", "too-large", "unavailable")
 """Problems that any operation may answer with."""
 
 

@@ -1,0 +1,50 @@
+"""Requests at the door: whole ones, not too large, and not more than can be answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from supervisor.daemon import answers
+from supervisor.wire.operations import API_HEADER, version
+
+MOST_BODY: Final = 64 * 1024
+"""Bytes of a request's body, which is read and dropped: no operation has a use for one."""
+
+
+class WholeRequests:
+    """Reads each request to its end before the app behind it answers.
+
+    So who trickles a body is somebody who is still asking, and nothing that comes later can be taken for a part of it.
+    """
+
+    def __init__(self, app: ASGIApp, has_room: Callable[[], bool]) -> None:
+        """Hand the app what ``has_room`` lets in, asked once a request."""
+        self._app = app
+        self._has_room = has_room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size, more = 0, True
+        while more and size <= MOST_BODY:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size += len(message["body"])
+            more = message["more_body"]
+        if size > MOST_BODY:
+            detail = f"a body of more than {MOST_BODY} bytes: no operation has a use for one"
+            await _refuse("too-large", detail)(scope, receive, send)
+        elif not self._has_room():
+            await _refuse("unavailable", "too many requests wait for their answers")(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _refuse(code: str, detail: str) -> ASGIApp:
+    """An answer after which the connection closes: more of its request may come."""
+    response = answers.problem(code, detail)
+    response.headers["Connection"] = "close"
+    response.headers[API_HEADER] = version()
+    return response

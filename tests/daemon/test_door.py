@@ -1,0 +1,320 @@
+"""The door by itself: what each kind of bad caller gets, and what others get meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.core.door import Deadlines, Limits
+from supervisor.daemon.door import ControlDoor
+from supervisor.daemon.requests import MOST_BODY
+from supervisor.daemon.seldom import Seldom
+from supervisor.host.sockets import bind_unix
+from tests.asgi.running import until
+from tests.system import malformed
+
+SOON = Deadlines(asking=0.5, reading=0.5)
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+WAIT = b"POST /wait HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class _App:
+    """Answers with the number of the request; ``/wait`` when it is told to, ``/big`` without end."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Event()
+        self.now = self.most = 0
+        """Requests in progress, and the most of them that there were."""
+        self.left = 0
+        """Requests whose client has left before it was answered."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await self._answer(scope, receive, send)
+        self.now -= 1
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        body = str(self.asked).encode()
+        if scope["path"] == "/wait":
+            await self._wait(receive)
+        length = [] if scope["path"] in ("/big", "/stream") else [(b"content-length", str(len(body)).encode())]
+        status = 405 if scope["method"] == "CONNECT" else 200  # a 200 would begin a tunnel
+        await send({"type": "http.response.start", "status": status, "headers": length})
+        if scope["path"] == "/stream":
+            await self.go.wait()
+        gone = asyncio.ensure_future(receive())
+        while scope["path"] == "/big" and not gone.done():
+            await send({"type": "http.response.body", "body": bytes(64 * 1024), "more_body": True})
+            await asyncio.sleep(0)  # a turn, to hear of its client's end
+        gone.cancel()
+        await send({"type": "http.response.body", "body": body})
+
+    async def _wait(self, receive: Any) -> None:
+        gone, told = asyncio.ensure_future(receive()), asyncio.ensure_future(self.go.wait())
+        await asyncio.wait({gone, told}, return_when=asyncio.FIRST_COMPLETED)
+        self.left += gone.done()
+        gone.cancel()
+        told.cancel()
+
+
+class _Served:
+    """A door, and who stands at it."""
+
+    def __init__(self, door: ControlDoor, app: _App, path: str) -> None:
+        self.door = door
+        self.app = app
+        self.clients: list[_Client] = []
+        self._path = path
+
+    async def connect(self, *said: bytes) -> _Client:
+        client = _Client(*await asyncio.open_unix_connection(self._path))
+        self.clients.append(client)
+        for part in said:
+            client.writer.write(part)
+        return client
+
+    @property
+    def tasks(self) -> int:
+        return len(self.door._site.state.tasks)
+
+    @property
+    def connections(self) -> set[Any]:
+        return self.door._site.connections
+
+
+class _Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def answer(self) -> tuple[int, bytes]:
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return int(head.split()[1]), await self.reader.readexactly(length)
+
+    async def end(self) -> bytes:
+        """All that comes until the connection ends, in whatever way."""
+        came = b""
+        with contextlib.suppress(ConnectionError):
+            while more := await self.reader.read(65536):
+                came += more
+        return came
+
+    async def close(self) -> None:
+        self.writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    folder: Path, limits: Limits | None = None, deadlines: Deadlines | None = None
+) -> AsyncIterator[_Served]:
+    sock, file = bind_unix(str(folder / "control.sock"), 0o600, kind=socket.SOCK_STREAM, replace=True)
+    sock.listen(128)
+    app = _App()
+    served = _Served(ControlDoor(sock, app, limits=limits, deadlines=deadlines), app, str(folder / "control.sock"))
+    try:
+        yield served
+    finally:
+        app.go.set()
+        for client in served.clients:
+            await client.close()
+        await served.door.close()
+        file.remove()
+
+
+async def test_who_is_slow_to_ask_is_ended(tmp_path: Path) -> None:
+    """Silence, half a head, half a second head, half a body, and a body that trickles: each ends at its deadline.
+
+    Meanwhile others are answered.
+    """
+    async with _serving(tmp_path, deadlines=SOON) as served:
+        chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        slow = [
+            await served.connect(),
+            await served.connect(GET[:-2]),
+            await served.connect(GET, b"GET /v1/st"),
+            await served.connect(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"),
+            await served.connect(GET, chunked, b"1\r\na\r\n"),
+        ]
+
+        ended = asyncio.gather(*(client.end() for client in slow))
+        while not ended.done():
+            slow[-1].writer.write(b"1\r\na\r\n")
+            other = await served.connect(GET)
+            assert (await other.answer())[0] == 200
+            await other.close()
+        assert [end.count(b"200 OK") for end in await ended] == [0, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])
+async def test_a_huge_body_is_refused(tmp_path: Path, framing: bytes) -> None:
+    """A body beyond the limit is answered 413 while it comes, its connection ends, and the API never hears of it."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+        part = bytes(0x8000)
+        while not client.reader._buffer:  # type: ignore[attr-defined]
+            client.writer.write(b"8000\r\n" + part + b"\r\n")
+            await client.writer.drain()
+            held = [len(c.cycle.body) for c in served.connections if c.cycle]
+            assert all(size <= MOST_BODY + 2 * 16384 for size in held)
+        status, body = await client.answer()
+        assert (status, b"problem:too-large" in body) == (413, True)
+        client.writer.write_eof()
+        assert await client.end() == b""
+        assert served.app.asked == 0
+        await client.close()
+
+
+async def test_a_small_body_is_dropped(tmp_path: Path) -> None:
+    """A request with a body is answered as one without, and its connection stays."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody", GET)
+        assert [await client.answer(), await client.answer()] == [(200, b"1"), (200, b"2")]
+        await client.close()
+
+
+async def test_long_heads_are_refused(tmp_path: Path) -> None:
+    """A head without end is answered 400 and its connection ends; a kilobyte of URL is no such head."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect(b"GET /" + b"a" * 1024 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        client.writer.write(b"GET /" + b"a" * 200_000)
+        assert (await client.end()).startswith(b"HTTP/1.1 400 ")
+        await client.close()
+
+
+async def test_who_does_not_read_is_ended(tmp_path: Path) -> None:
+    """An answer that nobody reads ends at its deadline, with its task; others are answered meanwhile."""
+    async with _serving(tmp_path, deadlines=SOON) as served:
+        client = await served.connect(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await until(lambda: served.app.asked)
+        while served.tasks:
+            other = await served.connect(GET)
+            assert (await other.answer())[0] == 200
+            await other.close()
+        await client.close()
+
+
+async def test_a_silent_stream_lives(tmp_path: Path) -> None:
+    """A stream with nothing to say outlives every deadline: others are ended thrice while it waits."""
+    async with _serving(tmp_path, deadlines=Deadlines(asking=0.1, reading=0.1)) as served:
+        stream = await served.connect(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await stream.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        for _ in range(3):
+            silent = await served.connect()
+            assert await silent.end() == b""
+            await silent.close()
+        served.app.go.set()
+        assert await stream.reader.readuntil(b"0\r\n\r\n") == b"1\r\n1\r\n0\r\n\r\n"
+        await stream.close()
+
+
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    """A thousand requests in one write are answered one after the other; at no time are two in progress."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect(GET * 1000)
+        for number in range(1, 1001):
+            assert await client.answer() == (200, str(number).encode())
+            assert served.app.most == 1
+        await client.close()
+
+
+async def test_who_hangs_up_behind_what_he_pipelined_is_noticed(tmp_path: Path) -> None:
+    """Nothing is read behind a request that waits, and yet the waiting ends when its client leaves."""
+    async with _serving(tmp_path, deadlines=SOON) as served:
+        client = await served.connect(WAIT, GET * 10_000)
+        await until(lambda: served.app.asked)
+        await client.close()
+        await until(lambda: served.app.left and not served.tasks)
+        assert not served.connections
+
+
+async def test_the_least_useful_makes_room(tmp_path: Path) -> None:
+    """With all places taken, a newcomer is answered, and the oldest that never asked anything goes."""
+    async with _serving(tmp_path, Limits(per_uid=4, reserved=0)) as served:
+        busy = await served.connect(WAIT)
+        await until(lambda: served.app.asked == 1)
+        idle = await served.connect(GET)
+        assert await idle.answer() == (200, b"2")
+        silent = [await served.connect() for _ in range(2)]
+        await until(lambda: len(served.connections) == 4)
+        for number in (3, 4, 5):
+            newcomer = await served.connect(GET)
+            assert await newcomer.answer() == (200, str(number).encode())
+        assert [await client.end() for client in (*silent, idle)] == [b"", b"", b""]
+        served.app.go.set()
+        assert await busy.answer() == (200, b"1")
+
+
+async def test_turned_away_where_all_are_busy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where every place is taken by somebody who is being answered, newcomers are turned away; the log says so once."""
+    logger = logging.getLogger("stillup.door")
+    for limit in [limit for limit in logger.filters if isinstance(limit, Seldom)]:
+        limit._kinds.clear()
+    async with _serving(tmp_path, Limits(per_uid=2, reserved=0)) as served:
+        busy = [await served.connect(WAIT) for _ in range(2)]
+        await until(lambda: served.app.asked == 2)
+        for _ in range(20):
+            newcomer = await served.connect(GET)
+            assert await newcomer.end() == b""
+            await newcomer.close()
+        served.app.go.set()
+        assert [(await client.answer())[0] for client in busy] == [200, 200]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "stillup.door"]
+    assert "turned away: 2 connections of uid" in said
+
+
+async def test_garbage_in_a_body_is_no_bug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A chunk that is none is answered 400, ends its connection, and leaves neither a task nor an error in the log."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nzz\r\n"
+        )
+        assert (await client.end()).startswith(b"HTTP/1.1 400 ")
+        await until(lambda: not served.tasks)
+        assert served.app.asked == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.name != "asyncio"]
+
+
+async def test_malformed_requests_leave_nothing(tmp_path: Path) -> None:
+    """Of a thousand malformed requests, each left at another point, neither a task nor a connection stays."""
+    async with _serving(tmp_path) as served:
+        tasks = len(asyncio.all_tasks())
+        for number, request in enumerate(malformed.requests(1000, seed=2)):
+            client = await served.connect(request)
+            for _ in range(number % 10):
+                await asyncio.sleep(0)  # each is left at another point
+            await client.close()
+        await until(lambda: not served.tasks and not served.connections)
+        assert len(asyncio.all_tasks()) == tasks
+
+
+def test_complaints_are_seldom() -> None:
+    """One of a kind passes in a while, and says how many did not; other kinds and errors pass."""
+    clock = [0.0]
+    seldom = Seldom(10.0, lambda: clock[0])
+
+    def passes(message: str, level: int = logging.WARNING) -> str | None:
+        record = logging.LogRecord("x", level, "", 0, message, (1,), None)
+        return record.getMessage() if seldom.filter(record) else None
+
+    assert passes("a %d") == "a 1"
+    assert [passes("a %d") for _ in range(3)] == [None, None, None]
+    assert passes("b %d") == "b 1"
+    assert [passes("a %d", logging.ERROR) for _ in range(2)] == ["a 1", "a 1"]
+    clock[0] = 10.0
+    assert passes("a %d") == "a 1 (and 3 more like it)"
+    assert passes("a %d") is None
