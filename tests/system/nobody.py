@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import STILLUP
+from tests.system.harness import STILLUP, Service
 
 NOBODY = 12345
 """A uid that nobody has."""
@@ -37,6 +37,26 @@ def open_folder() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
+
+
+def let_through(service: Service) -> None:
+    """Open the control socket's file, and its directory, to everybody."""
+    service.runtime.chmod(0o755)
+    (service.runtime / "control.sock").chmod(0o666)
+
+
+@contextlib.contextmanager
+def being(uid: int) -> Iterator[None]:
+    """Be somebody else: the kernel tells of a peer what it was at its connect(). Needs root, unless it is oneself."""
+    own = os.geteuid()
+    if uid == own:
+        yield
+        return
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
 
 
 _BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
