@@ -3,19 +3,24 @@
 1. What is not allowed is denied, whatever the mode of the socket's file.
 2. Root and the supervisor's own user are admin. Everybody else is what the configuration says of his uid, or of one of
    his groups; the highest of these counts.
-3. The overflow uid may be anybody, so no rule is about it.
+3. The overflow uid may be anybody, so no rule is about it, and none about the overflow gid.
+4. Our own workers, and whatever they have started, are refused whatever their uid: an app is not its own operator.
+5. Who could not be looked at may look himself, if his role lets him, and do nothing: it might be a worker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from supervisor.errors import NotPermitted
+from supervisor.errors import NotPermitted, Refused
 
 OVERFLOW_UID = 65534
-"""What the kernel shows for a user that this user namespace does not map (user_namespaces(7)): it may be anybody."""
+"""What the kernel shows for a user that this user namespace does not map (user_namespaces(7)): it may be anybody.
+
+The same number stands for groups.
+"""
 
 
 class Role(StrEnum):
@@ -48,9 +53,17 @@ class Principal:
     """Who logged in in the first place (``/proc/PID/loginuid``), for the record; None if nobody, or not known."""
     exe: str = ""
     """The program, for the record; empty if it is not known."""
+    for_worker: bool = False
+    """Whether it is one of our workers, or was started by one."""
+    unseen: str = ""
+    """Why nothing is known of the process but the kernel's word; empty if it was looked at."""
 
     def __str__(self) -> str:
         return f"uid {self.uid}, pid {self.pid}"
+
+
+ANYBODY = Principal(OVERFLOW_UID, OVERFLOW_UID, 0)
+"""Somebody of whom the kernel says nothing: he comes over TCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +73,41 @@ class Rules:
     uids: Mapping[int, Role] = field(default_factory=dict)
     gids: Mapping[int, Role] = field(default_factory=dict)
 
+    def letting_view(self, gid: int) -> Rules:
+        """The same, and the members of that group are viewers at least."""
+        held = self.gids.get(gid, Role.NONE)
+        return self if held.covers(Role.VIEWER) else replace(self, gids={**self.gids, gid: Role.VIEWER})
+
 
 def role_of(principal: Principal, rules: Rules, *, own_uid: int) -> Role:
     """The role of whoever connected; ``own_uid`` is the supervisor's."""
-    if principal.uid == OVERFLOW_UID:
+    if principal.uid == OVERFLOW_UID or principal.for_worker:
         return Role.NONE
     if principal.uid in (0, own_uid):
         return Role.ADMIN
-    held = [rules.gids.get(gid, Role.NONE) for gid in (principal.gid, *principal.groups)]
-    held.append(rules.uids.get(principal.uid, Role.NONE))
-    return next(role for role in reversed(Role) if role in held)
+    gids = {principal.gid, *principal.groups} - {OVERFLOW_UID}
+    held = {rules.uids.get(principal.uid, Role.NONE), *(rules.gids.get(gid, Role.NONE) for gid in gids)}
+    return max(held, key=tuple(Role).index)
 
 
 def admit(principal: Principal, held: Role, needed: Role) -> None:
     """Let those pass whose role covers the one that is needed.
 
     Raises:
-        NotPermitted: it does not.
+        NotPermitted: it does not, or it is a worker of ours, who may do nothing at all.
+        Refused: ``unavailable``: it does, but who asks could not be looked at, and might be a worker.
     """
+    if principal.for_worker:
+        raise NotPermitted(f"{principal} is a worker of this service or was started by one, and they may not use this")
     if not held.covers(needed):
         has = f"has the role '{held}'" if held is not Role.NONE else "has no role here"
-        raise NotPermitted(f"{principal} {has}; this needs '{needed}'")
+        raise NotPermitted(f"{principal} {has}; this needs '{needed}': {_way_out(principal, needed)}")
+    if principal.unseen and not Role.VIEWER.covers(needed):
+        message = f"it cannot be seen whether {principal} is a worker of this service: {principal.unseen}"
+        raise Refused(message, code="unavailable")
+
+
+def _way_out(principal: Principal, needed: Role) -> str:
+    if principal.uid == OVERFLOW_UID:
+        return "that uid may be anybody's whom this user namespace does not know, so no rule is about it"
+    return f"start the supervisor with --{needed} uid:{principal.uid}, or with one of his groups, or ask as root"

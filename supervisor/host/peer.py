@@ -1,28 +1,151 @@
-"""Who is at the other end of a Unix socket, by the kernel's word as of connect() (unix(7), pidfd_open(2))."""
+"""Who is at the other end of a Unix socket, by the kernel's word as of connect() (unix(7), pidfd_open(2)).
+
+1. Uid, gid, groups and pid are the kernel's and cannot be wrong. Whatever else is told of the process is read from
+   /proc by its number, and a number may be another's by the time that it is looked at.
+2. So a pidfd is taken first, and asked *after* everything was read whether the process lives: then its number was its
+   own all the while. If it does not, nobody is blamed: nothing is known but what the kernel said.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import select
 import socket
 import struct
+import time
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from supervisor.core.access import Principal
+from supervisor.core.access import ANYBODY, Principal
+from supervisor.host.processes import started
+from supervisor.host.sources import NO_DESCRIPTOR
 
-_UCRED = struct.Struct("3i")
+_UCRED = struct.Struct("iII")
 SO_PEERPIDFD: Final = 77
 """Linux 6.5; not in Python's socket module."""
+SO_PEERGROUPS: Final = 59
+"""Linux 4.13; not in Python's socket module."""
+SHORT: Final = 1024
+"""Bytes that Python's getsockopt() takes at most: 256 groups."""
+NO_LOGIN: Final = 2**32 - 1
+"""``/proc/PID/loginuid`` of a process that nobody logged in for (pam_loginuid(8))."""
+MOST_STEPS: Final = 1000
+"""Up a line of ancestors; who has more of them hides something."""
+MOST_ENVIRONMENT: Final = 8 << 20
+"""Bytes of an environment that are searched: more than execve(2) allows by default."""
+GONE: Final = "the process has ended"
+_HIDDEN = (FileNotFoundError, PermissionError, ProcessLookupError)
+"""What is said of a process that has gone, or is not ours to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A process that has connected. Owns the pidfd."""
+
+    principal: Principal
+    """By the kernel's word alone; ``unseen`` says why the process itself cannot be looked at, if it cannot."""
+    pidfd: int = -1
+    """-1 if there is none."""
+    latest: int | None = None
+    """Clock ticks: it was not started later than that. Only where the pidfd may be another's (before Linux 6.5)."""
+
+    def identify(self, workers: Container[int], handoff: str) -> Principal:
+        """Look at the process itself. Blocks: its memory may be on a disk. Never raises.
+
+        Args:
+            workers: the pids of our workers, which are not reaped, so that no number is another's.
+            handoff: the path of our hand-off socket, which a worker and whatever it starts have in their environment.
+
+        Returns:
+            The principal as well as it is known. ``unseen`` says why, where nothing is but the kernel's word.
+        """
+        pid = self.principal.pid
+        if pid == 0 or self.principal.unseen:
+            # What our workers start is in our pid namespace or below it, where a process has a number.
+            return self.principal
+        try:
+            for_worker = _has_variable(pid, f"STILLUP_HANDOFF={handoff}") or _descends_from(pid, workers)
+            found = replace(self.principal, for_worker=for_worker, exe=_executable(pid), login_uid=_login_uid(pid))
+            return found if self._is_still_itself() else replace(self.principal, unseen=GONE)
+        except _HIDDEN:
+            return replace(self.principal, unseen=GONE)
+        except OSError as error:  # most likely there is no descriptor to look with
+            return replace(self.principal, unseen=error.strerror or str(error))
+
+    def _is_still_itself(self) -> bool:
+        if self.latest is not None and started(self.principal.pid) > self.latest:
+            return False
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+
+
+def hold(sock: socket.socket) -> Peer:
+    """Take hold of whoever connected, as early as can be: right after accept(). Does not block.
+
+    Before Linux 6.5 the pidfd is that of whoever has the number now; one that was started after this is told apart.
+
+    Raises:
+        OSError: the socket is not connected.
+    """
+    said = principal(sock)
+    if said.pid == 0:
+        return Peer(said)
+    latest = None
+    try:
+        pidfd = _peer_pidfd(sock)
+        if pidfd is None:
+            latest = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+            pidfd = os.pidfd_open(said.pid)
+    except OSError as error:
+        out_of_descriptors = error.errno in NO_DESCRIPTOR
+        return Peer(replace(said, unseen=(error.strerror if out_of_descriptors else "") or GONE))
+    return Peer(said, pidfd, latest)
 
 
 def principal(sock: socket.socket) -> Principal:
-    """Read SO_PEERCRED: pid, uid and primary gid of whoever connected."""
+    """Read SO_PEERCRED and SO_PEERGROUPS: pid, uid, primary gid and supplementary groups of whoever connected.
+
+    Of who comes by another way than a Unix socket the kernel says nothing.
+    """
+    if sock.family != socket.AF_UNIX:
+        return ANYBODY
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(raw)
-    return Principal(uid=uid, gid=gid, pid=pid)
+    return Principal(uid=uid, gid=gid, pid=pid, groups=_groups(sock))
+
+
+def _groups(sock: socket.socket) -> frozenset[int]:
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, SHORT)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        raw = _long_groups(sock)
+    return frozenset(gid for (gid,) in struct.iter_unpack("I", raw))
+
+
+def _long_groups(sock: socket.socket) -> bytes:
+    """SO_PEERGROUPS of somebody who has more than Python asks for; 65,536 are the most (NGROUPS_MAX).
+
+    ``Groups`` in /proc/PID/status would be as of now, not as of connect(), and of another process if this one has gone.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    room = ctypes.create_string_buffer(4 * 65536)
+    size = ctypes.c_uint32(len(room))
+    if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, room, ctypes.byref(size)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return room.raw[: size.value]
 
 
 def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
@@ -36,12 +159,9 @@ def is_process(sock: socket.socket, pidfd: int, pid: int) -> bool:
     """
     if principal(sock).pid != pid or pid_of(pidfd) != pid:
         return False
-    try:
-        peer = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
-    except OSError as error:
-        if error.errno == errno.ENOPROTOOPT:  # before Linux 6.5
-            return True
-        raise
+    peer = _peer_pidfd(sock)
+    if peer is None:
+        return True
     try:
         return pid_of(peer) == pid
     finally:
@@ -55,8 +175,78 @@ def has_hung_up(sock: socket.socket) -> bool:
     return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
+def _peer_pidfd(sock: socket.socket) -> int | None:
+    """A pidfd of whoever connected; None where the kernel has none to give.
+
+    Raises:
+        OSError: the process is gone, or there is no descriptor left.
+    """
+    try:
+        number: int = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:  # before Linux 6.5
+            return None
+        raise
+    return number
+
+
 def pid_of(pidfd: int) -> int:
     """The number of the process that a pidfd stands for; -1 once it is reaped (proc_pid_fdinfo(5))."""
     text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
     match = re.search(r"^Pid:\s*(-?\d+)$", text, re.MULTILINE)
     return int(match.group(1)) if match else -1
+
+
+def _executable(pid: int) -> str:
+    try:
+        return os.fsencode(os.readlink(f"/proc/{pid}/exe")).decode(errors="replace")
+    except _HIDDEN:
+        return ""
+
+
+def _login_uid(pid: int) -> int | None:
+    try:
+        uid = int(Path(f"/proc/{pid}/loginuid").read_text(encoding="ascii"))
+    except (*_HIDDEN, ValueError):
+        return None
+    return uid if uid != NO_LOGIN else None
+
+
+def _has_variable(pid: int, variable: str) -> bool:
+    """Whether a process was started with that in its environment; a fork has what its parent was started with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return os.fsencode(variable) in file.read(MOST_ENVIRONMENT).split(b"\0")
+    except _HIDDEN:
+        return False
+
+
+def _descends_from(pid: int, ancestors: Container[int]) -> bool:
+    """Whether a process or one of its ancestors is one of these; who hides behind too many others counts as well.
+
+    Where one has ended on the way up, its children have got another parent: they are asked again.
+    """
+    child, at = 0, pid
+    for _ in range(MOST_STEPS):
+        if at in ancestors:
+            return True
+        if at <= 1:  # init, or somebody outside our pid namespace
+            return False
+        parent = _parent(at)
+        if parent is not None:
+            child, at = at, parent
+            continue
+        again = _parent(child) if child else at
+        if again == at:  # it is there, but not for us to see (hidepid in proc(5)); or it is the peer, and has ended
+            return False
+        child, at = (child, again) if again is not None else (0, pid)
+    return True
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except _HIDDEN:
+        return None
+    # The second field is the program's name in parentheses, and may hold anything; the parent is the fourth.
+    return int(text.rpartition(")")[2].split()[1])

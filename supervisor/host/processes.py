@@ -205,7 +205,7 @@ def hold(pid: int) -> Process:
     """
     pidfd = os.pidfd_open(pid)
     try:
-        return Process(pid, pidfd, _started(pid))
+        return Process(pid, pidfd, started(pid))
     except OSError:
         os.close(pidfd)
         raise
@@ -237,7 +237,21 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _started(pid: int) -> int:
+def owner(pid: int) -> int | None:
+    """The effective uid of a process; None if it has gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next((int(line.split()[2]) for line in text.splitlines() if line.startswith("Uid:")), None)
+
+
+def started(pid: int) -> int:
+    """Clock ticks from the host's start to that of the process which has that number now.
+
+    Raises:
+        OSError: there is none.
+    """
     # The second field is the program's name in parentheses, and may hold anything; the start time is the 22nd.
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return int(text.rpartition(")")[2].split()[19])
