@@ -68,6 +68,25 @@ class RuntimeDirectory:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
+    def let_through(self, others: bool) -> None:  # noqa: FBT001 - it is the whole question
+        """Have the directory's mode say whether others get to what is in it: 0711, or 0700. They never see its names.
+
+        One that was not made by us keeps its mode.
+
+        Raises:
+            Unavailable: that keeps them out.
+        """
+        mode = stat.S_IMODE(os.stat(self.path).st_mode)
+        if self.created:
+            wanted = 0o711 if others else 0o700
+            if mode != wanted:
+                os.chmod(self.path, wanted)
+        elif others and not mode & stat.S_IXOTH:
+            raise Unavailable(
+                f"others are to get to {self.path}, and its mode is {mode:04o}: make it 0711 (systemd: "
+                "RuntimeDirectoryMode=0711)"
+            )
+
     def close(self) -> None:
         """Give the directory up: remove the lock file while it is still held, and the directory if it was made here."""
         with contextlib.suppress(FileNotFoundError):
@@ -81,15 +100,17 @@ class RuntimeDirectory:
 def claim(path: str, *, chosen: bool = True) -> RuntimeDirectory:
     """Make the directory if it is missing (0700), check that nobody else can write into it, and lock it.
 
-    A directory that no operator has ``chosen`` has its parent checked too: in /tmp anybody may have made it first, to
-    put a hand-off socket of his own in our place.
+    Its parent is checked, too: who can write there can put a directory of his own in our place, except in a sticky one.
+    One that no operator has ``chosen`` has to be ours itself: in /tmp anybody may have made it first.
 
     Raises:
         Unavailable: it cannot be made, is somebody else's, or another supervisor holds it.
     """
     created = _make(path)
     _check(path)
-    if not chosen:
+    if chosen:
+        _check_parent(str(Path(path).parent))
+    else:
         _check(str(Path(path).parent))
     if (holder := _lock(path)) is not None:
         return RuntimeDirectory(path, holder, created)
@@ -122,6 +143,17 @@ def _check(path: str) -> None:
     if not stat.S_ISDIR(status.st_mode) or not own:
         raise Unavailable(
             f"{path} is not a directory that only uid {os.geteuid()} can write to; choose one with --runtime-dir"
+        )
+
+
+def _check_parent(path: str) -> None:
+    status = os.stat(path)
+    # A group of one's own (useradd(8)) is nobody else.
+    foreign = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != os.getegid() else 0)
+    if status.st_mode & foreign and not status.st_mode & stat.S_ISVTX:
+        raise Unavailable(
+            f"others can write to {path}, and so put a directory of their own in the place of ours "
+            f"(mode {stat.S_IMODE(status.st_mode):04o}): take that from them, or choose another --runtime-dir"
         )
 
 

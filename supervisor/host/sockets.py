@@ -210,7 +210,7 @@ def bind_unix(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     replace: bool = False,
 ) -> tuple[socket.socket, UnixFile]:
-    """Bind a socket file with its final mode and owner; until listen(), nobody can connect to it.
+    """Bind a socket file with its final mode and owner; until listen(), nobody can connect to it (ECONNREFUSED).
 
     With ``replace``, a file that is there is removed first.
 
@@ -222,19 +222,32 @@ def bind_unix(
         if replace:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+        os.fchmod(sock.fileno(), 0o600)  # bind(2) makes the file with this, less the umask: at no moment is it wider
         sock.bind(path)
         file = UnixFile.of(path)
     except OSError as error:
         sock.close()
         raise _unavailable(f"unix:{path}", error) from error
     try:
-        os.chown(path, uid, gid)
-        os.chmod(path, mode)
-    except OSError as error:
+        give(path, mode, uid, gid)
+    except Unavailable:
         sock.close()
         file.remove()
-        raise _unavailable(f"unix:{path}", error) from error
+        raise
     return sock, file
+
+
+def give(path: str, mode: int, uid: int = -1, gid: int = -1) -> None:
+    """Give a socket file its owner, then its mode: at no moment can the old owner do what only the new one may.
+
+    Raises:
+        Unavailable: we may not.
+    """
+    try:
+        os.chown(path, uid, gid, follow_symlinks=False)
+        os.chmod(path, mode)
+    except OSError as error:
+        raise _unavailable(f"unix:{path}", error) from error
 
 
 def clear_stale(path: str) -> None:
@@ -302,6 +315,8 @@ def _unavailable(where: str, error: OSError) -> Unavailable:
     message = f"cannot bind {where}: {_reason(error)}"
     if error.errno == errno.EADDRINUSE:
         message += _holder(where)
+    elif error.errno == errno.EPERM and where.startswith("unix:"):
+        message += "; only root may give a file to another user, or to a group that it is not in"
     elif error.errno == errno.EACCES and not where.startswith("unix:"):
         message += "; ports below 1024 need CAP_NET_BIND_SERVICE"
     return Unavailable(message)

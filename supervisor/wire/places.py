@@ -9,6 +9,7 @@ from typing import Final
 from supervisor.errors import UsageError
 
 CONTROL: Final = "control.sock"
+OBSERVE: Final = "observe.sock"
 HANDOFF: Final = "handoff.sock"
 LOCK: Final = "lock"
 RECORD: Final = "record.json"

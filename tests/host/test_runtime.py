@@ -145,6 +145,51 @@ def test_parent_that_others_can_write_to(tmp_path: Path) -> None:
     claim(path, chosen=False).close()
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_parent_in_which_others_can_put_another(tmp_path: Path, mode: int) -> None:
+    """A chosen one is refused where others can rename it, and so put theirs in its place; nothing is left of it."""
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(mode)
+    with pytest.raises(Unavailable, match=rf"others can write to {place}, .* \(mode {mode:04o}\)"):
+        claim(str(place / "app"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to a group that it is not in")
+def test_parent_of_a_group(tmp_path: Path) -> None:
+    """One that our own group can write to is ours; another group's is not."""
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(0o775)
+    claim(str(place / "app")).close()
+    os.chown(place, -1, 12345)
+    with pytest.raises(Unavailable, match=r"others can write to"):
+        claim(str(place / "app"))
+
+
+def test_let_through(tmp_path: Path) -> None:
+    """One that was made for us lets others get to its files when they are to, and shows them no names."""
+    directory = claim(str(tmp_path / "app"))
+    for others, mode in ((True, 0o711), (False, 0o700), (False, 0o700)):
+        directory.let_through(others)
+        assert stat.S_IMODE(os.stat(directory.path).st_mode) == mode
+    directory.close()
+
+
+def test_let_through_one_that_was_there(tmp_path: Path) -> None:
+    """One that somebody else has made keeps its mode; where that keeps others out the start says so."""
+    path = tmp_path / "app"
+    path.mkdir(mode=0o750)
+    directory = claim(str(path))
+    directory.let_through(False)
+    with pytest.raises(Unavailable, match=r"its mode is 0750: make it 0711 \(systemd: RuntimeDirectoryMode=0711\)"):
+        directory.let_through(True)
+    path.chmod(0o755)
+    directory.let_through(True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    directory.close()
+
+
 def test_no_directory(tmp_path: Path) -> None:
     """A file, or a symlink even to a directory of ours, is refused; it could be somebody else's tomorrow."""
     file, link = tmp_path / "file", tmp_path / "link"

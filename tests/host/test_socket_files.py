@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,3 +257,40 @@ def test_two_takers_of_one_stale_file(tmp_path: Path) -> None:
             assert client is not None
             client.close()
         assert [taker.end() for taker in takers] == [0, 0]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_no_moment_of_a_wrong_mode(monkeypatch: pytest.MonkeyPatch, path: str, umask: int) -> None:
+    """From bind on nobody else may connect, whatever the umask; and until listen nobody at all can."""
+    modes: list[int] = []
+    give = sockets.give
+
+    def looking(*words: Any) -> None:
+        modes.append(stat.S_IMODE(os.stat(path).st_mode))
+        assert reached(path) is None
+        give(*words)
+
+    monkeypatch.setattr(sockets, "give", looking)
+    before = os.umask(umask)
+    try:
+        sock, file = bind_unix(path, 0o660)
+    finally:
+        os.umask(before)
+    with sock:
+        assert [mode & 0o077 for mode in modes] == [0]
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+        assert reached(path) is None
+    file.remove()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_a_group_that_is_not_ours(path: str) -> None:
+    """Who may not give the file to a group is told so, and leaves none."""
+    code = "import sys; from supervisor.host.sockets import bind_unix; bind_unix(sys.argv[1], 0o660, -1, 23456)"
+    os.chmod(os.path.dirname(path), 0o777)
+    drop = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+    look = ["--inh-caps=+dac_read_search,+dac_override", "--ambient-caps=+dac_read_search,+dac_override"]
+    argv = [*drop, *look, sys.executable, "-c", code, path]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    assert f"cannot bind unix:{path}: operation not permitted; only root" in done.stderr
+    assert not os.path.exists(path)

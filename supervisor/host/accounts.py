@@ -1,0 +1,107 @@
+"""Users and groups of this machine, looked up once at the start: an answer may take its time (nsswitch.conf(5)).
+
+Workers become another user by setpriv(1) of util-linux, since posix_spawn(3) can start a program as nobody else: it
+stays the same process all the way.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supervisor.errors import UsageError
+from supervisor.wire.subjects import parse_number
+
+TRIAL_DEADLINE = 10.0
+"""Seconds that setpriv may take to start nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user to run processes as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    """Supplementary groups."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """HOME, USER and LOGNAME, where it has a name."""
+
+
+def find_user(name: str, option: str) -> int:
+    """The uid of that name.
+
+    Raises:
+        UsageError: nobody has it.
+    """
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{option}: no user is named '{name}'; see 'getent passwd', or give the number") from error
+
+
+def find_group(name: str, option: str) -> int:
+    """The gid of that name; a number is one, too.
+
+    Raises:
+        UsageError: no group has it.
+    """
+    number = parse_number(name)
+    if number is not None:
+        return number
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{option}: no group is named '{name}'; see 'getent group', or give the number") from error
+
+
+def find_account(user: str, group: str) -> Account:
+    """The account of ``--worker-user`` and ``--worker-group``; a user of whom only the number is known needs a group.
+
+    Raises:
+        UsageError: there is no such account.
+    """
+    number = parse_number(user)
+    gid = find_group(group, "--worker-group") if group else None
+    try:
+        entry = pwd.getpwnam(user) if number is None else pwd.getpwuid(number)
+    except (KeyError, ValueError):
+        if number is None:
+            find_user(user, "--worker-user")
+        if number is None or gid is None:
+            raise UsageError(f"--worker-user {user}: no user has that number; say --worker-group as well") from None
+        return Account(number, gid)
+    primary = entry.pw_gid if gid is None else gid
+    groups = tuple(sorted(set(os.getgrouplist(entry.pw_name, primary)) - {primary}))
+    names = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+    return Account(entry.pw_uid, primary, groups, names)
+
+
+def become(account: Account) -> tuple[str, ...]:
+    """The words before a command that run it as another user, with no capabilities. Tried out once. Blocks.
+
+    Raises:
+        UsageError: we may not, or setpriv is not here, or is one that cannot (busybox's).
+    """
+    if os.geteuid() != 0:
+        raise UsageError("--worker-user needs root: nobody else may start a process as another user")
+    path = shutil.which("setpriv")
+    if path is None:
+        raise UsageError("--worker-user needs the command setpriv (util-linux) in PATH; install it")
+    groups = f"--groups={','.join(map(str, account.groups))}" if account.groups else "--clear-groups"
+    words = (path, f"--reuid={account.uid}", f"--regid={account.gid}", groups, "--inh-caps=-all", "--")
+    try:
+        done = subprocess.run(  # noqa: S603 - our own words
+            [*words, "true"], capture_output=True, timeout=TRIAL_DEADLINE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"--worker-user: {path} cannot be run: {error}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise UsageError(f"--worker-user: {said[0] if said else 'setpriv fails'} ({' '.join(words[:-1])})")
+    return words

@@ -1,0 +1,92 @@
+"""Users and groups by their names, and what makes a command another user's."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import UsageError
+from supervisor.host.accounts import Account, become, find_account, find_group, find_user
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+
+
+def test_names() -> None:
+    """Users and groups are found by name, a group by its number as well, whether anything has that or not."""
+    assert find_user("root", "--viewer") == 0
+    assert find_group("root", "--control-group") == 0
+    assert find_group("123456", "--control-group") == 123_456
+
+
+@pytest.mark.parametrize("name", ["no-such", "", "a\0b", "\udcff"])
+def test_nobody(name: str) -> None:
+    """A name that nobody has, or can have, is a usage error that names the option."""
+    with pytest.raises(UsageError, match=r"--viewer: no user is named"):
+        find_user(name, "--viewer")
+    with pytest.raises(UsageError, match=r"--control-group: no group is named"):
+        find_group(name, "--control-group")
+    with pytest.raises(UsageError, match=r"--worker-user: no user is named"):
+        find_account(name, "")
+
+
+def test_an_account() -> None:
+    """A user's primary group, his other groups, and the variables that say who he is."""
+    entry = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, 65534))
+    expected = {group.gr_gid for group in grp.getgrall() if entry.pw_name in group.gr_mem} - {entry.pw_gid}
+    account = Account(
+        entry.pw_uid,
+        entry.pw_gid,
+        tuple(sorted(expected)),
+        {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name},
+    )
+    assert find_account(entry.pw_name, "") == account
+    assert find_account(str(entry.pw_uid), "") == account
+    other = find_account(entry.pw_name, "12345")
+    assert (other.uid, other.gid, set(other.groups)) == (entry.pw_uid, 12345, expected)
+
+
+def test_a_number_without_a_name() -> None:
+    """Somebody of whom only the number is known is in the group that is given, and in no other."""
+    assert find_account("54321", "12345") == Account(54321, 12345)
+    with pytest.raises(UsageError, match=r"--worker-user 54321: no user has that number; say --worker-group as well"):
+        find_account("54321", "")
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("groups", [(), (12347, 12348)])
+def test_become(groups: tuple[int, ...]) -> None:
+    """The command is that user's in all its ids, in those groups alone, and has no capability."""
+    words = become(Account(12345, 12346, groups))
+    status = subprocess.run([*words, "cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    seen = {name: value.split() for name, _, value in (line.partition(":") for line in status.splitlines())}
+    assert (seen["Uid"], seen["Gid"]) == (["12345"] * 4, ["12346"] * 4)
+    assert seen["Groups"] == [str(gid) for gid in groups]
+    assert {int(seen[name][0], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+
+
+@NEEDS_ROOT
+def test_no_setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the command, or with one that cannot do it, the start says so in one line."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"needs the command setpriv \(util-linux\) in PATH; install it"):
+        become(Account(12345, 12346))
+    command = tmp_path / "setpriv"
+    command.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '--reuid'\" >&2\nexit 1\n")
+    command.chmod(0o755)
+    with pytest.raises(UsageError, match=r"^--worker-user: setpriv: unrecognized option '--reuid' \(/.*--reuid=12345 "):
+        become(Account(12345, 12346))
+    command.write_text("nothing that runs")
+    with pytest.raises(UsageError, match=r"^--worker-user: .*/setpriv cannot be run: "):
+        become(Account(12345, 12346))
+
+
+def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody but root can have workers of another user."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UsageError, match="needs root"):
+        become(Account(12345, 12346))
