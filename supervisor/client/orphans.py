@@ -22,7 +22,7 @@ from supervisor.host.processes import Process
 from supervisor.host.runtime import claim
 from supervisor.host.sockets import UnixFile
 from supervisor.wire import record
-from supervisor.wire.places import CONTROL, HANDOFF, RECORD
+from supervisor.wire.places import CONTROL, HANDOFF, OBSERVE, RECORD
 from supervisor.wire.record import Record
 
 MARGIN: Final = 15.0
@@ -100,7 +100,7 @@ def _tidy(directory: str) -> None:
     for listener in left.listeners if left is not None else ():
         if listener.file is not None and listener.bind.startswith("unix:"):
             UnixFile(listener.bind.removeprefix("unix:"), *listener.file).remove()
-    for name in (CONTROL, HANDOFF):
+    for name in (CONTROL, OBSERVE, HANDOFF):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/{name}")
 

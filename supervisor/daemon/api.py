@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from supervisor import __version__
 from supervisor.core.access import Principal, Role, Rules, admit, role_of
 from supervisor.daemon import answers
-from supervisor.errors import Refused
+from supervisor.daemon.identities import Identity
+from supervisor.errors import NotPermitted, Refused
 from supervisor.wire.operations import API_HEADER, OPERATIONS, Door, Operation, check_path, check_version, version
 
 
@@ -41,17 +42,26 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Api:
     """Routes and the handlers behind them."""
 
-    def __init__(self, handlers: Mapping[str, Handler], rules: Rules) -> None:
-        """Answer the operations of the table by the handlers of their names."""
+    def __init__(self, handlers: Mapping[str, Handler], rules: Rules, observers: int | None = None) -> None:
+        """Answer the operations of the table by the handlers of their names.
+
+        ``observers``: the group whose members are viewers at the door for monitoring.
+        """
         self._handlers = handlers
         self._rules = rules
+        self._observers = observers
 
     def at(self, door: Door) -> ASGIApp:
         """The operations that can be asked for at a door, as an ASGI app.
 
-        It wants the caller in ``scope["state"]["principal"]``.
+        It wants the caller's Identity in ``scope["state"]["identity"]``. A request at the door for monitoring is known,
+        so that it can be denied.
         """
-        routes = [self._route(operation, door) for operation in OPERATIONS if door in operation.doors]
+        routes = [
+            self._route(operation, door)
+            for operation in OPERATIONS
+            if door in operation.doors or (door is Door.OBSERVE and operation.method != "GET")
+        ]
         app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error})  # type: ignore[dict-item]
         app.router.redirect_slashes = False
         return _Versioned(app)
@@ -62,9 +72,11 @@ class Api:
         async def answer(request: Request) -> Response:
             if (said := request.headers.get(API_HEADER)) is not None:
                 check_version(said, __version__)
-            principal: Principal = request.state.principal
-            role = role_of(principal, self._rules, own_uid=os.geteuid())
-            admit(principal, role, operation.role)
+            principal, role = await self._caller(request, door)
+            if door not in operation.doors:
+                raise NotPermitted(f"{principal} is at {door}, where one may only look: ask at {Door.CONTROL}")
+            if door is not Door.ADMIN:  # whoever gets there may ask for what there is
+                admit(principal, role, operation.role)
             query: dict[str, list[str]] = {}
             for name, text in request.query_params.multi_items():
                 query.setdefault(name, []).append(text)
@@ -72,6 +84,15 @@ class Api:
             return await handler(Call(operation, door, principal, role, values, request))
 
         return Route(operation.path, answer, methods=[operation.method])
+
+    async def _caller(self, request: Request, door: Door) -> tuple[Principal, Role]:
+        """Who asks, and his role there."""
+        identity: Identity = request.state.identity
+        principal = await identity.seen()
+        rules = self._rules
+        if door is Door.OBSERVE and self._observers is not None:
+            rules = rules.letting_view(self._observers)
+        return principal, role_of(principal, rules, own_uid=os.geteuid())
 
 
 class _Versioned:

@@ -22,6 +22,8 @@ from uvicorn.main import main as uvicorn_command
 
 from supervisor.core.model import Policy
 from supervisor.core.scaling import MOST_WORKERS
+from supervisor.daemon import rights
+from supervisor.daemon.rights import Rights
 from supervisor.errors import UsageError
 from supervisor.wire.address import PORTS, Address, Bind, InheritedAddress, TcpAddress, parse_binds
 from supervisor.wire.places import check_name, default_name
@@ -65,6 +67,7 @@ class Settings:
     max_worker_rss: int | None = None
     orphan_timeout: float | None = None
     """Seconds; None for the default, which depends on how the supervisor was started."""
+    rights: Rights = field(default_factory=Rights)
     log_level: str = "info"
     options: Mapping[str, Any] = field(default_factory=dict)
     """uvicorn's worker options, by the names of ``uvicorn.Config``'s arguments."""
@@ -191,6 +194,7 @@ def _own_parameters() -> list[click.Parameter]:
             help="If as many workers die as there are, and at least 2, within that time after a new release began to "
             "serve, the release before it is put back into service. 0: never. [default: 30; 0 with --reload]",
         ),
+        *rights.parameters(),
         click.Option(
             ["--config", "config_file"],
             type=click.Path(exists=True, dir_okay=False),
@@ -281,6 +285,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         max_worker_age=given["max_worker_age"],
         max_worker_rss=given["max_worker_rss"],
         orphan_timeout=given["orphan_timeout"],
+        rights=rights.make_rights(given),
         log_level=given["log_level"] or "info",
         options=_worker_options(given),
         reload=_reload_options(given, directory) if given["reload"] else None,

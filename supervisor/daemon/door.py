@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.core import door
 from supervisor.core.door import Deadlines, Doing, Limits, is_overdue, whom_to_end
+from supervisor.daemon.identities import Identity
 from supervisor.daemon.requests import WholeRequests
 from supervisor.daemon.seldom import Seldom
 from supervisor.errors import Refused
@@ -67,18 +69,19 @@ class _Caller:
 
 
 class ControlDoor:
-    """Serves the control API on a listening Unix socket; owns it and its connections."""
+    """Serves the control API on a listening socket; owns it and its connections."""
 
     def __init__(
         self,
         sock: socket.socket,
         app: Any,
+        meet: Callable[[socket.socket], Identity],
         *,
         name: str = "control.sock",
         limits: Limits | None = None,
         deadlines: Deadlines | None = None,
     ) -> None:
-        """Serve ``app`` from now on; ``name`` is what the log calls this door."""
+        """Serve ``app``, which finds in its state whom ``meet`` saw; ``name`` is what the log calls this door."""
         config = make_config(
             WholeRequests(app, self._has_room),
             {
@@ -94,6 +97,7 @@ class ControlDoor:
             },
         )
         self._name = name
+        self._meet = meet
         self._limits = limits or Limits(privileged=frozenset({0, os.geteuid()}))
         self._deadlines = deadlines or Deadlines()
         self._site = Site(config)
@@ -119,7 +123,8 @@ class ControlDoor:
         if leaving is not None:
             self._end(leaving, f"{principal} comes, and there are too many")
         self._site.refresh_headers()
-        protocol = self._site.protocol({"principal": principal}, arrival)
+        # Not before: whoever is turned away is not looked at, and costs no descriptor.
+        protocol = self._site.protocol({"identity": self._meet(arrival.socket)}, arrival)
         self._last += 1
         self._callers[self._last] = _Caller(self._last, principal.uid, arrival, protocol, self._loop.time())
         if self._timer is None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -62,10 +62,14 @@ class LiveEffects:
         feed: Feed,
         nonce: Callable[[int], str],
         handoff_path: str,
+        become: Sequence[str],
         title: str,
         orphan_timeout: float,
     ) -> None:
-        """Put the listeners of ``holder`` at the disposal of workers that come in by ``door``."""
+        """Put the listeners of ``holder`` at the disposal of workers that come in by ``door``.
+
+        ``become``: the words before a worker's command that make it another user's.
+        """
         self._submit = submit
         self._door = door
         self._holder = holder
@@ -73,6 +77,7 @@ class LiveEffects:
         self._feed = feed
         self._nonce = nonce
         self._handoff_path = handoff_path
+        self._become = tuple(become)
         self._orphan_timeout = orphan_timeout
         self._title = title
         self._loop = asyncio.get_running_loop()
@@ -166,7 +171,8 @@ class LiveEffects:
         nonce = self._nonce(command.serial)
         self._door.expect(nonce, command, child.process, lambda: self._welcome(command, due - self._loop.time()))
         environment = worker_environment(command, self._handoff_path, nonce)
-        argv = [release.python, "-P", "-m", "supervisor.worker", f"{self._title}:{command.generation}.{command.slot}"]
+        argv = [*self._become, release.python, "-P", "-m", "supervisor.worker"]
+        argv.append(f"{self._title}:{command.generation}.{command.slot}")
         try:
             if command.again:
                 await self._loop.run_in_executor(self._spawner, self._look, command)

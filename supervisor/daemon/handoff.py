@@ -93,13 +93,19 @@ class HandoffDoor:
         submit: Callable[[Event], None],
         ask: Callable[[Event], Awaitable[Fleet]],
         tap: Tap | None = None,
+        *,
+        worker_uid: int | None = None,
     ) -> None:
-        """Hand ``holder``'s listeners to workers; ``ask`` is for the hello, which the fleet may refuse."""
+        """Hand ``holder``'s listeners to workers, who are of ``worker_uid`` or our own user.
+
+        ``ask`` is for the hello, which the fleet may refuse.
+        """
         self._tap = tap or Tap()
         self._sock = sock
         self._holder = holder
         self._submit = submit
         self._ask = ask
+        self._uids = {os.geteuid(), os.geteuid() if worker_uid is None else worker_uid}
         self._loop = asyncio.get_running_loop()
         self.changed = asyncio.Event()
         """Set when somebody has come back."""
@@ -318,7 +324,7 @@ class HandoffDoor:
                 who: Known | Claimant = known
             elif self.claim is not None:
                 caller = peer.principal(connection)
-                if caller.uid != os.geteuid():
+                if caller.uid not in self._uids:
                     raise PeerError(f"it is on no record, and of uid {caller.uid}")
                 process = hold(caller.pid)
                 undo.callback(process.close)

@@ -8,7 +8,6 @@ import importlib.metadata
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from typing import ParamSpec, TypeVar
 from supervisor import __version__
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.asgi.tracebacks import show_error
-from supervisor.core.access import Rules
 from supervisor.core.commands import Exit
 from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
 from supervisor.core.model import Fleet, Release
@@ -37,6 +35,8 @@ from supervisor.daemon.feed import Feed
 from supervisor.daemon.handlers import Handlers
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
+from supervisor.daemon.identities import Identities
+from supervisor.daemon.own_sockets import OwnSockets, try_admin
 from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
 from supervisor.daemon.trace import Trace
@@ -47,7 +47,7 @@ from supervisor.host.descriptors import ensure_standard
 from supervisor.host.fingerprint import fingerprint
 from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
-from supervisor.host.sockets import UnixFile, bind_unix, check_owner, open_listener
+from supervisor.host.sockets import check_owner, open_listener
 from supervisor.host.systemd import Notifier
 from supervisor.wire.operations import Door
 from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
@@ -112,6 +112,8 @@ def _try(settings: Settings, bequest: Bequest) -> int:
         check_owner(bind)
         if (bind.name, str(bind.address)) not in known:  # it would be bound anew: now is the time to fail
             open_listener(bind, settings.backlog).close()
+    try_admin(settings.rights, bequest)
+    takeover.check_user(bequest.record, settings.rights.worker_uid)
     return 0
 
 
@@ -199,32 +201,15 @@ class Supervisor:
         self._files = contextlib.ExitStack()
         self._files.callback(self._runtime.close)
         stack.callback(self._files.close)
+        if self._record is not None:
+            takeover.check_user(self._record, settings.rights.worker_uid)
         self._holder = Holder(settings.binds)
         stack.callback(self._holder.close)
         if bequest is not None:
             self._holder.inherit(bequest)
         elif not self._left_behind:
             self._holder.open(settings.binds, settings.backlog)
-        inherited = (bequest.control, bequest.handoff) if bequest is not None else (None, None)
-        self._control = self._listen(CONTROL, 0o660, socket.SOCK_STREAM, stack, inherited[0])
-        self._handoff = self._listen(HANDOFF, 0o600, socket.SOCK_SEQPACKET, stack, inherited[1])
-
-    def _listen(
-        self, name: str, mode: int, kind: socket.SocketKind, stack: contextlib.ExitStack, inherited: int | None
-    ) -> socket.socket:
-        path = self._runtime.file(name)
-        if inherited is not None and os.path.lexists(path):
-            sock, file = socket.socket(fileno=inherited), UnixFile.of(path)
-            sock.setblocking(False)  # as it is; but a copy of an object that does not know would clear it for all
-        else:
-            # The lock is ours, so whoever left a file there is gone. One that somebody has removed is of no use.
-            if inherited is not None:
-                os.close(inherited)
-            sock, file = bind_unix(path, mode, kind=kind, replace=True)
-            sock.listen(128)
-        self._files.callback(file.remove)
-        stack.callback(sock.close)
-        return sock
+        self._sockets = OwnSockets(self._runtime, settings.rights, bequest, stack, self._files)
 
     async def run(self) -> int:
         """Serve until the fleet has come to its end; the exit code."""
@@ -235,7 +220,15 @@ class Supervisor:
         fleet = Fleet(policy=settings.policy, size=settings.workers)
         self._engine = engine = Engine(fleet, recorder.save)
         self._trace = Trace(self._worker_of)
-        self._door = door = HandoffDoor(self._handoff, self._holder, engine.submit, engine.ask, self._trace.tap)
+        rights = settings.rights
+        self._door = door = HandoffDoor(
+            self._sockets.handoff,
+            self._holder,
+            engine.submit,
+            engine.ask,
+            self._trace.tap,
+            worker_uid=rights.worker_uid,
+        )
         self._effects = effects = LiveEffects(
             submit=engine.submit,
             door=door,
@@ -244,6 +237,7 @@ class Supervisor:
             feed=Feed(self._notifier),
             nonce=recorder.nonce,
             handoff_path=self._runtime.file(HANDOFF),
+            become=rights.become,
             title=settings.name,
             orphan_timeout=self._orphan_timeout(),
         )
@@ -253,7 +247,8 @@ class Supervisor:
         self._replacing = False
         self._looking = asyncio.Lock()
         """Whoever looks at the service's disk: if that hangs, it is to take one thread, and not all that there are."""
-        self._open_door: ControlDoor | None = None
+        self._open_doors: list[ControlDoor] = []
+        self._identities = Identities(self._worker_pids, self._runtime.file(HANDOFF))
         try:
             if self._left_behind:
                 try:
@@ -274,7 +269,7 @@ class Supervisor:
                 trace=self._trace,
                 reexecs=recorder.latest.reexecs,
             )
-            api = Api(handlers.all, Rules())
+            api = Api(handlers.all, rights.rules, rights.observe_gid)
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
@@ -296,20 +291,23 @@ class Supervisor:
             door.close()
             effects.close()
             self._trace.end()
-            if self._open_door is not None:
-                await self._open_door.close()
+            await self._close_doors()
+            self._identities.close()
 
     async def _serve(self, api: Api) -> int:
         """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
         while True:
-            self._open_door = ControlDoor(self._control.dup(), self._trace.traced(api.at(Door.CONTROL)))
+            for door, sock in self._sockets.doors().items():
+                app = api.at(door)
+                traced = self._trace.traced(app) if door is Door.CONTROL else app
+                self._open_doors.append(ControlDoor(sock.dup(), traced, self._identities.meet, name=door))
             last = await self._engine.run(self._effects)
             if isinstance(last, Exit):
                 return last.code
             # What comes from here on is for the program that comes, too.
             signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
             self._trace.end()
-            await self._open_door.close()
+            await self._close_doors()
             for _ in range(HANDLING):
                 await asyncio.sleep(0)
             if not self._engine.asked_to_stop:
@@ -356,14 +354,21 @@ class Supervisor:
             record=replace(latest, reexecs=latest.reexecs + 1),
             path=self._runtime.path,
             lock=self._runtime.lock,
-            control=self._control.fileno(),
-            handoff=self._handoff.fileno(),
             listeners=listeners,
             queue=queue,
+            **self._sockets.bequeathed(),
         )
 
     def _worker_of(self, pid: int) -> str:
         return next((worker.name for worker in self._engine.fleet.workers.values() if worker.pid == pid), "")
+
+    async def _close_doors(self) -> None:
+        """At once: each gives its last answers some time."""
+        await asyncio.gather(*(door.close() for door in self._open_doors))
+        self._open_doors.clear()
+
+    def _worker_pids(self) -> frozenset[int]:
+        return frozenset(worker.pid for worker in self._engine.fleet.workers.values() if worker.pid is not None)
 
     def _orphan_timeout(self) -> float:
         given = self._settings.orphan_timeout
@@ -426,6 +431,10 @@ class Supervisor:
         where = ", ".join(info.address for info in self._holder.infos)
         logger.info("stillup %s: %s (pid %d) listens on %s", __version__, settings.name, os.getpid(), where)
         logger.info("control: curl --unix-socket %s http://localhost/v1/status", self._runtime.file(CONTROL))
+        if address := self._sockets.admin_address():
+            logger.info("metrics and probes: http://%s/metrics", address)
+        if settings.rights.closed_to_all:
+            logger.warning("roles are given to others, and no socket is open to them: see --control-group")
         if not settings.health_path:
             logger.warning(
                 "no --health-path: a release that imports and starts, but answers 500, would be put into service"

@@ -1,7 +1,7 @@
 """Replacing the supervisor's own program: the process, its children and what it holds stay.
 
 1. A trial: the program that is installed now is run beside us, reads what it would be left, and says whether it could.
-2. The new program is executed in our place with the listening sockets, the adoption queue, both doors and the lock
+2. The new program is executed in our place with the listening sockets, the adoption queue, all doors and the lock
    open, and with the record in a memfd (memfd_create(2)). It goes on like any supervisor that takes over, but at once.
 3. Workers see their channels end and come back through ``handoff.sock``, which never stopped listening.
 """
@@ -68,6 +68,7 @@ def execute(bequest: Bequest, environment: Mapping[str, str]) -> None:
     """
     memfd = _write(bequest)
     fds = [memfd, bequest.lock, bequest.control, bequest.handoff, *bequest.listeners, *bequest.queue]
+    fds += [fd for fd in (bequest.observe, bequest.admin) if fd is not None]
     try:
         for fd in fds:
             os.set_inheritable(fd, True)

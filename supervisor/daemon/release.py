@@ -33,6 +33,8 @@ def resolve(settings: Settings) -> Release:
     for word in (settings.app, directory, python, settings.app_dir):
         _check_text(word)
     environment = dict(os.environ)
+    if settings.rights.worker is not None:
+        environment.update(settings.rights.worker.environment)
     if settings.env_file:
         file = os.path.join(directory, settings.env_file)
         if not os.path.isfile(file):

@@ -18,6 +18,7 @@ from supervisor.core.recovery import SIZES, UNACCEPTED, Claim, rebuild
 from supervisor.core.release import label
 from supervisor.daemon.handoff import Claimant, HandoffDoor
 from supervisor.daemon.holder import Holder
+from supervisor.errors import Refused
 from supervisor.host import processes
 from supervisor.host.processes import Process
 from supervisor.wire.address import Bind, resembles
@@ -32,6 +33,26 @@ PATIENCE: Final = 30.0
 """Seconds for a worker that may hold the listeners and says nothing; then it counts as hung, and is ended."""
 TELL: Final = 2.0
 """Seconds between two words about whom we wait for."""
+
+
+def check_user(record: Record, worker_uid: int) -> None:
+    """See that those on record who live may connect to our hand-off socket, which is of ``worker_uid`` and of root.
+
+    Raises:
+        Refused: one is of another user; it could not come back, and would be ended for that.
+        OSError: there is no descriptor left.
+    """
+    living = survivors(record).values()
+    strange = {process.pid: uid for process in living if (uid := processes.owner(process.pid)) not in (0, worker_uid)}
+    for process in living:
+        process.close()
+    for pid, uid in strange.items():
+        if uid is not None:  # else it has just ended
+            raise Refused(
+                f"a worker of uid {uid} serves here (pid {pid}), and workers are to be of uid {worker_uid} now: "
+                "start with the --worker-user that they have, or end them first ('stillup stop')",
+                code="unavailable",
+            )
 
 
 def survivors(record: Record) -> dict[int, Process]:

@@ -149,7 +149,7 @@ class Trace:
 
     def _request(self, scope: Scope, send: Send) -> Send:
         """Show the request; what is sent through what is returned is shown as its answer."""
-        who: Principal = scope["state"]["principal"]
+        who: Principal = scope["state"]["identity"].principal
         fields = {"method": scope["method"], "path": scope["path"][:LONGEST_PATH]}
         if self._wanted():
             self._tell(who, **_CONTROL, direction="in", type="request", size=_length(scope, 0), fields=fields)

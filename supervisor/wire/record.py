@@ -83,6 +83,10 @@ class Bequest:
     listeners: tuple[int, ...]
     """In the order of the record's."""
     queue: tuple[int, int]
+    observe: int | None = None
+    admin: int | None = None
+    admin_bind: str = ""
+    """What ``admin`` was bound for."""
 
 
 T = TypeVar("T", Record, Bequest)

@@ -23,7 +23,8 @@ from supervisor.worker.session import Session, take_over
 
 def main() -> int:
     """Run one worker; the exit code."""
-    path, nonce = os.environ.pop("STILLUP_HANDOFF", ""), os.environ.pop("STILLUP_NONCE", "")
+    # The path stays: by it the supervisor knows whatever the app starts, which may not use its control socket.
+    path, nonce = os.environ.get("STILLUP_HANDOFF", ""), os.environ.pop("STILLUP_NONCE", "")
     if not path or not nonce:
         sys.stderr.write("a worker is started by 'stillup run', not by hand\n")
         return 2

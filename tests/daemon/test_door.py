@@ -14,8 +14,10 @@ import pytest
 
 from supervisor.core.door import Deadlines, Limits
 from supervisor.daemon.door import ControlDoor
+from supervisor.daemon.identities import Identity
 from supervisor.daemon.requests import MOST_BODY
 from supervisor.daemon.seldom import Seldom
+from supervisor.host.peer import principal
 from supervisor.host.sockets import bind_unix
 from tests.asgi.running import until
 from tests.system import malformed
@@ -123,7 +125,8 @@ async def _serving(
     sock, file = bind_unix(str(folder / "control.sock"), 0o600, kind=socket.SOCK_STREAM, replace=True)
     sock.listen(128)
     app = _App()
-    served = _Served(ControlDoor(sock, app, limits=limits, deadlines=deadlines), app, str(folder / "control.sock"))
+    door = ControlDoor(sock, app, lambda arrived: Identity(principal(arrived)), limits=limits, deadlines=deadlines)
+    served = _Served(door, app, str(folder / "control.sock"))
     try:
         yield served
     finally:

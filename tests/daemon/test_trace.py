@@ -13,6 +13,7 @@ import pytest
 from starlette.responses import Response
 
 from supervisor.core.access import Principal
+from supervisor.daemon.identities import Identity
 from supervisor.daemon.trace import MOST_LINES, MOST_TRACERS, Trace, Tracer, TraceResponse
 from supervisor.errors import Refused
 from supervisor.host.channel import Channel
@@ -32,7 +33,7 @@ def _scope(path: str = "/v1/reload", *headers: tuple[bytes, bytes]) -> dict[str,
         "path": path,
         "query_string": b"token=s3cret",
         "headers": [(b"authorization", b"s3cret"), *headers],
-        "state": {"principal": me},
+        "state": {"identity": Identity(me)},
     }
 
 

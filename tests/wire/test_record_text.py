@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -32,6 +33,15 @@ def test_an_environment_of_any_bytes_comes_back(environment: dict[str, str]) -> 
     assert record.decode(record.encode(known)) == known
     bequest = Bequest(SCHEMA, known, "/run/stillup/app", 3, 4, 5, (6, 7), (8, 9))
     assert record.decode_bequest(record.encode_bequest(bequest)) == bequest
+
+
+def test_a_bequest_of_a_program_that_had_fewer_sockets() -> None:
+    """One that names no socket for monitoring and none of --admin-bind is read: there were none."""
+    bequest = Bequest(SCHEMA, a_record({}), "/run/stillup/app", 3, 4, 5, (6, 7), (8, 9))
+    plain = json.loads(record.encode_bequest(bequest))
+    for name in ("observe", "admin", "admin_bind"):
+        del plain[name]
+    assert record.decode_bequest(json.dumps(plain).encode()) == bequest
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Who may do what, as it is configured."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from supervisor.core.access import Role, Rules
+from supervisor.daemon.rights import Rights, make_rights, parameters
+from supervisor.errors import UsageError
+from supervisor.wire.address import TcpAddress
+
+
+def rights(**given: Any) -> Rights:
+    """What is made of these; the rest was not given."""
+    defaults = {parameter.name: () if parameter.multiple else None for parameter in parameters()}
+    return make_rights(defaults | given)
+
+
+def test_nothing_is_given() -> None:
+    """Without a word nobody has a role, no socket is open to others, and workers are our own user's."""
+    found = rights()
+    assert found == Rights()
+    assert found.rules == Rules()
+    assert found.worker_uid == os.geteuid()
+    assert not found.let_others_in
+    assert not found.closed_to_all
+
+
+def test_roles() -> None:
+    """Numbers and names of users and groups; whoever is named for several roles has the highest."""
+    found = rights(viewers=("uid:1000", "gid:33"), operators=("uid:1000", "group:root"), admins=("user:root", "gid:33"))
+    assert found.rules == Rules({1000: Role.OPERATOR, 0: Role.ADMIN}, {33: Role.ADMIN, 0: Role.OPERATOR})
+    assert found.closed_to_all
+
+
+def test_sockets() -> None:
+    """The groups of the sockets and the address of --admin-bind; whoever has business there gets through."""
+    assert rights(control_group="root").let_others_in
+    found = rights(viewers=("uid:1000",), observe_group="77", admin_bind="[::1]:9464")
+    assert (found.control_gid, found.observe_gid, found.admin_bind) == (None, 77, TcpAddress("::1", 9464))
+    assert found.let_others_in
+    assert not found.closed_to_all
+    assert not rights(admin_bind="127.0.0.1:0").let_others_in
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"viewers": ("alice",)}, "--viewer alice: it is uid:1000"),
+        ({"admins": ("user:nobody",)}, "--admin user:nobody: 65534 is what the kernel shows for anybody"),
+        ({"operators": ("group:no-such",)}, "--operator group:no-such: no group is named 'no-such'"),
+        ({"observe_group": "no-such"}, "--observe-group: no group is named 'no-such'"),
+        ({"admin_bind": "unix:/x"}, "--admin-bind unix:/x: it is HOST:PORT"),
+        ({"admin_bind": "9464"}, "expected HOST:PORT"),
+        ({"worker_group": "root"}, "--worker-group goes with --worker-user"),
+        ({"worker_user": "no-such"}, "--worker-user: no user is named 'no-such'"),
+    ],
+)
+def test_mistakes(given: dict[str, Any], says: str) -> None:
+    """Each is one line that names the option and what was given."""
+    with pytest.raises(UsageError) as caught:
+        rights(**given)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
