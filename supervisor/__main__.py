@@ -26,6 +26,7 @@ _COMMANDS = {
     "rollback": "supervisor.client.rollouts:rollback",
     "abort": "supervisor.client.rollouts:abort",
     "scale": "supervisor.client.cli:scale",
+    "events": "supervisor.client.events:events",
     "ls": "supervisor.client.cli:ls",
     "whoami": "supervisor.client.cli:whoami",
     "trace": "supervisor.client.tracing:trace",

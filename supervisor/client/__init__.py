@@ -41,12 +41,17 @@ from supervisor.wire.control import (
     Whoami,
     WorkerView,
 )
+from supervisor.wire.entry import AnyEvent
+from supervisor.wire.events import Event, FeedGap
 from supervisor.wire.trace import TracedMessage, TraceGap, TraceLine
 
 __all__ = [
+    "AnyEvent",
     "Client",
     "CrossingView",
+    "Event",
     "FailureView",
+    "FeedGap",
     "GenerationView",
     "ListenerView",
     "NotRunningError",

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from supervisor.errors import PeerError, StillupError
-from supervisor.wire import trace
+from supervisor.wire import entry, trace
 from supervisor.wire.control import (
     PROBLEM,
     PROBLEM_TYPE,
@@ -30,6 +30,8 @@ from supervisor.wire.control import (
     Whoami,
     WorkerView,
 )
+from supervisor.wire.entry import AnyEvent
+from supervisor.wire.events import Event
 from supervisor.wire.operations import API_HEADER, OPERATIONS, version
 from supervisor.wire.places import CONTROL
 from supervisor.wire.trace import TraceLine
@@ -233,17 +235,32 @@ class Client:
 
     def trace(self) -> Stream[TraceLine]:
         """Every message on the service's two sockets from now on, until this is closed or the supervisor ends."""
-        connection = self._request("trace", self.timeout)
+        return self._stream("trace", trace.decode)
+
+    def events(self, since: int | None = None, *, follow: bool = False) -> Stream[Event | AnyEvent]:
+        """What has happened after event number ``since``, or all that is known; with ``follow`` what happens, too.
+
+        An event of a kind that this version does not know is an AnyEvent; a FeedGap says which are missing. Ends when
+        the supervisor ends or replaces its program: whoever asks again with the last ``seq`` misses nothing.
+        """
+        return self._stream("events", entry.decode, _events(since, follow=follow))
+
+    def event_lines(self, since: int | None = None, *, follow: bool = False) -> Stream[bytes]:
+        """The same as lines of JSON, as they came."""
+        return self._stream("events", bytes, _events(since, follow=follow))
+
+    def _stream(self, name: str, decode: Callable[[bytes], T], query: Mapping[str, object] | None = None) -> Stream[T]:
+        connection = self._request(name, self.timeout, query)
         try:
             response = self._response(connection)
             if response.status != http.client.OK:
                 self._decoded(response, dict)
-                raise PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here")
+                raise self._senseless()
             connection.sock.settimeout(None)  # it may have nothing to say for long
         except BaseException:
             connection.close()
             raise
-        return Stream(connection, response, trace.decode)
+        return Stream(connection, response, decode)
 
     def stop(self) -> None:
         """Stop the service, and wait until the supervisor has ended: it removes its socket, then hangs up."""
@@ -342,3 +359,7 @@ class Client:
 
     def _senseless(self) -> PeerError:
         return PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here")
+
+
+def _events(since: int | None, *, follow: bool) -> dict[str, object]:
+    return {"follow": str(follow).lower(), **({"since": since} if since is not None else {})}

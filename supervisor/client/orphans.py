@@ -22,7 +22,7 @@ from supervisor.host.processes import Process
 from supervisor.host.runtime import claim
 from supervisor.host.sockets import UnixFile
 from supervisor.wire import record
-from supervisor.wire.places import CONTROL, HANDOFF, OBSERVE, RECORD
+from supervisor.wire.places import CONTROL, EVENTS, HANDOFF, OBSERVE, RECORD
 from supervisor.wire.record import Record
 
 MARGIN: Final = 15.0
@@ -89,7 +89,7 @@ def end(directory: str, left: Sequence[Orphan], tell: Callable[[Sequence[Orphan]
                 told = time.monotonic()
                 tell(waiting)
         _tidy(directory)
-        runtime.remove(RECORD)
+        runtime.remove(RECORD, EVENTS)
     finally:
         runtime.close()
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from supervisor import __version__
 from supervisor.core.access import Principal, Role, Rules, admit, role_of
 from supervisor.daemon import answers
+from supervisor.daemon.audit import LOOKS, Announce, Audited
 from supervisor.daemon.identities import Identity
 from supervisor.errors import NotPermitted, Refused
 from supervisor.wire.operations import API_HEADER, OPERATIONS, Door, Operation, check_path, check_version, version
@@ -34,6 +35,8 @@ class Call:
     values: Mapping[str, Any]
     """What was given for its parameters."""
     request: Request
+    audited: Audited
+    """To be told when a request for a change is accepted, if that is before it is answered."""
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -42,11 +45,14 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Api:
     """Routes and the handlers behind them."""
 
-    def __init__(self, handlers: Mapping[str, Handler], rules: Rules, observers: int | None = None) -> None:
-        """Answer the operations of the table by the handlers of their names.
+    def __init__(
+        self, handlers: Mapping[str, Handler], rules: Rules, announce: Announce, observers: int | None = None
+    ) -> None:
+        """Answer the operations of the table by the handlers of their names; ``announce`` requests for a change.
 
         ``observers``: the group whose members are viewers at the door for monitoring.
         """
+        self._announce = announce
         self._handlers = handlers
         self._rules = rules
         self._observers = observers
@@ -62,7 +68,7 @@ class Api:
             for operation in OPERATIONS
             if door in operation.doors or (door is Door.OBSERVE and operation.method != "GET")
         ]
-        app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error})  # type: ignore[dict-item]
+        app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: self._nowhere(door)})  # type: ignore[dict-item]
         app.router.redirect_slashes = False
         return _Versioned(app)
 
@@ -70,20 +76,34 @@ class Api:
         handler = self._handlers[operation.name]
 
         async def answer(request: Request) -> Response:
-            if (said := request.headers.get(API_HEADER)) is not None:
-                check_version(said, __version__)
             principal, role = await self._caller(request, door)
-            if door not in operation.doors:
-                raise NotPermitted(f"{principal} is at {door}, where one may only look: ask at {Door.CONTROL}")
-            if door is not Door.ADMIN:  # whoever gets there may ask for what there is
-                admit(principal, role, operation.role)
-            query: dict[str, list[str]] = {}
-            for name, text in request.query_params.multi_items():
-                query.setdefault(name, []).append(text)
-            values = operation.read(request.path_params, query)
-            return await handler(Call(operation, door, principal, role, values, request))
+            with Audited(self._announce, request.method, request.scope["path"], principal, role) as audited:
+                if (said := request.headers.get(API_HEADER)) is not None:
+                    check_version(said, __version__)
+                if door not in operation.doors:
+                    raise NotPermitted(f"{principal} is at {door}, where one may only look: ask at {Door.CONTROL}")
+                if door is not Door.ADMIN:  # whoever gets there may ask for what there is
+                    admit(principal, role, operation.role)
+                query: dict[str, list[str]] = {}
+                for name, text in request.query_params.multi_items():
+                    query.setdefault(name, []).append(text)
+                values = operation.read(request.path_params, query)
+                return await handler(Call(operation, door, principal, role, values, request, audited))
 
         return Route(operation.path, answer, methods=[operation.method])
+
+    def _nowhere(self, door: Door) -> Callable[[Request, HTTPException], Awaitable[Response]]:
+        """What answers a request that no route takes; one for a change is told of all the same."""
+
+        async def answer(request: Request, error: HTTPException) -> Response:
+            refusal = _misdirected(request, error)
+            # Whoever gets to the port for probes is nobody that could be named, and may come as often as he likes.
+            if request.method not in LOOKS and door is not Door.ADMIN:
+                principal, role = await self._caller(request, door)
+                Audited(self._announce, request.method, request.scope["path"], principal, role).refused(refusal)
+            return answers.refused(refusal, error.headers)
+
+        return answer
 
     async def _caller(self, request: Request, door: Door) -> tuple[Principal, Role]:
         """Who asks, and his role there."""
@@ -114,11 +134,11 @@ async def _refused(_: Request, error: Refused) -> Response:
     return answers.refused(error)
 
 
-async def _http_error(request: Request, error: HTTPException) -> Response:
+def _misdirected(request: Request, error: HTTPException) -> Refused:
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "refused")
+    path = request.scope["path"]  # request.url would look at the Host header, which may be anything
     try:
-        check_path(request.url.path, __version__)
+        check_path(path, __version__)
     except Refused as refusal:
-        return answers.refused(refusal)
-    detail = f"{request.method} {request.url.path}: {error.detail}; GET /v1/openapi.json says what there is"
-    return answers.refused(Refused(detail, code=code), error.headers)
+        return refusal
+    return Refused(f"{request.method} {path}: {error.detail}; GET /v1/openapi.json says what there is", code=code)

@@ -15,9 +15,10 @@ from supervisor.core.access import Role
 from supervisor.core.events import AbortAsked, ReloadAsked, RollbackAsked, ScaleAsked, StopAsked
 from supervisor.core.model import Fleet, Release, RolloutState, ScalingState, ServiceState
 from supervisor.core.rollback import previous_release
-from supervisor.daemon import answers
+from supervisor.daemon import answers, events
 from supervisor.daemon.api import Call, Handler
 from supervisor.daemon.engine import Engine
+from supervisor.daemon.history import History
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.trace import Trace, TraceResponse
 from supervisor.errors import Refused
@@ -40,6 +41,7 @@ class Handlers:
         name: str,
         holder: Holder,
         trace: Trace,
+        history: History,
         reexecs: int,
     ) -> None:
         """Drive ``engine``.
@@ -52,6 +54,7 @@ class Handlers:
             name: the service's.
             holder: has the listeners.
             trace: knows who looks at the messages.
+            history: of what has happened.
             reexecs: how often the program was replaced.
         """
         self._engine = engine
@@ -61,6 +64,7 @@ class Handlers:
         self._name = name
         self._holder = holder
         self._trace = trace
+        self._history = history
         self._reexecs = reexecs
         self._document = openapi(__version__)
         self.all: Mapping[str, Handler] = {
@@ -70,6 +74,7 @@ class Handlers:
             "listeners": self._listeners,
             "rollout": self._rollout,
             "scaling": self._scaling,
+            "events": self._events,
             "whoami": self._whoami,
             "version": self._version,
             "openapi": self._openapi,
@@ -115,6 +120,9 @@ class Handlers:
 
     async def _scaling(self, call: Call) -> Response:
         return answers.json(self._scaling_view(call, self._engine.fleet, call.values["id"]))
+
+    async def _events(self, call: Call) -> Response:
+        return events.answer(call, self._history)
 
     async def _whoami(self, call: Call) -> Response:
         who = call.principal
@@ -166,6 +174,7 @@ class Handlers:
     async def _rolled_out(self, call: Call, fleet: Fleet) -> Response:
         """Answer a request that has begun a rollout, now or when the caller wants it."""
         number, wait = fleet.last_rollout, call.values.get("wait")
+        call.audited.accepted(rollout=number)
         location = f"/v1/rollouts/{number}"
         if wait is None:
             return answers.json(self._rollout_view(call, fleet, number), 202, location)
@@ -184,11 +193,13 @@ class Handlers:
         fleet = await self._engine.ask(AbortAsked(f"asked by {call.principal}"))
         if pending is None:
             raise AssertionError("what is not under way cannot be called off")
+        call.audited.accepted(200, rollout=pending.id)
         return answers.json(self._rollout_view(call, fleet, pending.id), 200, f"/v1/rollouts/{pending.id}")
 
     async def _scale(self, call: Call) -> Response:
         fleet = await self._engine.ask(ScaleAsked(call.values["workers"]))
         number = fleet.last_scaling
+        call.audited.accepted(scaling=number)
         location = f"/v1/scalings/{number}"
         if "wait" not in call.values:
             return answers.json(self._scaling_view(call, fleet, number), 202, location)

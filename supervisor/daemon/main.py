@@ -34,6 +34,7 @@ from supervisor.daemon.engine import Engine
 from supervisor.daemon.feed import Feed
 from supervisor.daemon.handlers import Handlers
 from supervisor.daemon.handoff import HandoffDoor
+from supervisor.daemon.history import History
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.identities import Identities
 from supervisor.daemon.own_sockets import OwnSockets, try_admin
@@ -50,7 +51,7 @@ from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.host.sockets import check_owner, open_listener
 from supervisor.host.systemd import Notifier
 from supervisor.wire.operations import Door
-from supervisor.wire.places import CONTROL, HANDOFF, RECORD, runtime_directory
+from supervisor.wire.places import CONTROL, EVENTS, HANDOFF, RECORD, runtime_directory
 from supervisor.wire.record import SCHEMA, Bequest
 
 logger = logging.getLogger("stillup")
@@ -229,12 +230,14 @@ class Supervisor:
             self._trace.tap,
             worker_uid=rights.worker_uid,
         )
+        self._history = history = History(self._runtime)
+        feed = Feed(self._notifier, history)
         self._effects = effects = LiveEffects(
             submit=engine.submit,
             door=door,
             holder=self._holder,
             console=self._console,
-            feed=Feed(self._notifier),
+            feed=feed,
             nonce=recorder.nonce,
             handoff_path=self._runtime.file(HANDOFF),
             become=rights.become,
@@ -249,6 +252,7 @@ class Supervisor:
         """Whoever looks at the service's disk: if that hangs, it is to take one thread, and not all that there are."""
         self._open_doors: list[ControlDoor] = []
         self._identities = Identities(self._worker_pids, self._runtime.file(HANDOFF))
+        self._begin(history.run())
         try:
             if self._left_behind:
                 try:
@@ -267,9 +271,10 @@ class Supervisor:
                 name=settings.name,
                 holder=self._holder,
                 trace=self._trace,
+                history=history,
                 reexecs=recorder.latest.reexecs,
             )
-            api = Api(handlers.all, rights.rules, rights.observe_gid)
+            api = Api(handlers.all, rights.rules, feed.announce, rights.observe_gid)
             self._greet()
             if settings.reload is not None:
                 self._begin(watch(settings.reload, self._reload))
@@ -278,8 +283,9 @@ class Supervisor:
             self._take_signals()
             self._begin(strays.reap())  # now that those who live are held
             code = await self._serve(api)
+            await history.settle()
             # The last worker has gone: there is nothing that anybody could take over.
-            self._files.callback(self._runtime.remove, RECORD)
+            self._files.callback(self._runtime.remove, RECORD, EVENTS)
             return code
         finally:
             # Nothing may interrupt the way out, and it is short.
@@ -291,6 +297,7 @@ class Supervisor:
             door.close()
             effects.close()
             self._trace.end()
+            history.close()
             await self._close_doors()
             self._identities.close()
 
@@ -307,11 +314,14 @@ class Supervisor:
             # What comes from here on is for the program that comes, too.
             signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
             self._trace.end()
+            await self._history.settle()
+            self._history.end()
             await self._close_doors()
             for _ in range(HANDLING):
                 await asyncio.sleep(0)
             if not self._engine.asked_to_stop:
                 self._replace_program()  # which returns if it could not
+            self._history.go_on()
             self._take_signals()
 
     async def _reexec(self) -> None:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import logging
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final
 
 from supervisor.core.model import Fleet
+from supervisor.daemon.writer import SLOW, Writer
 from supervisor.errors import PeerError
-from supervisor.host.processes import block_handled, boot_id
+from supervisor.host.processes import boot_id
 from supervisor.host.runtime import RuntimeDirectory
 from supervisor.wire import record
 from supervisor.wire.places import RECORD
 from supervisor.wire.record import ListenerRecord, Record
 
 logger = logging.getLogger("stillup")
-
-PATIENCE: Final = 1.0
-"""Seconds that a write may take before what it tells of is done all the same: a disk that hangs must not stop us."""
-SLOW: Final = "the disk does not answer"
 
 
 class Recorder:
@@ -58,8 +52,7 @@ class Recorder:
         self._written: Record | None = None
         self._trouble = ""
         """Why what happened last could not be written down."""
-        self._writing: asyncio.Future[None] | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record", initializer=block_handled)
+        self._writer = Writer("record")
 
     def nonce(self, serial: int) -> str:
         """What the worker of that serial says to be let in: known before it is started, since the key is on record."""
@@ -77,7 +70,7 @@ class Recorder:
     async def save(self, fleet: Fleet, *, asked: bool) -> str:
         """Write the fleet down; why that cannot be, or nothing.
 
-        It is on the disk when this returns, or cannot be had there, or PATIENCE is over.
+        It is on the disk when this returns, or cannot be had there, or the writer's PATIENCE is over.
 
         Args:
             fleet: what is to be.
@@ -87,19 +80,12 @@ class Recorder:
         self.latest = replace(self.latest, fleet=record.lasting(fleet))
         if self.latest == self._written:
             return ""
-        if self._writing is not None and not self._writing.done():
+        if self._writer.busy:
             return SLOW
-        loop = asyncio.get_running_loop()
-        try:
-            self._writing = loop.run_in_executor(self._writer, self._write, self.latest, asked)
-        except RuntimeError as error:  # no thread can be started
-            return str(error)
-        self._writing.add_done_callback(_heard)
-        done, _ = await asyncio.wait({self._writing}, timeout=PATIENCE)
-        if not done:
+        trouble = await self._writer.write(self._write, self.latest, asked)
+        if trouble == SLOW:
             logger.warning("the disk under %s takes long: the record is behind", self._runtime.path)
             return SLOW
-        trouble = _why(self._writing.exception())
         if trouble != self._trouble and not asked:
             if trouble:
                 logger.error("the record cannot be written: %s", trouble)
@@ -108,7 +94,7 @@ class Recorder:
             self._trouble = trouble
         return trouble
 
-    def _write(self, wanted: Record, asked: bool) -> None:  # noqa: FBT001 - for an executor
+    def _write(self, wanted: Record, asked: bool) -> None:  # noqa: FBT001 - for a thread
         content = record.encode(wanted)
         try:
             self._runtime.replace(RECORD, content)
@@ -123,19 +109,7 @@ class Recorder:
         self._written = wanted
 
     def close(self) -> None:
-        self._writer.shutdown(wait=False, cancel_futures=True)
-
-
-def _why(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
-
-
-def _heard(writing: asyncio.Future[None]) -> None:
-    """Have a failure that nobody waited for any more heard of."""
-    if not writing.cancelled():
-        writing.exception()
+        self._writer.close()
 
 
 def read(runtime: RuntimeDirectory) -> Record | None:

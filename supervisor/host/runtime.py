@@ -62,9 +62,17 @@ class RuntimeDirectory:
         finally:
             os.close(directory)
 
-    def remove(self, name: str) -> None:
-        """Take a file away, and what a write of it that was cut off has left."""
-        for path in (self.file(name), self.file(f".{name}.new")):
+    def append(self, name: str) -> int:
+        """A descriptor that writes at a file's end; the caller's.
+
+        Raises:
+            OSError: there is no such file, or no descriptor.
+        """
+        return os.open(self.file(name), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def remove(self, *names: str) -> None:
+        """Take files away, and what a write of them that was cut off has left."""
+        for path in (self.file(file) for name in names for file in (name, f".{name}.new")):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, get_args
 from supervisor.core.access import Role
 from supervisor.errors import Refused, UsageError
 from supervisor.wire import control
+from supervisor.wire.events import Event
 from supervisor.wire.trace import TraceLine
 
 API: Final = (1, 0)
@@ -28,6 +29,7 @@ API_HEADER: Final = "Stillup-API"
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 """A JSON value a line."""
+SSE: Final = "text/event-stream"
 
 PROBLEMS: Final[Mapping[str, int]] = {
     "usage": 400,
@@ -237,6 +239,21 @@ OPERATIONS: Final = (
         {200: _json("The request.", control.ScalingView)},
         (_SCALING,),
         ("not-found",),
+        doors=SOCKETS,
+    ),
+    Operation(
+        "events",
+        "GET",
+        "/v1/events",
+        Role.VIEWER,
+        "Show what has happened, and with 'follow' what happens, as it happens.",
+        {200: Answer("An event a line, or an event a message of an event stream (SSE).", {NDJSON: Event, SSE: None})},
+        (
+            Parameter(
+                "since", "only events with a higher number; Last-Event-ID (a header) goes before it", int, least=0
+            ),
+            Parameter("follow", "whether to go on with what happens; true by default for an event stream", bool),
+        ),
         doors=SOCKETS,
     ),
     Operation(

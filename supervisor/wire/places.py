@@ -13,6 +13,7 @@ OBSERVE: Final = "observe.sock"
 HANDOFF: Final = "handoff.sock"
 LOCK: Final = "lock"
 RECORD: Final = "record.json"
+EVENTS: Final = "events.ndjson"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 

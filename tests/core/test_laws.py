@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -56,7 +57,9 @@ from supervisor.core.model import (
 )
 from supervisor.core.step import step
 from supervisor.errors import Refused
+from supervisor.wire.events import make
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RELEASES = [
     Release(app="app:app", python="/usr/bin/python3", directory=f"/srv/{name}", label=f"srv/{name}")
     for name in ("one", "two")
@@ -116,6 +119,8 @@ class World(RuleBasedStateMachine):
         self.listen(before, event)
         for command in decision.commands:
             assert self.exit is None, "nothing follows the last command"
+            if isinstance(command, Announce):
+                make(command.kind, command.data, seq=1, at=NOW, monotonic=self.now)  # raises where it has no such shape
             self.check_judgement(command, before, event)
             match command:
                 case Spawn(serial=serial):

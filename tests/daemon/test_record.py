@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.events import Reported
-from supervisor.daemon import record as module
-from supervisor.daemon.record import SLOW, Recorder, read
+from supervisor.daemon import writer as module
+from supervisor.daemon.record import Recorder, read
+from supervisor.daemon.writer import SLOW
 from supervisor.host.processes import boot_id
 from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.wire import record
 from supervisor.wire.record import ListenerRecord, Record
+from tests.asgi.running import until
 from tests.core.telling import Story, serving
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -169,9 +171,7 @@ async def test_a_disk_that_does_not_answer(disk: Stuck, monkeypatch: pytest.Monk
         assert await recorder.save(story.fleet, asked=False) == SLOW
     assert loop.time() - began < 5, "not 50 times as long"
     disk.go.set()
-    writing = recorder._writing
-    assert writing is not None
-    await writing
+    await until(lambda: not recorder._writer.busy)
     assert await recorder.save(story.fleet, asked=False) == ""
     assert disk.written == [1, 51]
     recorder.close()

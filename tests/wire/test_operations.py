@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from supervisor.core.access import Role
 from supervisor.errors import Refused, UsageError
 from supervisor.wire.control import PROBLEM, Problem
+from supervisor.wire.events import KINDS
 from supervisor.wire.openapi import openapi
 from supervisor.wire.operations import (
     ANYWHERE,
@@ -160,3 +161,15 @@ def test_a_path_of_the_next_api() -> None:
             check_path(path, "0.1.0")
     for path in ("/v1/nope", "/nope", "/v1", "/vx/status", "/", "/v0/status"):
         check_path(path, "0.1.0")
+
+
+def test_every_kind_of_event_is_in_the_document() -> None:
+    """Each with its own shape, which says in words what has happened."""
+    content = described(BY_NAME["events"])["responses"]["200"]["content"]
+    assert set(content) == {"application/x-ndjson", "text/event-stream"}
+    kinds = content["application/x-ndjson"]["schema"]["discriminator"]["mapping"]
+    assert kinds.keys() == KINDS.keys()
+    for kind, reference in kinds.items():
+        shape = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]
+        assert shape["description"], kind
+        assert {"kind", "seq", "at", "monotonic", "text"} <= set(shape["required"])

@@ -1,0 +1,92 @@
+"""``stillup events``: what has happened, and what happens, from one supervisor to the next."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import click
+
+from supervisor.client.command import addressed
+from supervisor.client.http import Client, NotRunningError, Stream, TimedOutError
+from supervisor.wire import entry
+from supervisor.wire.entry import AnyEvent
+
+PAUSE: Final = 0.2
+"""Seconds between two attempts to find the next supervisor."""
+
+
+@click.command(short_help="Show what has happened.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, from one supervisor to the next.")
+@click.option("--since", type=click.IntRange(min=0), metavar="N", help="Only events with a number above N.")
+@click.option("--json", "as_json", is_flag=True, help="Each event as a line of JSON.")
+@addressed
+def events(client: Client, *, follow: bool, since: int | None, as_json: bool) -> None:
+    """Show what has happened, each event with its number: reloads, workers that died, who asked for what.
+
+    With --follow it ends when the service has stopped, or with Ctrl-C (exit 130). A supervisor that is killed, or
+    replaces its program, is waited for, or the next one: no event is missed or shown twice.
+    """
+
+    def gone() -> None:
+        click.echo(f"no supervisor answers in {client.directory}: waiting for the next one", err=True)
+
+    try:
+        for event, line in lines(client, since, follow=follow, gone=gone):
+            click.echo(line if as_json else _shown(event))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if follow:
+        click.echo("the service has stopped", err=True)
+
+
+def lines(
+    client: Client, since: int | None, *, follow: bool, gone: Callable[[], None]
+) -> Iterator[tuple[AnyEvent, bytes]]:
+    """Events as far as all are alike, each with its line as it came.
+
+    With ``follow`` those to come, too, until the service has stopped: a supervisor that goes meanwhile is waited for,
+    or the one after it. ``gone`` is called when there is none.
+
+    Raises:
+        NotRunningError: there is no supervisor to begin with, or without ``follow`` it ended before it had told all.
+        StillupError: as any method of Client.
+    """
+    answer = client.event_lines(since, follow=follow)
+    last = ""
+    while True:
+        try:
+            with answer:
+                for line in answer:
+                    event = entry.parse(line)
+                    since = event.seq
+                    # Somebody may be turned down after the stop; whatever else happens after it, another has begun.
+                    last = last if event.kind == "request.audited" else event.kind
+                    yield event, line
+        except NotRunningError:
+            if not follow:
+                raise
+        if not follow or last == "service.stopped":
+            return
+        answer = _again(client, since, gone)
+
+
+def _again(client: Client, since: int | None, gone: Callable[[], None]) -> Stream[bytes]:
+    """Wait for a supervisor that tells what happened since."""
+    alone = False
+    while True:
+        try:
+            return client.event_lines(since, follow=True)
+        except (NotRunningError, TimedOutError):
+            if not alone:
+                alone = True
+                gone()
+            time.sleep(PAUSE)
+
+
+def _shown(event: AnyEvent) -> str:
+    """An event for people: its number, the local time, what happened."""
+    at = event.at.astimezone()
+    return f"{event.seq:>6}  {at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}  {event.text}"

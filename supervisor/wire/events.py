@@ -1,0 +1,184 @@
+"""What happened, as ``GET /v1/events`` tells it.
+
+1. Events are numbered 1, 2, 3 ... without a gap, over every restart of the supervisor until the service is stopped.
+2. What a worker has printed is in none: viewers may read events, and its output is for operators (``RolloutView``).
+3. Nothing in an event is longer than LONGEST, whoever chose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, get_args
+
+import msgspec
+
+from supervisor.wire.kinds import (
+    ConnectionsLost,
+    Envelope,
+    GenerationGone,
+    ReleaseChanged,
+    RollbackRefused,
+    RolloutAborted,
+    RolloutBegun,
+    RolloutCutOver,
+    RolloutDone,
+    RolloutRolledBack,
+    RolloutWaiting,
+    ScalingAborted,
+    ScalingDone,
+    ServiceHurried,
+    ServiceScaled,
+    ServiceStopped,
+    ServiceStopping,
+    ServiceTakenOver,
+    SupervisorReexec,
+    WorkerDied,
+    WorkerHung,
+    WorkerKilled,
+    WorkerLost,
+    WorkerOverdue,
+    WorkerRecovered,
+    WorkerServing,
+    WorkerWaits,
+    WorkerWearsFast,
+    WorkerWorn,
+)
+
+LONGEST: Final = 1_000
+"""Characters of a text in an event; the rest is cut. A worker or a caller may have chosen it."""
+ACCEPTED: Final = "accepted"
+DENIED: Final = "denied"
+"""Outcomes of a request; any other is why it was refused."""
+_PRIVATE: Final = frozenset({"output"})
+"""What announcements of the core say and no event does."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who sent a request, by the kernel's word. Neither command line nor environment: those hold secrets."""
+
+    uid: int
+    gid: int
+    pid: int
+    """0 for a process of another pid namespace."""
+    login_uid: int | None
+    """Who logged in, whoever that became since (``/proc/PID/loginuid``, proc(5)); null if nobody did, or unknown."""
+    exe: str
+    """The program's file (``/proc/PID/exe``); empty if that is not to be known."""
+
+
+class RequestAudited(Envelope, frozen=True, tag="request.audited"):
+    """Somebody asked for a change: one event a request, as soon as it is accepted or turned down."""
+
+    line = (
+        "{method} {path}: {outcome} ({status}), asked by uid {principal[uid]} gid {principal[gid]} as {role!r}, "
+        "pid {principal[pid]}, login uid {principal[login_uid]}, exe {principal[exe]!r}"
+    )
+
+    method: str
+    path: str
+    outcome: str
+    """``accepted``, ``denied``, or why it was refused: the last word of its problem's type, such as ``stopping``."""
+    status: int
+    """Of the answer; of one that is waited for, what it would have been without waiting."""
+    role: str
+    """The caller's, such as ``operator``; ``none`` if he has none."""
+    rollout: int | None
+    """The rollout that came of it."""
+    scaling: int | None
+    """The request for another number of workers that came of it."""
+    principal: Caller
+
+    def loudness(self) -> str:
+        return "WARNING" if self.outcome == DENIED else self.level
+
+
+# The feed itself
+
+
+class FeedGap(Envelope, frozen=True, tag="feed.gap"):
+    """Said to one reader: what it has missed. Its ``seq`` is the last one that is missing, so ``since`` goes on there.
+
+    The history is bounded; and one that was ended by a stop is followed by another, which begins with 1 again.
+    """
+
+    level = "WARNING"
+    line = "events were missed: after {since} the next that is known is {next}"
+
+    since: int
+    """The last event that the reader has, by its own word or because it was sent that."""
+    next: int
+    """The first event that can be had."""
+
+
+Event = (
+    ServiceTakenOver
+    | SupervisorReexec
+    | ServiceScaled
+    | ServiceStopping
+    | ServiceHurried
+    | ServiceStopped
+    | RolloutBegun
+    | RolloutWaiting
+    | RolloutCutOver
+    | RolloutDone
+    | RolloutAborted
+    | RolloutRolledBack
+    | RollbackRefused
+    | GenerationGone
+    | ReleaseChanged
+    | WorkerServing
+    | WorkerDied
+    | WorkerWaits
+    | WorkerWorn
+    | WorkerWearsFast
+    | WorkerHung
+    | WorkerRecovered
+    | WorkerLost
+    | WorkerOverdue
+    | WorkerKilled
+    | ConnectionsLost
+    | ScalingDone
+    | ScalingAborted
+    | RequestAudited
+    | FeedGap
+)
+KINDS: Final[Mapping[str, type[Envelope]]] = {shape.__struct_config__.tag: shape for shape in get_args(Event)}
+"""Every kind of event, and its shape."""
+
+
+def make(kind: str, data: Mapping[str, object], *, seq: int, at: datetime, monotonic: float) -> Envelope:
+    """The event of that kind. What is private in an announcement of the core is left out of it.
+
+    Raises:
+        KeyError: there is no such kind.
+        msgspec.ValidationError: its data are others than these.
+    """
+    shape = KINDS[kind]
+    told = {name: _plain(value) for name, value in data.items() if name not in _PRIVATE}
+    own = set(shape.__struct_fields__) - set(Envelope.__struct_fields__)
+    if told.keys() != own:
+        raise msgspec.ValidationError(f"{kind} has {sorted(own)}, not {sorted(told)}")
+    envelope = {"kind": kind, "seq": seq, "at": at, "monotonic": monotonic, "text": _line(shape.reads(told))}
+    return msgspec.convert({**envelope, **told}, shape)
+
+
+def _line(text: str) -> str:
+    """A text as one line: a caller's path, or an app's words, must not look like lines of the log."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return _cut(shown)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _plain(value: object) -> object:
+    """A value as JSON can have it: not too long, and without the lone surrogates of a file's name."""
+    match value:
+        case str():
+            return _cut(value.encode("utf-8", "backslashreplace").decode())
+        case Mapping():
+            return {_plain(name): _plain(inner) for name, inner in value.items()}
+        case _:
+            return value

@@ -1,0 +1,250 @@
+"""Events: every announcement of the core has a shape, every shape is announced, and none says what is not for all."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import supervisor
+from supervisor.core.recovery import LOST
+from supervisor.errors import PeerError
+from supervisor.wire import entry
+from supervisor.wire.entry import AnyEvent, Entry
+from supervisor.wire.events import KINDS, LONGEST, Caller, Event, FeedGap, RequestAudited, make
+from supervisor.wire.kinds import Envelope, RolloutAborted, ServiceStopping, WorkerDied
+
+AT = datetime(2026, 3, 1, 12, 30, 0, 250, tzinfo=UTC)
+NOT_ANNOUNCED = {"release.changed", "request.audited", "feed.gap"}
+"""The kinds that do not come from the core."""
+COMMON = set(Envelope.__struct_fields__)
+
+
+def made(kind: str, seq: int = 1, /, **data: object) -> Envelope:
+    return make(kind, data, seq=seq, at=AT, monotonic=7.5)
+
+
+def announced() -> dict[str, set[str]]:
+    """What the core's source announces: the kinds, and the names of their data."""
+    found: dict[str, set[str]] = {}
+    for path in (Path(supervisor.__file__).parent / "core").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "announce":
+                kind = node.args[0]
+                assert isinstance(kind, ast.Constant), f"{path.name}:{node.lineno}: which kind?"
+                names = {keyword.arg or "" for keyword in node.keywords}
+                assert found.setdefault(str(kind.value), names) == names, kind.value
+    return found
+
+
+def test_every_announcement_has_a_shape_and_every_shape_is_announced() -> None:
+    """The core's announcements and the shapes of events are the same, but for what is kept back."""
+    shapes = {kind: set(shape.__struct_fields__) - COMMON for kind, shape in KINDS.items()}
+    assert {kind: names - {"output"} for kind, names in announced().items()} == {
+        kind: names for kind, names in shapes.items() if kind not in NOT_ANNOUNCED
+    }
+    assert shapes.keys() >= NOT_ANNOUNCED
+
+
+@pytest.mark.parametrize("shape", KINDS.values(), ids=KINDS)
+def test_every_kind_is_documented(shape: type[Envelope]) -> None:
+    """Each kind says in words what has happened, and with how much noise."""
+    assert shape.__doc__
+    assert shape.line
+    assert shape.level in ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def test_an_event() -> None:
+    """An event is its envelope and its kind's own fields; times are RFC 3339 in UTC and monotonic seconds."""
+    event = made("rollout.cut-over", 3, rollout=2, generation=2, previous=1)
+    assert msgspec.to_builtins(event) == {
+        "kind": "rollout.cut-over",
+        "seq": 3,
+        "at": "2026-03-01T12:30:00.000250Z",
+        "monotonic": 7.5,
+        "text": "gen 2 serves",
+        "rollout": 2,
+        "generation": 2,
+        "previous": 1,
+    }
+    assert event.loudness() == "INFO"
+    assert msgspec.json.decode(msgspec.json.encode(event), type=Event) == event
+
+
+def test_output_is_in_no_event() -> None:
+    """What a worker has printed is for operators: the event of its death or of its failed boot does not have it."""
+    died = made("worker.died", worker="1.1", pid=5, why="1.1 (pid 5) exited 1", output="a secret")
+    aborted = made("rollout.aborted", rollout=1, generation=1, reason="import", why="1.1 no", output="a secret")
+    assert (type(died), type(aborted)) == (WorkerDied, RolloutAborted)
+    assert b"secret" not in msgspec.json.encode([died, aborted])
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "error"),
+    [
+        ("rollout.lost", {}, KeyError),
+        ("rollout.waiting", {}, msgspec.ValidationError),
+        ("rollout.waiting", {"rollout": "2"}, msgspec.ValidationError),
+        ("rollout.waiting", {"rollout": 2, "generation": 1}, msgspec.ValidationError),
+    ],
+)
+def test_another_shape_is_a_bug(kind: str, data: Mapping[str, object], error: type[Exception]) -> None:
+    """An unknown kind, a field too few or too many, or of another type, makes no event."""
+    with pytest.raises(error):
+        made(kind, **data)
+
+
+@pytest.mark.parametrize(
+    ("reason", "level", "text"),
+    [
+        ("import", "ERROR", "gen 2 rejected (import): 2.1 no such module"),
+        ("superseded", "INFO", "reload 3 is off: superseded"),
+        ("stopping", "INFO", "reload 3 is off: stopping"),
+        (LOST, "INFO", "reload 3 is off: supervisor-lost"),
+    ],
+)
+def test_nobodys_fault(reason: str, level: str, text: str) -> None:
+    """A rollout that ended without a fault of its release reads, and sounds, like that."""
+    event = made("rollout.aborted", rollout=3, generation=2, reason=reason, why="2.1 no such module", output="")
+    assert (event.loudness(), event.text) == (level, text)
+
+
+CALLER = {"uid": 1000, "gid": 100, "pid": 77, "login_uid": None, "exe": "/usr/bin/curl"}
+
+
+@pytest.mark.parametrize(("outcome", "level"), [("accepted", "INFO"), ("stopping", "INFO"), ("denied", "WARNING")])
+def test_audit(outcome: str, level: str) -> None:
+    """A request's event says who, what and how it ended; a denied one is a warning."""
+    data = {"method": "POST", "path": "/v1/reload", "outcome": outcome, "status": 202, "role": "operator"}
+    event = made("request.audited", **data, rollout=4, scaling=None, principal=CALLER)
+    assert isinstance(event, RequestAudited)
+    assert event.principal == Caller(1000, 100, 77, None, "/usr/bin/curl")
+    assert event.loudness() == level
+    assert event.text.startswith(f"POST /v1/reload: {outcome} (202), asked by uid 1000 gid 100 as 'operator', pid 77")
+
+
+def test_what_others_chose_is_bounded() -> None:
+    """A text that a worker or a caller chose is cut, and any bytes of a file's name are shown in some way."""
+    event = made("service.stopping", why="x" * 10 * LONGEST)
+    assert len(event.text) == LONGEST
+    assert event.text.endswith("…")
+    assert len(msgspec.json.encode(event)) < 3 * LONGEST
+    begun = made("rollout.begun", rollout=1, generation=1, why="start", release="srv/\udcff")
+    assert b"srv/\\\\udcff" in msgspec.json.encode(begun)
+    killed = made("worker.killed", worker="1.1", connections={"\udcff" * 2 * LONGEST: 3})
+    assert len(msgspec.json.encode(killed)) < 4 * LONGEST
+
+
+def test_a_text_is_a_line() -> None:
+    """Whatever stands in a path or in an app's words, it looks like no other line of the log, and moves no cursor."""
+    event = made("service.stopping", why="a\nERROR \x1b[2Jb\r\u2028\u00e4")
+    assert event.text == r"stopping (a\nERROR \x1b[2Jb\r\u2028ä)"
+    assert isinstance(event, ServiceStopping)
+    assert event.why == "a\nERROR \x1b[2Jb\r\u2028ä", "programs get it as it is"
+
+
+# Entries
+
+
+def entries(*numbers: int) -> list[Entry]:
+    return [entry.entry(made("rollout.waiting", n, rollout=n)) for n in numbers]
+
+
+def test_an_entry_as_a_line_and_as_a_message() -> None:
+    """NDJSON is a line an event; an event stream's message has its number as id and its kind as event."""
+    (one,) = entries(12)
+    assert one.ndjson == one.json + b"\n"
+    assert one.sse == b"id: 12\nevent: rollout.waiting\ndata: " + one.json + b"\n\n"
+    assert b"\n" not in one.json
+    known = entry.parse(one.json)
+    assert (known.kind, known.seq, known.at, known.text) == ("rollout.waiting", 12, AT, made_text(12))
+
+
+def made_text(number: int) -> str:
+    return f"reload {number} waits until an older generation has left"
+
+
+def test_what_another_version_says() -> None:
+    """A reader understands of an event what it knows: all, or what every event has."""
+    event = made("rollout.waiting", 3, rollout=3)
+    line = msgspec.json.encode(event)
+    assert entry.decode(line) == event
+    assert entry.decode(line.replace(b"{", b'{"more":1,', 1)) == event
+    known = entry.decode(line.replace(b"rollout.waiting", b"moon.full"))
+    assert isinstance(known, AnyEvent)
+    assert (known.kind, known.seq, known.text) == ("moon.full", 3, made_text(3))
+    with pytest.raises(PeerError, match="missing required field"):
+        entry.decode(b'{"kind":"moon.full"}')
+
+
+def test_what_is_written_is_read() -> None:
+    """A file has its events, whatever number it begins with, and those of kinds that only another version knows."""
+    written = entries(5, 6, 7)
+    foreign = written[-1].json.replace(b'"seq":7', b'"seq":8,"more":[1]').replace(b"rollout.waiting", b"moon.full")
+    written.append(Entry(8, "moon.full", foreign))
+    assert entry.read(b"".join(each.ndjson for each in written)) == written
+    assert entry.read(b"") == []
+
+
+GOOD = b"".join(each.ndjson for each in entries(1, 2))
+(THIRD,) = (each.ndjson for each in entries(3))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        THIRD[:-1],
+        THIRD[:20],
+        b"\n",
+        b"garbage\n",
+        b"\xff\xfe\n",
+        b"null\n",
+        THIRD.replace(b'"seq":3', b'"seq":-3'),
+        THIRD.replace(b'"seq":3', b'"seq":4'),
+        THIRD.replace(b'"seq":3', b'"seq":2'),
+        THIRD.replace(b'"seq":3', b'"seq":"3"'),
+        THIRD.replace(b"rollout.waiting", b"rollout.waiting\\n"),
+        THIRD.replace(b'"rollout":3', b'"rollout":"\xff"'),
+        THIRD.replace(b"Z", b""),
+        THIRD.replace(b"{", b"{\r", 1),
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_a_good_beginning_is_kept(bad: bytes) -> None:
+    """Behind a line that is torn, no event, or not the next one, nothing is believed; before it everything is."""
+    assert entry.read(GOOD + bad + THIRD) == entries(1, 2)
+
+
+@given(st.binary() | st.lists(st.sampled_from([GOOD, THIRD, GOOD[:30], b"{}", b"\n", b"\0"])).map(b"".join))
+def test_any_bytes(content: bytes) -> None:
+    """Whatever is in the file, its good beginning is read, and numbered without a gap."""
+    found = entry.read(content)
+    assert content.startswith(b"".join(each.ndjson for each in found))
+    numbers = [each.seq for each in found]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else not numbers
+
+
+@given(st.integers(0, len(GOOD + THIRD)))
+def test_cut_anywhere(length: int) -> None:
+    """A file that is cut at any byte has the events that are whole."""
+    assert entry.read((GOOD + THIRD)[:length]) == entries(1, 2, 3)[: (GOOD + THIRD)[:length].count(b"\n")]
+
+
+def test_numbers_begin_with_one() -> None:
+    """No event has the number 0; a gap's may be, when nothing but the first is to come."""
+    zero = entry.entry(made("feed.gap", 0, since=7, next=1))
+    assert entry.read(zero.ndjson) == []
+    assert entry.parse(zero.json).seq == 0
+
+
+def test_a_gap() -> None:
+    """A gap's number is the last one that is missing, so that going on from it misses nothing more."""
+    gap = made("feed.gap", 40, since=12, next=41)
+    assert isinstance(gap, FeedGap)
+    assert gap.text == "events were missed: after 12 the next that is known is 41"
