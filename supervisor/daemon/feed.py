@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from supervisor.daemon.history import History
 from supervisor.host.systemd import Notifier
-from supervisor.wire.events import make
 from supervisor.wire.kinds import NOBODYS_FAULT
 
 logger = logging.getLogger("stillup")
@@ -32,8 +29,7 @@ class Feed:
         Raises:
             KeyError, ValueError: nobody was told; ``wire.events`` has no such kind, or it has other data.
         """
-        event = make(kind, data, seq=self._history.next, at=datetime.now(UTC), monotonic=time.monotonic())
-        self._history.append(event)
+        event = self._history.append(kind, data)
         logger.log(_LEVELS[event.loudness()], "%s", event.text)
         self._notify(kind, event.text, data)
 

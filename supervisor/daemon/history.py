@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -65,11 +65,17 @@ class History:
         """The number of the last published event; 0 before the first."""
         return self._kept[-1].seq if self._kept else 0
 
-    def append(self, event: Envelope) -> None:
-        """Have an event, whose number is ``next``, written down and published."""
+    def append(self, kind: str, data: Mapping[str, object]) -> Envelope:
+        """Give what happened its number, and have it written down and published.
+
+        Raises:
+            KeyError, ValueError: nothing was appended; there is no such kind, or it has other data.
+        """
+        event = _make(kind, data, self.next)
         self._announced.append(entry.entry(event))
         self.next += 1
         self._wanted.set()
+        return event
 
     async def run(self) -> None:
         """Write down what is announced, and publish it; does not return."""
@@ -133,13 +139,15 @@ class History:
         at = since if since is not None else self.newest - len(self._kept)
         while True:
             more = self._more
+            batch = []
             if not at <= self.newest <= at + len(self._kept):
                 gap = self._gap(at)
-                yield [gap]
+                batch.append(gap)
                 at = gap.seq
             elif last is not None and at >= last:
                 return
-            elif batch := self._after(at):
+            batch += self._after(at)  # with the gap: when that has been sent, what it says is next may be gone, too
+            if batch:
                 yield batch
                 at = batch[-1].seq
                 await asyncio.sleep(0)
@@ -154,8 +162,7 @@ class History:
 
     def _gap(self, since: int) -> Entry:
         begin = self.newest - len(self._kept)
-        data = {"since": since, "next": begin + 1}
-        return entry.entry(make("feed.gap", data, seq=begin, at=datetime.now(UTC), monotonic=time.monotonic()))
+        return entry.entry(_make("feed.gap", {"since": since, "next": begin + 1}, begin))
 
 
 class _File:
@@ -183,6 +190,10 @@ class _File:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _make(kind: str, data: Mapping[str, object], seq: int) -> Envelope:
+    return make(kind, data, seq=seq, at=datetime.now(UTC), monotonic=time.monotonic())
 
 
 def _read(runtime: RuntimeDirectory) -> list[Entry]:

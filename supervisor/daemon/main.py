@@ -254,13 +254,7 @@ class Supervisor:
         self._identities = Identities(self._worker_pids, self._runtime.file(HANDOFF))
         self._begin(history.run())
         try:
-            if self._left_behind:
-                try:
-                    await self._take_over()
-                except OSError as error:
-                    raise Refused(f"cannot take over: {error}; the workers serve on", code="unavailable") from error
-            else:
-                engine.submit(ReloadAsked(self._release, "start"))
+            await self._take_up()
             recorder.holds(self._holder.records(), self._holder.cookies)
             door.admits.set()
             handlers = Handlers(
@@ -385,6 +379,20 @@ class Supervisor:
         if given is not None:
             return given
         return 0.0 if self._had_terminal else ORPHAN_TIMEOUT
+
+    async def _take_up(self) -> None:
+        """Begin, from nothing or where another supervisor has ended.
+
+        Raises:
+            Refused: that cannot be.
+        """
+        if not self._left_behind:
+            self._engine.submit(ReloadAsked(self._release, "start"))
+            return
+        try:
+            await self._take_over()
+        except OSError as error:
+            raise Refused(f"cannot take over: {error}; the workers serve on", code="unavailable") from error
 
     async def _take_over(self) -> None:
         """Take custody back from the workers of a supervisor that has ended, and go on where it ended.

@@ -57,7 +57,7 @@ async def test_who_leaves_leaves_nothing(directory: RuntimeDirectory, spec_versi
     """When followers hang up no task is left, and nobody waits for the next event any more."""
     history = History(directory)
     writing = asyncio.create_task(history.run())
-    history.append(make("rollout.waiting", {"rollout": 1}, seq=1, at=datetime.now(UTC), monotonic=1.0))
+    history.append("rollout.waiting", {"rollout": 1})
     await until(lambda: history.newest == 1)
     before = asyncio.all_tasks()
     gone = asyncio.Event()
