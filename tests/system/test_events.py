@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -268,6 +269,7 @@ def test_the_audit(service: Service) -> None:
     assert {one["role"] for one in audited} == {"admin"}
     assert [(one["rollout"], one["scaling"]) for one in audited[:3]] == [(2, None), (None, None), (None, 1)]
     assert {frozenset(one["principal"]) for one in audited} == {frozenset({"uid", "gid", "pid", "login_uid", "exe"})}
+    assert {os.path.realpath(one["principal"]["exe"]) for one in audited} == {os.path.realpath(str(which("curl")))}
     written = list(lines(service.log(), "asked by uid", " gid "))
     assert len(written) == len(audited)
     for line, one in zip(written, audited, strict=True):
