@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from supervisor import __version__
 from supervisor.core.access import Principal, Role, Rules, admit, role_of
 from supervisor.daemon import answers
-from supervisor.daemon.audit import LOOKS, Announce, Audited
+from supervisor.daemon.audit import Announce, Audited
 from supervisor.daemon.identities import Identity
 from supervisor.errors import NotPermitted, Refused
 from supervisor.wire.operations import API_HEADER, OPERATIONS, Door, Operation, check_path, check_version, version
@@ -68,7 +68,7 @@ class Api:
             for operation in OPERATIONS
             if door in operation.doors or (door is Door.OBSERVE and operation.method != "GET")
         ]
-        app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: self._nowhere(door)})  # type: ignore[dict-item]
+        app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error})  # type: ignore[dict-item]
         app.router.redirect_slashes = False
         return _Versioned(app)
 
@@ -91,19 +91,6 @@ class Api:
                 return await handler(Call(operation, door, principal, role, values, request, audited))
 
         return Route(operation.path, answer, methods=[operation.method])
-
-    def _nowhere(self, door: Door) -> Callable[[Request, HTTPException], Awaitable[Response]]:
-        """What answers a request that no route takes; one for a change is told of all the same."""
-
-        async def answer(request: Request, error: HTTPException) -> Response:
-            refusal = _misdirected(request, error)
-            # Whoever gets to the port for probes is nobody that could be named, and may come as often as he likes.
-            if request.method not in LOOKS and door is not Door.ADMIN:
-                principal, role = await self._caller(request, door)
-                Audited(self._announce, request.method, request.scope["path"], principal, role).refused(refusal)
-            return answers.refused(refusal, error.headers)
-
-        return answer
 
     async def _caller(self, request: Request, door: Door) -> tuple[Principal, Role]:
         """Who asks, and his role there."""
@@ -134,11 +121,13 @@ async def _refused(_: Request, error: Refused) -> Response:
     return answers.refused(error)
 
 
-def _misdirected(request: Request, error: HTTPException) -> Refused:
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    """No operation was asked for, so nothing is audited: whoever may knock could fill the history with that."""
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "refused")
     path = request.scope["path"]  # request.url would look at the Host header, which may be anything
     try:
         check_path(path, __version__)
     except Refused as refusal:
-        return refusal
-    return Refused(f"{request.method} {path}: {error.detail}; GET /v1/openapi.json says what there is", code=code)
+        return answers.refused(refusal)
+    detail = f"{request.method} {path}: {error.detail}; GET /v1/openapi.json says what there is"
+    return answers.refused(Refused(detail, code=code), error.headers)

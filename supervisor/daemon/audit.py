@@ -14,7 +14,7 @@ from supervisor.errors import NotPermitted, Refused
 from supervisor.wire.events import ACCEPTED, DENIED
 from supervisor.wire.operations import PROBLEMS
 
-LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+LOOKS: Final = frozenset({"GET", "HEAD"})
 """Methods that ask for no change (RFC 9110, 9.2.1); a request with one of these is not told of."""
 
 Announce = Callable[[str, Mapping[str, Any]], None]
@@ -38,15 +38,12 @@ class Audited:
         match error:
             case None:
                 self.accepted()
+            case NotPermitted():
+                self._tell(DENIED, PROBLEMS[error.code])
             case Refused():
-                self.refused(error)
+                self._tell(error.code, PROBLEMS.get(error.code, 409))
             case _:
                 self._tell("error", 500)
-
-    def refused(self, error: Refused) -> None:
-        """It was turned down."""
-        outcome = DENIED if isinstance(error, NotPermitted) else error.code
-        self._tell(outcome, PROBLEMS.get(error.code, 409))
 
     def accepted(self, status: int = 202, *, rollout: int | None = None, scaling: int | None = None) -> None:
         """The engine has taken the request."""
