@@ -33,6 +33,7 @@ _COMMANDS = {
     "doctor": "supervisor.client.doctor.command:doctor",
     "supervisor": "supervisor.client.cli:supervisor",
     "stop": "supervisor.client.cli:stop",
+    "systemd": "supervisor.client.systemd:systemd",
 }
 """Each is imported when it is asked for: 'status' does not wait for what only 'run' needs."""
 

@@ -32,13 +32,17 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class BeginDrain:
-    """Tell a worker to drain. ``final``: nobody takes over, and the listeners end."""
+    """Tell a worker to drain. ``final``: nobody takes over, and the listeners end.
+
+    ``park``: nobody takes over now, but what is put into the queue is for the workers of a later supervisor.
+    """
 
     serial: int
     timeout: float
     final: bool
     packet: int = 1
     """Connections that it may give away at a time."""
+    park: bool = False
 
 
 @dataclass(frozen=True, slots=True)

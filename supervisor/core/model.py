@@ -150,6 +150,8 @@ class Policy:
     """Seconds without a word after which a worker that serves is hung; None: none ever is."""
     probation: float = 30.0
     """Seconds after its cut-over in which a release that crashes is rolled back; 0: none is."""
+    parks: bool = False
+    """Whether the adoption queue outlives the supervisor: what is idle at a stop is put there for the next."""
     keep_trying: bool = False
     """Whether a first generation that cannot boot leaves the supervisor waiting for the next reload (hot reload)."""
 

@@ -148,7 +148,7 @@ class Recovery(Rollouts):
     def resume(self, worker: Worker, *, draining: bool) -> None:
         """A worker has come back; ``draining`` is what it does, whatever the record says."""
         if self.fleet.state is ServiceState.STOPPING and worker.state is WorkerState.DRAINING:
-            self.commands.append(BeginDrain(worker.serial, self.fleet.policy.drain_timeout, final=True))
+            self.commands.append(self.drain(worker, final=True))
             return
         match worker.state:
             case WorkerState.SERVING | WorkerState.ACCEPTING if draining:

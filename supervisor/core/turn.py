@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from supervisor.core.commands import Accept, Announce, BeginDrain, Command, Kill, SetTimer, Spawn, Terminate
-from supervisor.core.crossing import packet_limit
+from supervisor.core.crossing import PACKET_FOR_ONE, packet_limit
 from supervisor.core.events import Timer, TimerKind
 from supervisor.core.lifecycle import GENERATION, WORKER, Step, after
 from supervisor.core.model import Failure, Fleet, Generation, GenerationState, Worker, WorkerState
@@ -80,12 +80,18 @@ class Turn:
         """Send a worker on its way: by a drain if it may hold connections, else by SIGTERM."""
         again = worker.state is WorkerState.DRAINING and final and worker.failure is None
         if again or worker.state in (WorkerState.ACCEPTING, WorkerState.SERVING):
-            policy = self.fleet.policy
             self.move(worker, Step.DRAIN)
-            self.commands.append(BeginDrain(worker.serial, policy.drain_timeout, final, packet_limit(self.takers())))
+            self.commands.append(self.drain(worker, final=final))
             self.drain_timer(worker)
         elif not worker.state.retiring:
             self.terminate(worker)
+
+    def drain(self, worker: Worker, *, final: bool) -> BeginDrain:
+        """The order to drain; where the queue outlives us, a final one is to park in it."""
+        policy = self.fleet.policy
+        if final and policy.parks:
+            return BeginDrain(worker.serial, policy.drain_timeout, final=False, packet=PACKET_FOR_ONE, park=True)
+        return BeginDrain(worker.serial, policy.drain_timeout, final, packet_limit(self.takers()))
 
     def relieved(self, worker: Worker) -> None:
         """Send away a worker in whose place another serves: in order, unless it hangs, and so hears no order."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from supervisor.daemon import config, main
+from supervisor.daemon import config, main, preflight
 from supervisor.errors import Refused, UsageError
 
 
 def _settings(context: click.Context, given: dict[str, Any]) -> config.Settings:
     for name in config.unknown_variables(context.command):
         click.echo(f"stillup: warning: nothing reads the variable {name}", err=True)
-    if line := main.clash():
+    if line := preflight.clash():
         click.echo(f"stillup: warning: {line}", err=True)
     return config.make_settings(context, given)
 
@@ -73,7 +73,7 @@ def check(context: click.Context, /, **given: Any) -> None:
     """Say whether 'stillup run' with the same words could start: options, files, users, and whether APP loads."""
     try:
         settings = _settings(context, given)
-        loaded = main.check(settings)
+        loaded = preflight.check(settings)
     except UsageError as error:
         raise click.UsageError(str(error), context) from error
     except Refused as error:

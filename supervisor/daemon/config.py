@@ -69,6 +69,7 @@ class Settings:
     """Seconds; None for the default, which depends on how the supervisor was started."""
     rights: Rights = field(default_factory=Rights)
     log_level: str = "info"
+    log_format: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     """uvicorn's worker options, by the names of ``uvicorn.Config``'s arguments."""
     reload: Mapping[str, Any] | None = None
@@ -121,8 +122,8 @@ def _own_parameters() -> list[click.Parameter]:
             multiple=True,
             metavar="ADDR",
             help="Where to listen; may be given several times. [NAME=]HOST:PORT, [::1]:PORT, unix:/path, "
-            "unix:@abstract or fd:N, then ,mode=0660,user=U,group=G for paths. Port 0 lets the kernel choose. "
-            "[default: 127.0.0.1:8000]",
+            "unix:@abstract, fd:N or systemd:NAME, then ,mode=0660,user=U,group=G for paths. Port 0 lets the kernel "
+            "choose. [default: 127.0.0.1:8000]",
         ),
         click.Option(["--name"], help="The service's name. [default: the working directory's]"),
         click.Option(
@@ -195,6 +196,13 @@ def _own_parameters() -> list[click.Parameter]:
             "serve, the release before it is put back into service. 0: never. [default: 30; 0 with --reload]",
         ),
         *rights.parameters(),
+        click.Option(
+            ["--log-format"],
+            type=click.Choice(["auto", "text", "json"]),
+            default="auto",
+            show_default=True,
+            help="How the supervisor's own log looks. auto: text; where stderr is the journal, with fields of its own.",
+        ),
         click.Option(
             ["--config", "config_file"],
             type=click.Path(exists=True, dir_okay=False),
@@ -287,6 +295,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any]) -> Settings:
         orphan_timeout=given["orphan_timeout"],
         rights=rights.make_rights(given),
         log_level=given["log_level"] or "info",
+        log_format=given["log_format"],
         options=_worker_options(given),
         reload=_reload_options(given, directory) if given["reload"] else None,
     )

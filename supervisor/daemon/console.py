@@ -10,10 +10,15 @@ import contextlib
 import logging
 import os
 import queue
+import socket
 import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
-from supervisor.host import descriptors
+import msgspec
+
+from supervisor.host import descriptors, journal
 
 MOST: Final = 4 * 1024 * 1024
 """Bytes that may wait to be written; what comes on top is dropped, and counted."""
@@ -76,6 +81,39 @@ class LogHandler(logging.Handler):
         self._console.write(2, (self.format(record) + "\n").encode(errors="backslashreplace"))
 
 
+class JournalHandler(logging.Handler):
+    """Log records to the journal, what they are about in fields; owns its socket for the life of the process."""
+
+    def __init__(self, console: Console, journal: socket.socket) -> None:
+        super().__init__()
+        self._console = console
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"MESSAGE": self.format(record), "PRIORITY": str(_priority(record.levelno))}
+        fields |= {"SYSLOG_IDENTIFIER": "stillup", "SYSLOG_PID": str(record.process), "LOGGER": record.name}
+        fields |= {f"STILLUP_{name.upper()}": str(value) for name, value in _about(record).items()}
+        self._console.write(self._journal.fileno(), journal.encode(fields))
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat()
+        line = {"at": at, "level": record.levelname.lower(), "message": super().format(record), **_about(record)}
+        return msgspec.json.encode(line).decode()
+
+
+def _about(record: logging.LogRecord) -> Mapping[str, object]:
+    """What a record is about, such as a generation and a worker."""
+    about: Mapping[str, object] = getattr(record, "about", {})
+    return about
+
+
+def _priority(level: int) -> int:
+    """Of syslog (syslog(3)): 3 error, 4 warning, 6 informational, 7 debug."""
+    return {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}.get(level, 2)
+
+
 class _Formatter(logging.Formatter):
     def __init__(self, *, color: bool) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
@@ -88,9 +126,18 @@ class _Formatter(logging.Formatter):
         return f"\x1b[{'31' if record.levelno >= logging.ERROR else '33'}m{text}\x1b[0m"
 
 
-def set_up_logging(console: Console, level: int) -> None:
-    """Send every log record of this process through the console."""
-    handler = LogHandler(console)
-    handler.setFormatter(_Formatter(color=os.isatty(2)))
+def set_up_logging(console: Console, level: int, form: str) -> None:
+    """Send every log record of this process through the console.
+
+    ``form`` is ``json``, ``text`` or ``auto``: text, or with fields of its own where stderr is the journal.
+    """
+    handler: logging.Handler = LogHandler(console)
+    if form == "auto" and journal.is_stderr() and (sock := journal.connect()) is not None:
+        handler = JournalHandler(console, sock)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    elif form == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(_Formatter(color=os.isatty(2)))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("stillup").setLevel(level)

@@ -95,9 +95,9 @@ class LiveEffects:
                 self._spawn(command)
             case Accept(serial):
                 self._door.tell(serial, handoff.Accept())
-            case BeginDrain(serial, timeout, final, packet):
+            case BeginDrain(serial, timeout, final, packet, park):
                 # One that cannot be told is told when it comes back; behind this, too, there is a timer.
-                self._door.tell(serial, handoff.Drain(timeout, final, packet))
+                self._door.tell(serial, handoff.Drain(timeout, final, packet, park))
             case Hurry(serial):
                 self._door.tell(serial, handoff.Hurry())
             case Terminate(serial):

@@ -41,7 +41,7 @@ class Engine:
         self._save = save
         self.asked_to_stop = False
         """Whether a stop was asked for, be it decided on or not yet."""
-        self._queue: asyncio.Queue[tuple[Event, asyncio.Future[Fleet] | None]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Event | None, asyncio.Future[Fleet] | None]] = asyncio.Queue()
         self._watchers: list[tuple[Callable[[Fleet], bool], asyncio.Future[Fleet]]] = []
 
     def submit(self, event: Event) -> None:
@@ -57,6 +57,12 @@ class Engine:
         answer: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
         self._put(event, answer)
         return await answer
+
+    async def turn(self) -> None:
+        """Return once everything that was submitted before has been dealt with: a loop that is stuck does not."""
+        answer: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((None, answer))
+        await answer
 
     def _put(self, event: Event, answer: asyncio.Future[Fleet] | None) -> None:
         self.asked_to_stop |= isinstance(event, StopAsked)
@@ -78,6 +84,9 @@ class Engine:
         """Run until a command ends this program; that command. May be called again, if what it asks for failed."""
         while True:
             event, answer = await self._queue.get()
+            if event is None:
+                _settle(answer, self.fleet)
+                continue
             decision = self._decide(event, answer)
             if decision is None:
                 continue

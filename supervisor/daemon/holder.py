@@ -14,7 +14,7 @@ from supervisor.errors import Refused, Unavailable
 from supervisor.host import descriptors
 from supervisor.host.adoption import AdoptionQueue, Gauge, capacity, cookie
 from supervisor.host.sockets import Listener, UnixFile, cookie_of_listener, open_listener
-from supervisor.wire.address import Bind, InheritedAddress, UnixAddress, resembles
+from supervisor.wire.address import ActivatedAddress, Address, Bind, InheritedAddress, UnixAddress, resembles
 from supervisor.wire.adoption import ConnectionInfo, encode
 from supervisor.wire.handoff import BATCH_LIMIT, ListenerInfo
 from supervisor.wire.record import Bequest, ListenerRecord, Record
@@ -25,13 +25,28 @@ logger = logging.getLogger("stillup")
 class Holder:
     """The listeners and the adoption queue of the service; owns them until ``close``."""
 
-    def __init__(self, binds: Sequence[Bind] = ()) -> None:
-        """Hold nothing yet; note what was inherited for these binds, while no number can be that of our own sockets."""
-        self._inherited: dict[int, int] = {}
-        """By descriptor, the cookie of what listens there."""
+    def __init__(
+        self, binds: Sequence[Bind] = (), activated: Mapping[str, int] | None = None, *, outlived: bool = False
+    ) -> None:
+        """Hold nothing yet; note what was inherited for these binds, while no number can be that of our own sockets.
+
+        Args:
+            binds: what will be asked for.
+            activated: by name, the descriptors that the service manager started us with.
+            outlived: whether others hold what we hold, and its end is theirs.
+        """
+        self._outlived = outlived
+        self._inherited: dict[Address, tuple[int, int]] = {}
+        """The descriptor, and the cookie of what listens there."""
         for bind in binds:
-            if isinstance(bind.address, InheritedAddress) and (number := cookie_of_listener(bind.address.fd)):
-                self._inherited[bind.address.fd] = number
+            fd = None
+            match bind.address:
+                case InheritedAddress(number):
+                    fd = number
+                case ActivatedAddress(name):
+                    fd = (activated or {}).get(name)
+            if fd is not None and (seen := cookie_of_listener(fd)):
+                self._inherited[bind.address] = fd, seen
         self.infos: tuple[ListenerInfo, ...] = ()
         """What is, or was, held: in the order of the binds."""
         self.cookies = (0, 0)
@@ -145,22 +160,24 @@ class Holder:
         return claimed
 
     def _make(self, bind: Bind, backlog: int) -> Listener:
-        # Another number may be that of a socket of our own by now.
-        if isinstance(bind.address, InheritedAddress) and bind.address.fd not in self._inherited:
-            raise Unavailable(f"cannot use {bind.address}: start stillup with a listening socket there")
+        if isinstance(bind.address, InheritedAddress | ActivatedAddress):
+            # Another number may be that of a socket of our own by now.
+            if bind.address not in self._inherited:
+                raise Unavailable(f"cannot use {bind.address}: start stillup with a listening socket there")
+            bind = replace(bind, address=InheritedAddress(self._inherited[bind.address][0]))
         return open_listener(bind, backlog)
 
     def _with_file(self, listener: Listener, bind: Bind, known: Mapping[int, ListenerRecord]) -> Listener:
         """One that was given back, with the file that is ours; a second copy of it would outlive the custody."""
-        fd = bind.address.fd if isinstance(bind.address, InheritedAddress) else None
-        if fd in self._inherited and fd != listener.socket.fileno():
+        fd, _ = self._inherited.get(bind.address, (None, None))
+        if fd is not None and fd != listener.socket.fileno():
             os.close(fd)
         return replace(listener, file=_file_of(bind, known.get(cookie(listener.socket))))
 
     def _was_for(self, bind: Bind, number: int, entry: ListenerRecord | None) -> bool:
         """Whether a bind asked for this: the record knows what it was asked for as, else it is known by its looks."""
-        if isinstance(bind.address, InheritedAddress) and bind.address.fd in self._inherited:
-            return self._inherited[bind.address.fd] == number
+        if bind.address in self._inherited:
+            return self._inherited[bind.address][1] == number
         if entry is not None:
             fits = entry.bind == str(bind.address)
         else:
@@ -222,7 +239,7 @@ class Holder:
         """
         for listener in self._listeners:
             try:
-                if listener.file is not None:
+                if listener.file is not None and not self._outlived:
                     listener.file.remove()
             except OSError as error:  # the rest can still be removed
                 logger.warning("listener %s: %s", listener.name, error)

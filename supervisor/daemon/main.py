@@ -4,54 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
+import faulthandler
 import logging
 import os
 import signal
-import sys
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import ParamSpec, TypeVar
 
 from supervisor import __version__
-from supervisor.asgi.borrowed import Site, make_config
-from supervisor.asgi.tracebacks import show_error
 from supervisor.core.commands import Exit
-from supervisor.core.events import Event, ReexecAsked, ReloadAsked, ScaleAsked, StopAsked, TookOver
-from supervisor.core.model import Fleet, Release
+from supervisor.core.events import ReexecAsked, ReloadAsked, TookOver
+from supervisor.core.model import Fleet
 from supervisor.core.release import same
 from supervisor.core.step import step
-from supervisor.daemon import record, reexec, strays, takeover
+from supervisor.daemon import fdstore, preflight, record, reexec, strays, takeover, watchdog
 from supervisor.daemon.api import Api
 from supervisor.daemon.beats import watch_beats
 from supervisor.daemon.config import Settings
 from supervisor.daemon.console import Console, set_up_logging
+from supervisor.daemon.disk import Disk, in_thread
 from supervisor.daemon.door import ControlDoor
 from supervisor.daemon.effects import LiveEffects
 from supervisor.daemon.engine import Engine
+from supervisor.daemon.fdstore import FdStore
 from supervisor.daemon.feed import Feed
 from supervisor.daemon.handlers import Handlers
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.history import History
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.identities import Identities
-from supervisor.daemon.own_sockets import OwnSockets, try_admin
+from supervisor.daemon.own_sockets import OwnSockets
+from supervisor.daemon.readiness import Readiness
 from supervisor.daemon.record import Recorder
 from supervisor.daemon.release import resolve
+from supervisor.daemon.signals import Signals
 from supervisor.daemon.trace import Trace
 from supervisor.daemon.watch import watch
-from supervisor.errors import Refused, UsageError
-from supervisor.host import descriptors, terminal
+from supervisor.errors import Refused
+from supervisor.host import descriptors, systemd
 from supervisor.host.descriptors import ensure_standard
-from supervisor.host.fingerprint import fingerprint
-from supervisor.host.processes import HANDLED, LIMIT, block_handled, close_on_exec_all, raise_descriptor_limit
+from supervisor.host.processes import HANDLED, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
-from supervisor.host.sockets import check_owner, open_listener
 from supervisor.host.systemd import Notifier
 from supervisor.wire.operations import Door
-from supervisor.wire.places import CONTROL, EVENTS, HANDOFF, RECORD, runtime_directory
+from supervisor.wire.places import CONTROL, EVENTS, HANDOFF, RECORD
 from supervisor.wire.record import SCHEMA, Bequest
 
 logger = logging.getLogger("stillup")
@@ -74,10 +71,12 @@ def run(settings: Settings) -> int:
     Raises:
         Refused: the service cannot start as it was asked for. Nothing is left behind.
     """
-    _check_platform()
+    preflight.check_platform()
     if (trial := reexec.received(reexec.TRIAL)) is not None:
-        return _try(settings, trial)
+        return preflight.try_out(settings, trial)
     bequest = reexec.received(reexec.REEXEC)
+    # So that a supervisor which the manager's watchdog ends (SIGABRT) says where it was stuck.
+    faulthandler.enable()
     ensure_standard()
     close_on_exec_all()
     raise_descriptor_limit()
@@ -88,7 +87,7 @@ def run(settings: Settings) -> int:
     console = Console()
     try:
         level = _LEVELS.get(settings.log_level) or logging.getLevelNamesMapping()[settings.log_level.upper()]
-        set_up_logging(console, level)
+        set_up_logging(console, level, settings.log_format)
         with contextlib.ExitStack() as stack:
             try:
                 supervisor = Supervisor(settings, console, stack, bequest)
@@ -97,73 +96,6 @@ def run(settings: Settings) -> int:
             return asyncio.run(supervisor.run())
     finally:
         console.close()
-
-
-def _try(settings: Settings, bequest: Bequest) -> int:
-    """Say whether this program could go on where another one is to leave off; the exit code.
-
-    Raises:
-        Refused: it could not.
-    """
-    resolve(settings)
-    if _runtime_path(settings) != bequest.path:
-        raise Refused(f"its runtime directory would be {_runtime_path(settings)}, not {bequest.path}", code="trial")
-    known = {(listener.name, listener.bind) for listener in bequest.record.listeners}
-    for bind in settings.binds:
-        check_owner(bind)
-        if (bind.name, str(bind.address)) not in known:  # it would be bound anew: now is the time to fail
-            open_listener(bind, settings.backlog).close()
-    try_admin(settings.rights, bequest)
-    takeover.check_user(bequest.record, settings.rights.worker_uid)
-    return 0
-
-
-def _runtime_path(settings: Settings) -> str:
-    return settings.runtime_dir or runtime_directory(settings.name, os.geteuid(), os.environ)
-
-
-def check(settings: Settings) -> bool:
-    """Look at everything that can be looked at without starting; whether the app was loaded, too.
-
-    An app with an interpreter of its own is not: its packages are not ours.
-
-    Raises:
-        Refused: the service could not start.
-    """
-    _check_platform()
-    release = resolve(settings)
-    for bind in settings.binds:
-        check_owner(bind)
-    if release.python != sys.executable:
-        return False
-    os.chdir(release.directory)
-    sys.path.insert(0, release.app_dir)
-    os.environ.update(release.environment)
-    try:
-        Site(make_config(release.app, release.options)).load()
-    except SystemExit:
-        raise Refused("the app could not be loaded", code="release") from None
-    except BaseException as error:
-        show_error(error)
-        raise Refused(f"the app could not be loaded: {type(error).__name__}: {error}", code="release") from error
-    return True
-
-
-def clash() -> str:
-    """A line about supervisord, which installs the same import name; empty when it is not here."""
-    try:
-        version = importlib.metadata.version("supervisor")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-    return (
-        f"supervisord ({version}) is installed in this environment and has the same import package, 'supervisor'; "
-        "give stillup a virtual environment of its own"
-    )
-
-
-def _check_platform() -> None:
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
-        raise Refused("stillup needs Linux 5.10 or newer", code="platform")
 
 
 class Supervisor:
@@ -181,14 +113,11 @@ class Supervisor:
         self._console = console
         self._environment = dict(os.environ)
         """As we were started: what comes after us is to find the same."""
+        self._policy = replace(settings.policy, parks=fdstore.is_there())
         self._notifier = Notifier()
-        # Who starts us with SIGHUP ignored, as nohup does, means that the terminal's end is not ours.
-        self._ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        self._had_terminal = terminal.is_there() and not self._ignores_hangup
+        self._signals = Signals()
         self._release = resolve(settings)
-        path = _runtime_path(settings)
-        if len(os.fsencode(f"{path}/{CONTROL}")) > LONGEST_PATH:
-            raise UsageError(f"the runtime directory {path} is too long for a socket's path; choose a --runtime-dir")
+        path = preflight.runtime_path(settings)
         if bequest is not None:
             self._runtime = RuntimeDirectory(path, bequest.lock, bequest.record.made_directory)
         else:
@@ -204,8 +133,12 @@ class Supervisor:
         stack.callback(self._files.close)
         if self._record is not None:
             takeover.check_user(self._record, settings.rights.worker_uid)
-        self._holder = Holder(settings.binds)
+        passed = fdstore.Passed() if bequest is not None else fdstore.sort(systemd.passed(), settings.binds)
+        self._store = FdStore(self._notifier, passed.names)
+        self._holder = Holder(settings.binds, passed.activated, outlived=self._policy.parks)
         stack.callback(self._holder.close)
+        names = {known.cookie: known.name for known in self._record.listeners} if self._record is not None else {}
+        self._holder.take_back(passed.named(names), passed.queue)
         if bequest is not None:
             self._holder.inherit(bequest)
         elif not self._left_behind:
@@ -218,7 +151,7 @@ class Supervisor:
         self._recorder = recorder = Recorder(
             self._runtime, settings.workers, self._record, drain_timeout=settings.policy.drain_timeout
         )
-        fleet = Fleet(policy=settings.policy, size=settings.workers)
+        fleet = Fleet(policy=self._policy, size=settings.workers)
         self._engine = engine = Engine(fleet, recorder.save)
         self._trace = Trace(self._worker_of)
         rights = settings.rights
@@ -231,7 +164,7 @@ class Supervisor:
             worker_uid=rights.worker_uid,
         )
         self._history = history = History(self._runtime)
-        feed = Feed(self._notifier, history)
+        feed = Feed(Readiness(self._notifier, lambda: engine.fleet), history)
         self._effects = effects = LiveEffects(
             submit=engine.submit,
             door=door,
@@ -245,22 +178,22 @@ class Supervisor:
             orphan_timeout=self._orphan_timeout(),
         )
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
-        self._tasks: dict[asyncio.Task[None], signal.Signals | None] = {}
-        """What is under way beside the engine, and the signal that asked for it, if one did."""
+        disk = Disk(settings)
+        self._signals.serve(engine, disk, self._reexec)
         self._replacing = False
-        self._looking = asyncio.Lock()
-        """Whoever looks at the service's disk: if that hangs, it is to take one thread, and not all that there are."""
         self._open_doors: list[ControlDoor] = []
         self._identities = Identities(self._worker_pids, self._runtime.file(HANDOFF))
-        self._begin(history.run())
+        self._signals.begin(history.run())
         try:
             await self._take_up()
             recorder.holds(self._holder.records(), self._holder.cookies)
+            if self._policy.parks:
+                await self._keep()
             door.admits.set()
             handlers = Handlers(
                 engine,
-                self._resolve,
-                self._look,
+                disk.resolve,
+                disk.look,
                 self._reexec,
                 name=settings.name,
                 holder=self._holder,
@@ -271,21 +204,20 @@ class Supervisor:
             api = Api(handlers.all, rights.rules, feed.announce, rights.observe_gid)
             self._greet()
             if settings.reload is not None:
-                self._begin(watch(settings.reload, self._reload))
+                self._signals.begin(watch(settings.reload, self._signals.reload))
             if settings.policy.hang_timeout is not None:
-                self._begin(watch_beats(door.catch_up, engine.submit, lambda: descriptors.writable((1, 2))))
-            self._take_signals()
-            self._begin(strays.reap())  # now that those who live are held
+                self._signals.begin(watch_beats(door.catch_up, engine.submit, lambda: descriptors.writable((1, 2))))
+            if (limit := systemd.watchdog()) is not None:
+                self._signals.begin(watchdog.feed(limit, engine.turn, self._notifier.alive))
+            self._signals.take()
+            self._signals.begin(strays.reap())  # now that those who live are held
             code = await self._serve(api)
             await history.settle()
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD, EVENTS)
             return code
         finally:
-            # Nothing may interrupt the way out, and it is short.
-            signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-            for task in self._tasks:
-                task.cancel()
+            self._signals.end()
             recorder.close()
             self._files.close()
             door.close()
@@ -294,6 +226,13 @@ class Supervisor:
             history.close()
             await self._close_doors()
             self._identities.close()
+
+    async def _keep(self) -> None:
+        """Have systemd keep what is in custody; without that a restart loses idle connections, and nothing else."""
+        try:
+            await in_thread(self._store.keep, *self._holder.descriptors())
+        except OSError as error:
+            logger.error("systemd does not keep our sockets over a restart: %s", error)  # noqa: TRY400 - no bug
 
     async def _serve(self, api: Api) -> int:
         """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
@@ -306,17 +245,15 @@ class Supervisor:
             if isinstance(last, Exit):
                 return last.code
             # What comes from here on is for the program that comes, too.
-            signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            await self._signals.block()
             self._trace.end()
             await self._history.settle()
             self._history.end()
             await self._close_doors()
-            for _ in range(HANDLING):
-                await asyncio.sleep(0)
             if not self._engine.asked_to_stop:
                 self._replace_program()  # which returns if it could not
             self._history.go_on()
-            self._take_signals()
+            self._signals.take()
 
     async def _reexec(self) -> None:
         """Replace the program, if the one that is installed now passes its trial.
@@ -329,7 +266,7 @@ class Supervisor:
         step(self._engine.fleet, ReexecAsked(), asyncio.get_running_loop().time())  # refused now is refused early
         self._replacing = True
         try:
-            await _in_thread(reexec.try_out, self._bequest(), self._environment)
+            await in_thread(reexec.try_out, self._bequest(), self._environment)
         except OSError as error:
             raise Refused(f"the new program cannot be tried: {error.strerror}", code="unavailable") from error
         finally:
@@ -337,13 +274,7 @@ class Supervisor:
         await self._engine.ask(ReexecAsked())
 
     def _replace_program(self) -> None:
-        for task, number in self._tasks.items():
-            # It has not come to the engine yet: the next program finds the signal pending (signal(7), execve(2)).
-            if number is not None and not task.done():
-                task.cancel()
-                os.kill(os.getpid(), number)
-        if self._ignores_hangup:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._signals.hand_on()
         self._console.flush()
         try:
             reexec.execute(self._bequest(), self._environment)
@@ -378,7 +309,7 @@ class Supervisor:
         given = self._settings.orphan_timeout
         if given is not None:
             return given
-        return 0.0 if self._had_terminal else ORPHAN_TIMEOUT
+        return 0.0 if self._signals.had_terminal else ORPHAN_TIMEOUT
 
     async def _take_up(self) -> None:
         """Begin, from nothing or where another supervisor has ended.
@@ -403,7 +334,7 @@ class Supervisor:
         settings, engine, door = self._settings, self._engine, self._door
         if self._record is not None:
             living = takeover.survivors(self._record)
-            engine.fleet = replace(self._record.fleet, policy=settings.policy)
+            engine.fleet = replace(self._record.fleet, policy=self._policy)
             for serial, process in living.items():
                 door.know(self._recorder.nonce(serial), serial, process)
             living = await takeover.until_custody_is_back(self._record, living, door, self._holder)
@@ -412,11 +343,11 @@ class Supervisor:
             claimants = await takeover.hear_claims(door, settings.binds)
             living = {serial: claimant.process for serial, claimant in enumerate(claimants, 1)}
             now = asyncio.get_running_loop().time()
-            engine.fleet = takeover.fleet_of(claimants, self._release, settings.policy, settings.workers, now)
+            engine.fleet = takeover.fleet_of(claimants, self._release, self._policy, settings.workers, now)
             self._recorder.claimed({serial: claimant.said.nonce for serial, claimant in enumerate(claimants, 1)})
         whole = self._holder.open(settings.binds, settings.backlog, self._record)
         if not living:
-            engine.fleet = Fleet(policy=settings.policy, size=settings.workers)
+            engine.fleet = Fleet(policy=self._policy, size=settings.workers)
             engine.submit(ReloadAsked(self._release, "start"))
             return
         taken = TookOver(frozenset(living))
@@ -457,85 +388,3 @@ class Supervisor:
             logger.warning(
                 "no --health-path: a release that imports and starts, but answers 500, would be put into service"
             )
-
-    def _take_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        handlers: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGHUP: self._hang_up,
-            signal.SIGTTIN: lambda: self._scale(+1),
-            signal.SIGTTOU: lambda: self._scale(-1),
-            signal.SIGUSR1: lambda: logger.info("SIGUSR1: stillup keeps no log files open; there is nothing to reopen"),
-            signal.SIGUSR2: lambda: self._begin(self._reexec_by_signal()),
-        }
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            handlers[number] = lambda number=number: self._engine.submit(StopAsked(number.name, insist=True))  # type: ignore[misc]
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-
-    def _hang_up(self) -> None:
-        """SIGHUP: a reload, unless it is our terminal that has hung up."""
-        if self._had_terminal and not terminal.is_there():
-            self._engine.submit(StopAsked("the terminal hung up"))
-        else:
-            self._begin(self._reload("SIGHUP"), signal.SIGHUP)
-
-    def _scale(self, by: int) -> None:
-        number = signal.SIGTTIN if by > 0 else signal.SIGTTOU
-        self._begin(self._ask(ScaleAsked(by, relative=True)), number)
-
-    def _begin(self, work: Coroutine[None, None, None], number: signal.Signals | None = None) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks[task] = number
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a task of the supervisor ended", exc_info=error)
-
-    async def _reload(self, why: str) -> None:
-        try:
-            release = await self._resolve()
-        except Refused as refusal:
-            logger.error("no reload (%s): %s", why, refusal)  # noqa: TRY400 - not ours
-            return
-        except Exception:
-            # A bug, but not one that may end hot reload for good.
-            logger.exception("no reload (%s)", why)
-            return
-        await self._ask(ReloadAsked(release, why))
-
-    async def _reexec_by_signal(self) -> None:
-        try:
-            await self._reexec()
-        except Refused as refusal:
-            logger.error("SIGUSR2: our program is not replaced: %s", refusal)  # noqa: TRY400 - not ours
-
-    async def _ask(self, event: Event) -> None:
-        try:
-            await self._engine.ask(event)
-        except Refused as refusal:
-            logger.warning("refused: %s", refusal)
-
-    async def _resolve(self) -> Release:
-        async with self._looking:
-            return await _in_thread(resolve, self._settings)
-
-    async def _look(self, release: Release) -> str:
-        """The fingerprint that a release has on the disk now."""
-        async with self._looking:
-            return await _in_thread(fingerprint, release.directory)
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Let it block a thread.
-
-    Raises:
-        Refused: none can be started; and what the function raises.
-    """
-    try:
-        done = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
-    except RuntimeError as error:  # it is threading's
-        raise Refused(f"cannot look at the disk: {error} ({LIMIT})", code="unavailable") from error
-    return await done

@@ -19,7 +19,7 @@ import psutil
 
 from supervisor.errors import PeerError, Unavailable, UsageError
 from supervisor.host.adoption import cookie
-from supervisor.wire.address import AbstractAddress, Bind, InheritedAddress, TcpAddress, UnixAddress
+from supervisor.wire.address import AbstractAddress, ActivatedAddress, Bind, InheritedAddress, TcpAddress, UnixAddress
 from supervisor.wire.handoff import ListenerInfo
 
 _LOCK_DEADLINE = 5.0
@@ -81,6 +81,8 @@ def open_listener(bind: Bind, backlog: int) -> Listener:
             listener = Listener(bind.name, _bind_abstract(name))
         case InheritedAddress(fd):
             return Listener(bind.name, _adopt(fd))
+        case ActivatedAddress(name):
+            raise Unavailable(f"systemd passes no socket named '{name}' here")
     try:
         listener.socket.listen(backlog)
     except OSError as error:  # with SO_REUSEADDR it is listen(), not bind(), that finds the port taken
@@ -116,7 +118,7 @@ def cookie_of_listener(fd: int) -> int | None:
     except OSError:
         return None
     with sock:
-        return cookie(sock) if _listens(sock) else None
+        return cookie(sock) if is_listening(sock) else None
 
 
 def receive_listener(fd: int, info: ListenerInfo) -> socket.socket:
@@ -130,13 +132,14 @@ def receive_listener(fd: int, info: ListenerInfo) -> socket.socket:
     except OSError as error:
         os.close(fd)
         raise PeerError(f"listener '{info.name}': what came is no socket") from error
-    if not _listens(sock) or describe(info.name, sock) != info:
+    if not is_listening(sock) or describe(info.name, sock) != info:
         with sock:
             raise PeerError(f"listener '{info.name}': what came is not the listening socket {info.address}")
     return sock
 
 
-def _listens(sock: socket.socket) -> bool:
+def is_listening(sock: socket.socket) -> bool:
+    """Whether connections can be accepted on it."""
     if sock.type != socket.SOCK_STREAM:
         return False
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
@@ -179,7 +182,7 @@ def _adopt(fd: int) -> socket.socket:
         raise Unavailable(
             f"cannot use fd:{fd}: {_reason(error)}; start stillup with a listening socket there"
         ) from error
-    if not _listens(sock):
+    if not is_listening(sock):
         sock.detach()
         raise Unavailable(f"cannot use fd:{fd}: it is not a listening stream socket")
     sock.setblocking(False)

@@ -1,7 +1,7 @@
 """The text of a bind: ``[NAME=]ADDR[,mode=0660][,user=U][,group=G]``.
 
-``ADDR`` is ``HOST:PORT``, ``[::1]:PORT``, ``unix:/path``, ``unix:@abstract`` or ``fd:N``. A listener's identity is its
-name; without one it is named after its address.
+``ADDR`` is ``HOST:PORT``, ``[::1]:PORT``, ``unix:/path``, ``unix:@abstract``, ``fd:N`` or ``systemd:NAME``. A
+listener's identity is its name; without one it is named after its address, or as systemd calls it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _LONGEST_PATH = 107
 LONGEST_NAME = 64
 """Characters of a listener's name: it goes with each connection that moves."""
 _NAME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
+_ACTIVATED = re.compile(r"[!-9;-~]+")
+"""What systemd takes for one: ASCII without blanks, controls and colons (systemd.socket(5))."""
 PORTS: Final = range(65536)
 _FDS = range(2**31)
 _DIGITS = re.compile(r"[0-9]{1,10}")
@@ -69,7 +71,17 @@ class InheritedAddress:
         return f"fd:{self.fd}"
 
 
-Address = TcpAddress | UnixAddress | AbstractAddress | InheritedAddress
+@dataclass(frozen=True, slots=True)
+class ActivatedAddress:
+    """A listening socket that systemd started the supervisor with: ``name`` is its FileDescriptorName."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}"
+
+
+Address = TcpAddress | UnixAddress | AbstractAddress | InheritedAddress | ActivatedAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ def resembles(address: Address, seen: str) -> bool:
             numeric = ":" in host or host.replace(".", "").isdigit()
             same_host = where.strip("[]") == host or not numeric
             return same_host and number.isdecimal() and port in (0, int(number))
-        case InheritedAddress():
+        case InheritedAddress() | ActivatedAddress():
             return True
         case _:
             return str(address) == seen
@@ -109,7 +121,8 @@ def parse_bind(text: str) -> Bind:
     address = _parse_address(where, text)
     if options:
         address = _with_options(address, options, text)
-    return Bind(name or str(address), address)
+    own = address.name if isinstance(address, ActivatedAddress) else str(address)
+    return Bind(name or own, address)
 
 
 def parse_binds(texts: list[str]) -> tuple[Bind, ...]:
@@ -164,10 +177,15 @@ def _parse_address(where: str, text: str) -> Address:
             message = f"bind '{text}': 'fd:' takes the number of an open descriptor"
             raise UsageError(message)
         return InheritedAddress(fd)
+    if scheme == "systemd" and rest:
+        if len(rest) > LONGEST_NAME or not _ACTIVATED.fullmatch(rest):
+            message = f"bind '{text}': 'systemd:' takes the FileDescriptorName of a .socket unit, such as systemd:web"
+            raise UsageError(message)
+        return ActivatedAddress(rest)
     host, _, digits = where.rpartition(":")
     port = _number(digits, PORTS)
     if port is None or ":" not in where:
-        message = f"bind '{text}': expected HOST:PORT, [IPV6]:PORT, unix:/path, unix:@name or fd:N"
+        message = f"bind '{text}': expected HOST:PORT, [IPV6]:PORT, unix:/path, unix:@name, fd:N or systemd:NAME"
         raise UsageError(message)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

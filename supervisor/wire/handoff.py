@@ -187,12 +187,16 @@ class Accept(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_field
 
 
 class Drain(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """Stop accepting, finish and leave within ``timeout`` seconds. ``final``: nobody takes over."""
+    """Stop accepting, finish and leave within ``timeout`` seconds. ``final``: nobody takes over.
+
+    ``park``: nobody does now; what is idle goes into the queue as long as there is room, for later.
+    """
 
     timeout: float
     final: bool
     packet: int = 1
     """Connections that may be given away at a time."""
+    park: bool = False
 
 
 class Hurry(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):

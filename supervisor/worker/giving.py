@@ -4,6 +4,7 @@
 2. Packets are sent only while the kernel calls the queue writable, which is while it is at most a quarter full
    (unix(7)'s sockets): a connection spends little time between two workers, however many cross.
 3. It is closed here only once it is in the queue. Whatever goes wrong before, it stays.
+4. Where nobody reads the queue until later, it is filled to the brim, and what does not fit stays.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Giver:
         self._pausing = False
         """Whether that is a timer: the kernel has had enough for now."""
         self._listening = False
+        self._full: Callable[[], None] | None = None
+        """Who is told when no more goes in; None while somebody reads."""
         self.given = 0
         self.works = True
         """Whether the queue takes connections, now or later; not once nobody can read from it any more."""
@@ -53,6 +56,13 @@ class Giver:
         """
         self._waiting[connection] = None
         if self._turn is None and not self._listening:
+            self._turn = self._loop.call_soon(self._give_while_writable)
+
+    def park(self, full: Callable[[], None]) -> None:
+        """Fill the queue, which nobody reads now; ``full`` is told once no more goes in."""
+        self._full = full
+        self._rest()
+        if self._waiting:
             self._turn = self._loop.call_soon(self._give_while_writable)
 
     def give_now(self) -> None:
@@ -80,7 +90,7 @@ class Giver:
     def _give_while_writable(self) -> None:
         self._turn = None
         self._pausing = False
-        while self._waiting and adoption.is_writable(self._writer):
+        while self._waiting and (self._full is not None or adoption.is_writable(self._writer)):
             if not self._give_some():
                 return
         if self._waiting:
@@ -97,9 +107,17 @@ class Giver:
         try:
             self._give()
         except BlockingIOError:
-            return True  # another worker was faster; the queue says when there is room again
+            if self._full is None:
+                return True  # another worker was faster; the queue says when there is room again
+            self._keep_all()
+            self._full()
+            return False
         except OSError as error:
             self._rest()
+            if error.errno == errno.ETOOMANYREFS and self._full is not None:
+                self._keep_all()
+                self._full()
+                return False
             if error.errno == errno.ETOOMANYREFS:
                 self._turn = self._loop.call_later(AGAIN, self._give_while_writable)
                 self._pausing = True

@@ -75,6 +75,8 @@ class Server:
         self._drain: connections.Drain | None = None
         self._giver: Giver | None = None
         self._packet = 1
+        self._parks = False
+        """Whether what is given waits in the queue for the workers of a later supervisor."""
         self._final_since: float | None = None
         self._news = asyncio.Event()
         """Set when there is something to report before the next beat."""
@@ -214,8 +216,12 @@ class Server:
                     await self._accept()
                 case Accept():
                     pass  # a SIGTERM from elsewhere came first
-                case Drain(timeout, final, packet):
-                    self._begin_drain(timeout, final=final, packet=packet)
+                case Drain(timeout, final, packet, park):
+                    self._parks = park
+                    # What cannot move has nobody to come to, now or later.
+                    self._begin_drain(timeout, final=final or (park and not self._site.can_move), packet=packet)
+                    if park and self._giver is not None:
+                        self._giver.park(self._queue_is_full)
                 case Hurry():
                     if self._drain is not None:
                         self._drain.hurry()
@@ -379,6 +385,8 @@ class Server:
         if not drain.final and self._site.can_move:
             self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
             drain.give_to(self._giver)
+            if self._parks:
+                self._giver.park(self._queue_is_full)
         self._news.set()
         await drain.run(self._queue_ended)
         await self._stop_adopting()
@@ -388,8 +396,12 @@ class Server:
     async def _stop_adopting(self) -> None:
         await asyncio.gather(*(adopter.stop() for adopter in self._adopters))
 
+    def _queue_is_full(self) -> None:
+        """What does not fit is served to its end here."""
+        self._begin_drain(self._session.welcome.drain_timeout, final=True)
+
     def _queue_ended(self) -> bool:
-        if self._adopters[0].at_end:
+        if self._adopters[0].at_end or self._parks:
             return True
         # A worker that is stopped or was cut off from its supervisor may keep it open, and so may a child of its app's.
         return self._final_since is not None and (

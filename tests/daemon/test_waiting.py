@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from supervisor.core.model import Fleet
-from supervisor.daemon import main
+from supervisor.daemon import disk
+from supervisor.daemon.disk import Disk
 from supervisor.daemon.engine import Engine
 from supervisor.daemon.handlers import Handlers
-from supervisor.daemon.main import Supervisor
 from supervisor.errors import Refused
 from tests.asgi.running import until
 
@@ -62,12 +62,11 @@ async def test_a_disk_that_hangs_takes_one_thread(monkeypatch: pytest.MonkeyPatc
         go.wait(20)
         return "release"
 
-    monkeypatch.setattr(main, "resolve", resolve)
-    supervisor = Supervisor.__new__(Supervisor)
-    supervisor._looking, supervisor._settings = asyncio.Lock(), cast("Any", None)
-    reloads = [asyncio.ensure_future(supervisor._resolve()) for _ in range(50)]
+    monkeypatch.setattr(disk, "resolve", resolve)
+    looks = Disk(cast("Any", None))
+    reloads = [asyncio.ensure_future(looks.resolve()) for _ in range(50)]
     await until(lambda: looking)
-    assert await main._in_thread(lambda: "another") == "another"
+    assert await disk.in_thread(lambda: "another") == "another"
     assert len(looking) == 1
     go.set()
     assert [str(release) for release in await asyncio.gather(*reloads)] == ["release"] * 50

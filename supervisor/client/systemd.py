@@ -1,0 +1,132 @@
+"""``stillup systemd``: units for a service of one's own, with the paths of the stillup that is asked."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import click
+
+SERVICE: Final = "stillup@.service"
+SOCKET: Final = "stillup@.socket"
+HARDENING: Final = "hardening.conf"
+_COMMAND: Final = "/opt/stillup/bin/stillup"
+"""What the units of the package run."""
+
+
+def units(*, user: bool, run_as: str, socket: bool, hardened: bool) -> dict[str, str]:
+    """The text of each file, by its path below the directory of units.
+
+    Args:
+        user: for the user's own service manager.
+        run_as: whose rights the service has; not for a user's manager, which has no others to give.
+        socket: with socket activation.
+        hardened: with the drop-in.
+    """
+    service = _packaged(SERVICE).replace(_COMMAND, _command())
+    if user:
+        service = service.replace("User=stillup\n", "")
+        service = service.replace("/etc/stillup/%i.toml", "%E/stillup/%i.toml")
+        service = service.replace("WantedBy=multi-user.target", "WantedBy=default.target")
+        # More than the manager itself may have would fail the start.
+        service = service.replace("LimitNOFILE=524288\n", "")
+    else:
+        service = service.replace("User=stillup\n", f"User={run_as}\n")
+    files = {SERVICE: service}
+    if socket:
+        text = _packaged(SOCKET)
+        if user:
+            lines = [line for line in text.splitlines() if not line.startswith("SocketGroup=")]
+            text = "\n".join(lines).replace("/run/stillup-%i.sock", "%t/stillup-%i.sock") + "\n"
+        files[SOCKET] = text
+    if hardened:
+        files[f"{SERVICE}.d/{HARDENING}"] = _packaged(HARDENING)
+    return files
+
+
+def _packaged(name: str) -> str:
+    return (resources.files("supervisor.client") / "units" / name).read_text(encoding="utf-8")
+
+
+def _command() -> str:
+    """The command of this very installation: the same virtual environment, whatever the path says."""
+    beside = Path(sys.executable).with_name("stillup")
+    return str(beside) if beside.exists() else (shutil.which("stillup") or f"{sys.executable} -m supervisor")
+
+
+def _place(*, user: bool) -> Path:
+    if not user:
+        return Path("/etc/systemd/system")
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+
+
+def _options(command: click.Command) -> click.Command:
+    """Give a command what says which units are meant."""
+    for option in (
+        click.Option(
+            ["--user"], is_flag=True, help="For your own service manager (systemctl --user), not the system's."
+        ),
+        click.Option(["--run-as"], metavar="USER", default="stillup", show_default=True, help="Whose rights it has."),
+        click.Option(["--socket"], is_flag=True, help='With socket activation: bind = ["systemd:web"].'),
+        click.Option(
+            ["--hardened"], is_flag=True, help="With a drop-in that takes away what a web service does not need."
+        ),
+    ):
+        command.params.append(option)
+    return command
+
+
+@click.group(short_help="Units for a service of your own.")
+def systemd() -> None:
+    """Units for a service of your own: one template, an instance a service.
+
+    'systemctl enable --now stillup@shop' then runs what /etc/stillup/shop.toml says (with --user:
+    ~/.config/stillup/shop.toml).
+    """
+
+
+@_options
+@systemd.command(short_help="Print the units.")
+def show(*, user: bool, run_as: str, socket: bool, hardened: bool) -> None:
+    """Print the units that 'install' would write."""
+    for name, text in units(user=user, run_as=run_as, socket=socket, hardened=hardened).items():
+        click.echo(f"# {_place(user=user) / name}\n{text}")
+
+
+@_options
+@systemd.command(short_help="Write the units.")
+def install(*, user: bool, run_as: str, socket: bool, hardened: bool) -> None:
+    """Write the units, and let systemd read them. Nothing is started or enabled; what runs goes on."""
+    if not user:
+        _check_user(run_as)
+    try:
+        for name, text in units(user=user, run_as=run_as, socket=socket, hardened=hardened).items():
+            path = _place(user=user) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            click.echo(f"wrote {path}")
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}; as root, or with --user") from error
+    manager = ["systemctl", *(["--user"] if user else [])]
+    try:
+        subprocess.run([*manager, "daemon-reload"], check=True)  # noqa: S603 - no word of it is anybody else's
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise click.ClickException(
+            f"systemd has not read them: {error}; '{' '.join(manager)} daemon-reload'"
+        ) from error
+    place = "~/.config/stillup" if user else "/etc/stillup"
+    click.echo(f"next: {place}/NAME.toml, then {' '.join(manager)} enable --now stillup@NAME")
+
+
+def _check_user(name: str) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        hint = f"'useradd --system --no-create-home --shell /usr/sbin/nologin {name}' makes one"
+        raise click.UsageError(f"there is no user '{name}' (--run-as); {hint}") from None

@@ -1,0 +1,139 @@
+"""What systemd started us with: sockets of .socket units, and what an earlier supervisor gave into its keeping.
+
+1. The store (``FileDescriptorStoreMax=``) is a second custody, which outlives this process: listeners and adoption
+   queue come back from it after a restart, and after the supervisor was killed, be there workers or not.
+2. Each entry is named after its socket's cookie, so that one can be taken out again without touching another.
+3. Where there is a store, the queue outlives a stop, and idle connections are put there (``Policy.parks``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from supervisor.errors import UsageError
+from supervisor.host import descriptors
+from supervisor.host.adoption import AdoptionQueue, cookie
+from supervisor.host.sockets import Listener, is_listening
+from supervisor.host.systemd import Notifier
+from supervisor.wire.address import ActivatedAddress, Bind
+
+logger = logging.getLogger("stillup")
+
+PREFIX: Final = "stillup-"
+LISTENER: Final = f"{PREFIX}listener-"
+READER: Final = f"{PREFIX}queue-reader-"
+WRITER: Final = f"{PREFIX}queue-writer-"
+
+
+def is_there() -> bool:
+    """Whether descriptors are kept for us; systemd says so from version 254 on, our units in its place before."""
+    return bool(os.environ.get("NOTIFY_SOCKET")) and _most() > 0
+
+
+def _most() -> int:
+    text = os.environ.get("FDSTORE", "")
+    return int(text) if text.isdecimal() else 0
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The descriptors that we were started with; whoever takes one owns it."""
+
+    activated: Mapping[str, int] = field(default_factory=dict)
+    """Of .socket units, by name."""
+    listeners: Sequence[Listener] = ()
+    """From the store, without their names."""
+    queue: AdoptionQueue | None = None
+    names: frozenset[str] = frozenset()
+    """Of all that is in the store."""
+
+    def named(self, known: Mapping[int, str]) -> list[Listener]:
+        """The listeners, with those names whose cookies are known."""
+        return [replace(listener, name=known.get(cookie(listener.socket), "")) for listener in self.listeners]
+
+
+def sort(passed: Iterable[tuple[str, int]], binds: Sequence[Bind]) -> Passed:
+    """Tell the descriptors that the service manager passed apart.
+
+    Raises:
+        UsageError: a bind wants a socket that was not passed, or the other way round, or two have one name.
+    """
+    activated: dict[str, int] = {}
+    listeners: list[Listener] = []
+    ends: dict[str, socket.socket] = {}
+    names: set[str] = set()
+    for name, fd in passed:
+        if not name.startswith(PREFIX):
+            if name in activated:
+                message = (
+                    f"systemd passed two sockets named '{name}': give each a .socket unit of its own, with another"
+                )
+                raise UsageError(f"{message} FileDescriptorName=")
+            activated[name] = fd
+            continue
+        names.add(name)
+        sock = socket.socket(fileno=fd)
+        if name.startswith(LISTENER) and is_listening(sock):
+            listeners.append(Listener("", sock))
+        elif name.startswith((READER, WRITER)) and sock.type == socket.SOCK_SEQPACKET:
+            ends[name.rpartition("-")[0] + "-"] = sock
+        else:
+            logger.warning("systemd kept '%s', which is nothing that we know: closed", name)
+            sock.close()
+    _check(activated, binds)
+    queue = None
+    if ends.keys() == {READER, WRITER}:
+        queue = AdoptionQueue(ends[READER], ends[WRITER])
+    else:
+        for sock in ends.values():
+            sock.close()
+    return Passed(activated, listeners, queue, frozenset(names))
+
+
+def _check(activated: Mapping[str, int], binds: Sequence[Bind]) -> None:
+    wanted = {bind.address.name for bind in binds if isinstance(bind.address, ActivatedAddress)}
+    has = ", ".join(f"'{name}'" for name in sorted(activated)) or "none"
+    for name in sorted(wanted - activated.keys()):
+        raise UsageError(
+            f"--bind systemd:{name}: systemd passed no socket of that name (it passed: {has}); "
+            f"a .socket unit with FileDescriptorName={name} and Service= for this service is what passes one"
+        )
+    for name in sorted(activated.keys() - wanted):
+        raise UsageError(f"systemd passed a socket named '{name}' that nothing listens on: add --bind systemd:{name}")
+
+
+class FdStore:
+    """Keeps the store in step with the custody."""
+
+    def __init__(self, notifier: Notifier, names: frozenset[str]) -> None:
+        """Begin with these in the store."""
+        self._notifier = notifier
+        self._names = names
+
+    def keep(self, listeners: Sequence[int], queue: tuple[int, int]) -> None:
+        """Have copies of these kept, and nothing else. Blocks while the manager does not read, some seconds at most."""
+        wanted = {f"{LISTENER}{_cookie(fd)}": fd for fd in listeners}
+        wanted |= {f"{READER}{_cookie(queue[0])}": queue[0], f"{WRITER}{_cookie(queue[1])}": queue[1]}
+        if len(wanted) > _most():
+            logger.warning(
+                "FileDescriptorStoreMax=%d is too few: %d descriptors are to be kept over a restart",
+                _most(),
+                len(wanted),
+            )
+        for name, fd in wanted.items():
+            if name not in self._names:
+                self._notifier.store(name, fd)
+        for name in self._names - wanted.keys():
+            self._notifier.forget(name)
+        self._names = frozenset(wanted)
+
+
+def _cookie(fd: int) -> int:
+    sock = socket.socket(fileno=descriptors.duplicate(fd))
+    with sock:
+        return cookie(sock)
