@@ -8,7 +8,7 @@ ADDRESS ?= 127.0.0.1:8000
 JOBS ?= 2
 RUNTIME ?= $(CURDIR)/run
 
-.PHONY: help run test demo drop chaos takeover soak check cover bench-peers bench-crowd bench-throughput wheel clean
+.PHONY: help run test demo drop chaos takeover soak systemd check cover bench-peers bench-crowd bench-throughput wheel clean
 
 help:
 	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
@@ -18,6 +18,7 @@ help:
 	@echo "make chaos        hit the supervisor, an old or a new worker in every phase of a reload, by SIGKILL and by SIGSTOP"
 	@echo "make takeover     kill the supervisor at a random instant of a reload, 20 times, under load"
 	@echo "make soak         reload for 20 minutes under load while workers are killed at random"
+	@echo "make systemd      boot a real systemd in namespaces; reload, restart and kill in it, under load (needs root)"
 	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
 	@echo "make bench-crowd  reload stillup with 10,000 idle connections, and without"
 	@echo "make bench-throughput  measure stillup beside uvicorn while nothing is reloaded (needs wrk)"
@@ -66,6 +67,9 @@ takeover: $(VENV)/installed
 
 soak: $(VENV)/installed
 	$(BIN)/python -m benchmarks.soak $(OPTIONS)
+
+systemd: $(VENV)/tools
+	$(BIN)/python -m tests.system.manager $(OPTIONS)
 
 bench-peers: $(VENV)/peers
 	$(BIN)/python -m benchmarks.peers $(OPTIONS)

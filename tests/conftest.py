@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent
 LOAD = (
     "benchmarks",
     "system/chaos",
+    "system/manager",
     "system/test_crossing.py",
     "system/test_drop.py",
     "system/test_endurance.py",

@@ -376,7 +376,7 @@ def test_a_stop_is_final_for_who_comes_back_late() -> None:
         story.take_over(1, 2)
         story.tell(StopAsked("test"))
         story.tell(Resumed(1, draining=leaves))
-        assert story.orders == [BeginDrain(1, 30.0, final=True)]
+        assert story.orders == [BeginDrain(1, 30.0, final=True, packet=64)]
 
 
 def test_a_worker_of_the_first_protocol_drains_by_itself() -> None:

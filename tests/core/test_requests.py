@@ -132,6 +132,19 @@ def test_a_stop_drains_for_good() -> None:
     assert story.state() is ServiceState.STOPPED
 
 
+def test_a_stop_parks_where_the_queue_outlives_us() -> None:
+    """Old and new put what is idle there in large packets; a second stop ends it all for good."""
+    story = serving(size=1, policy=Policy(parks=True))
+    story.reload()
+    story.ready(2)
+    story.serve(2)
+    story.tell(StopAsked("SIGTERM", insist=True))
+    parks = [BeginDrain(serial, 30.0, final=False, packet=64, park=True) for serial in (1, 2)]
+    assert story.orders == [CloseListeners(), *parks]
+    story.tell(StopAsked("SIGTERM", insist=True))
+    assert story.orders[0] == BeginDrain(1, 0.0, final=True)
+
+
 def test_a_stop_asked_again_hurries_and_a_third_time_kills() -> None:
     """Insisted on, a stop ends at once whoever drains; a third time it kills, and the fourth finds nothing to add."""
     story = serving(size=1)

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core.model import Fleet
 from supervisor.daemon import writer as module
 from supervisor.daemon.feed import Feed
 from supervisor.daemon.history import BATCH, History
+from supervisor.daemon.readiness import Readiness
 from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.host.systemd import Notifier
 from supervisor.wire import entry
@@ -374,7 +376,7 @@ async def test_the_feed(directory: RuntimeDirectory, caplog: pytest.LogCaptureFi
     """An announcement is in the log at once and in the history; one without a shape uses no number up."""
     caplog.set_level(logging.DEBUG)
     async with running(directory) as history:
-        feed = Feed(Notifier(), history)
+        feed = Feed(Readiness(Notifier(), Fleet), history)
         with pytest.raises(KeyError):
             feed.announce("moon.full", {})
         feed.announce("rollout.waiting", {"rollout": 3})

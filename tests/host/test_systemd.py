@@ -6,11 +6,14 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from supervisor.host import systemd
+from supervisor.host.adoption import cookie
 from supervisor.host.systemd import Notifier
 
 
@@ -77,3 +80,92 @@ def test_no_manager(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not os.environ.get("NOTIFY_SOCKET")
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     Notifier().status("status")
+
+
+def test_a_reload(manager: socket.socket) -> None:
+    """Its beginning is told with the time, as systemd 253 and later ask for, and its end by READY."""
+    notifier = Notifier()
+    before = time.monotonic_ns() // 1000
+    notifier.reloading("gen 2 boots")
+    words = manager.recv(4096).decode().splitlines()
+    assert (words[0], words[2]) == ("RELOADING=1", "STATUS=gen 2 boots")
+    assert before <= int(words[1].removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+    notifier.extend(1.5)
+    notifier.alive()
+    assert [manager.recv(4096) for _ in range(2)] == [b"EXTEND_TIMEOUT_USEC=1500000", b"WATCHDOG=1"]
+    close(notifier)
+
+
+def test_what_is_to_be_kept(manager: socket.socket) -> None:
+    """The very socket arrives with its name, and with the word that a closed peer does not end its being kept."""
+    notifier = Notifier()
+    with socket.socket() as kept:
+        notifier.store("stillup-listener-7", kept.fileno())
+        words, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+        assert words == b"FDSTORE=1\nFDNAME=stillup-listener-7\nFDPOLL=0"
+        with socket.socket(fileno=fds[0]) as received:
+            assert cookie(received) == cookie(kept)
+    notifier.forget("stillup-listener-7")
+    assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=stillup-listener-7"
+    close(notifier)
+
+
+def test_a_manager_that_takes_nothing_more(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, and then named: what is not kept is lost with the next restart."""
+    monkeypatch.setattr(systemd, "PATIENCE", 0.05)
+    notifier = Notifier()
+
+    def fill() -> None:
+        for number in range(2000):
+            notifier.store(str(number), manager.fileno())
+
+    with pytest.raises(BlockingIOError):
+        fill()
+    close(notifier)
+
+
+def test_without_a_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said to anybody, and nothing was passed."""
+    for name in ("NOTIFY_SOCKET", "LISTEN_PID", "WATCHDOG_USEC"):
+        monkeypatch.delenv(name, raising=False)
+    Notifier().store("x", 0)
+    assert (systemd.passed(), systemd.watchdog()) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"LISTEN_PID": "own", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:admin"}, [("web", 3), ("admin", 4)]),
+        ({"LISTEN_PID": "own", "LISTEN_FDS": "2"}, [("unknown", 3), ("unknown", 4)]),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:admin"}, []),
+        ({"LISTEN_PID": "own", "LISTEN_FDS": "two"}, []),
+        ({"LISTEN_PID": "own"}, []),
+    ],
+)
+def test_what_was_passed(
+    environment: dict[str, str], expected: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was meant for this very process, each with its name."""
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.replace("own", str(os.getpid())))
+    assert systemd.passed() == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "pid", "seconds"),
+    [("3000000", "own", 3.0), ("3000000", None, 3.0), ("3000000", "1", None), ("soon", "own", None), ("", None, None)],
+)
+def test_the_watchdog(limit: str, pid: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ours unless it says that it is another's."""
+    monkeypatch.setenv("WATCHDOG_USEC", limit)
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    if pid is not None:
+        monkeypatch.setenv("WATCHDOG_PID", pid.replace("own", str(os.getpid())))
+    assert systemd.watchdog() == seconds
+
+
+def close(notifier: Notifier) -> None:
+    assert notifier._notifier is not None
+    notifier._notifier.socket.close()

@@ -36,11 +36,13 @@ def test_the_manager_hears_ready_when_it_serves_and_stopping_when_it_stops(tmp_p
                 assert b"NOTIFY_SOCKET" not in environment
                 assert b"LISTEN_FDS" not in environment
             assert service.reload().returncode == 0
-            hear("STATUS=gen 2 serves")
+            assert "RELOADING=1\nMONOTONIC_USEC=" in hear("RELOADING")
+            assert hear("READY=1").endswith("STATUS=gen 2 serves, 1 of 1 workers; gen 1 drains")
             service.write("import nosuch\n")
             assert service.reload().returncode == 1
-            assert "gen 3 rejected (import); the one before serves" in hear("rejected")
+            assert "READY=1\nSTATUS=gen 3 rejected (import); gen 2 serves, 1 of 1 workers" in hear("rejected")
             service.process.terminate()
+            hear("EXTEND_TIMEOUT_USEC=")
             hear("STOPPING=1")
             service.process.wait(15)
 

@@ -12,6 +12,7 @@ from supervisor.errors import UsageError
 from supervisor.wire.address import (
     DEFAULT_MODE,
     AbstractAddress,
+    ActivatedAddress,
     Address,
     Bind,
     InheritedAddress,
@@ -86,6 +87,8 @@ def test_any_text_is_a_bind_or_a_usage_error(text: str) -> None:
         ("unix:/run/a=b.sock", UnixAddress("/run/a=b.sock")),
         ("unix:@app", AbstractAddress("app")),
         ("fd:3", InheritedAddress(3)),
+        ("systemd:web", ActivatedAddress("web")),
+        ("systemd:stillup@shop.socket", ActivatedAddress("stillup@shop.socket")),
         ("unixes:1", TcpAddress("unixes", 1)),
     ],
 )
@@ -127,6 +130,10 @@ def test_a_socket_file_is_open_to_all_unless_it_says_otherwise() -> None:
         (f"fd:{'1' * 5000}", "the number of an open descriptor"),
         (f"localhost:{'1' * 5000}", "expected HOST:PORT"),
         ("unix:@", "an abstract socket has a name"),
+        ("systemd:", "expected HOST:PORT"),
+        ("systemd:two words", "takes the FileDescriptorName"),
+        (f"systemd:{'a' * 65}", "takes the FileDescriptorName"),
+        ("systemd:web,mode=0660", "are for unix:/path only"),
         ("fd:\N{ARABIC-INDIC DIGIT ONE}", "the number of an open descriptor"),
         ("::1]:8000", "stands in brackets"),
         ("::1:8000", r"in brackets: \[::1\]:8000"),
@@ -248,3 +255,11 @@ def test_what_a_bind_may_have_become(bind: str, seen: str) -> None:
 def test_what_a_bind_cannot_have_become(bind: str, seen: str) -> None:
     """Another port, another host that was given as a number, another kind of socket: that is something else."""
     assert not resembles(parse_bind(bind).address, seen)
+
+
+def test_a_listener_is_called_as_systemd_calls_it() -> None:
+    """Unless it is given another name; and whatever it is bound to may be what was asked for."""
+    assert parse_bind("systemd:web") == Bind("web", ActivatedAddress("web"))
+    assert parse_bind("api=systemd:web") == Bind("api", ActivatedAddress("web"))
+    assert str(ActivatedAddress("web")) == "systemd:web"
+    assert resembles(ActivatedAddress("web"), "127.0.0.1:80")

@@ -97,6 +97,34 @@ async def test_a_full_queue(http: str) -> None:
             giver.stop()
 
 
+async def test_parked(http: str) -> None:
+    """Where nobody reads, the queue is filled to the brim; what does not fit is served, and who gave it is told."""
+    with a_queue() as queue:
+        async with serving(http=http) as served:
+            fill(queue)
+            queue.reader.recv(4096)  # room for a few; it is called writable once a quarter is left
+            stayed: list[Any] = []
+            full: list[bool] = []
+            giver = Giver(queue.writer.dup(), 1, stayed.append)
+            clients = []
+            known: set[Any] = set()
+            for _ in range(12):
+                clients.append(await served.connect())
+                (connection,) = served.site.state.connections - known
+                known.add(connection)
+                giver.offer(connection)
+            await ask(clients[0])
+            assert giver.given == 0
+            giver.park(lambda: full.append(True))
+            await until(lambda: full)
+            assert 0 < giver.given < len(clients)
+            assert (len(stayed), giver.works) == (len(clients) - giver.given, False)
+            await until(lambda: served.site.state.connections == set(stayed))
+            for client in clients[giver.given :]:
+                await ask(client)
+            giver.stop()
+
+
 async def test_busy_when_there_is_room(http: str) -> None:
     """Of those that waited, one that has a request under way when there is room stays, and is named; the others go."""
     with a_queue() as queue:

@@ -1,0 +1,73 @@
+"""The units that `stillup systemd` writes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from supervisor.client import systemd
+from supervisor.client.systemd import HARDENING, SERVICE, SOCKET, units
+from tests.system.harness import STILLUP
+
+
+def test_the_paths_are_those_of_the_stillup_that_is_asked() -> None:
+    """Not what a search path leads to, and nothing of the packaged ones is left."""
+    (service,) = units(user=False, run_as="shop", socket=False, hardened=False).values()
+    assert service.count(STILLUP) == 3
+    assert "/opt/stillup" not in service
+    assert "User=shop\n" in service
+    assert "--config /etc/stillup/%i.toml" in service
+
+
+def test_a_users_own() -> None:
+    """It has nobody else's rights to take, no limits to raise, and its own places."""
+    files = units(user=True, run_as="stillup", socket=True, hardened=False)
+    assert set(files) == {SERVICE, SOCKET}
+    assert "User=" not in files[SERVICE]
+    assert "LimitNOFILE" not in files[SERVICE]
+    assert "--config %E/stillup/%i.toml" in files[SERVICE]
+    assert "WantedBy=default.target" in files[SERVICE]
+    assert "ListenStream=%t/stillup-%i.sock" in files[SOCKET]
+    assert "SocketGroup" not in files[SOCKET]
+
+
+def test_what_was_asked_for() -> None:
+    """The socket and the drop-in only on request."""
+    assert set(units(user=False, run_as="x", socket=False, hardened=True)) == {SERVICE, f"{SERVICE}.d/{HARDENING}"}
+
+
+def test_show_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints each file under the path that it would have."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    done = CliRunner().invoke(systemd.systemd, ["show", "--user"])
+    assert done.exit_code == 0
+    assert f"# {tmp_path}/systemd/user/{SERVICE}\n" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_that_is_not_there() -> None:
+    """It is said how to make one, before anything is written."""
+    done = CliRunner().invoke(systemd.systemd, ["install", "--run-as", "no-such-user"])
+    assert done.exit_code == 2
+    assert "there is no user 'no-such-user'" in done.output
+    assert "useradd" in done.output
+
+
+def test_where_nobody_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the file and the way out."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc")
+    done = CliRunner().invoke(systemd.systemd, ["install", "--user"])
+    assert done.exit_code == 1
+    assert "/proc/systemd" in done.output
+    assert "--user" in done.output
+
+
+def test_without_a_command_beside_the_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one on the path, or else the module of this interpreter."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (service,) = units(user=False, run_as="shop", socket=False, hardened=False).values()
+    assert f"ExecStart={tmp_path}/python -m supervisor run" in service

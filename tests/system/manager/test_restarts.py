@@ -1,0 +1,73 @@
+"""Reloads, restarts and kills in a real systemd, under load from inside its network namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.connection import Target
+from benchmarks.drop import demand_nothing_lost
+from benchmarks.load import MIXED, Load, Mix, Pace, Report
+from tests.system.harness import eventually
+from tests.system.manager.booted import Booted
+from tests.system.manager.units import Shop, in_network_of
+
+MIX = replace(MIXED, pace=Pace(slow=0.2, upload=0.25, stream=0.3))
+TIMES = 2
+
+
+def nothing_lost(
+    booted: Booted, happens: Callable[[], None], times: int = TIMES, address: str = "127.0.0.1:8000", mix: Mix = MIX
+) -> Report:
+    """Let it happen so many times while every kind of client asks: none may notice."""
+    reports: list[Report] = []
+
+    async def work() -> None:
+        async with Load(Target.parse(address), mix, seed=1) as load:
+            await load.wait_every_client(deadline=20)
+            for number in range(times):
+                await asyncio.to_thread(happens)
+                await load.wait_every_client(deadline=20)
+                demand_nothing_lost(f"{happens.__name__} {number + 1}", load.report)
+            reports.append(await load.stop(deadline=20))
+        demand_nothing_lost("in all", reports[0])
+
+    in_network_of(booted, lambda: asyncio.run(work()))
+    (report,) = reports
+    print(f"{happens.__name__} x{times}: {report}", flush=True)
+    return report
+
+
+@pytest.mark.parametrize("what", ["reload", "restart", "kill"])
+def test_no_client_notices(booted: Booted, what: str) -> None:
+    """None of `systemctl reload`, `systemctl restart` and a SIGKILL of the supervisor, under the hardened unit."""
+    shop = Shop(booted)
+    shop.hardened()
+    with shop:
+        nothing_lost(booted, getattr(shop, what))
+
+
+def test_a_newer_systemd(newer: Booted) -> None:
+    """All three with the systemd of the next Debian, which says itself that there is a store."""
+    shop = Shop(newer)
+    with shop:
+        for happens in (shop.reload, shop.restart, shop.kill):
+            nothing_lost(newer, happens, 1)
+
+
+def test_a_supervisor_that_is_stuck(booted: Booted) -> None:
+    """The watchdog ends it, another takes over; no client notices."""
+    shop = Shop(booted)
+    shop.drop_in("watchdog.conf", "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
+
+    def stick() -> None:
+        pid = shop.show("MainPID")
+        booted.run("kill", "-STOP", pid)
+        shop.until_another(pid)
+
+    with shop:
+        nothing_lost(booted, stick, 1)
+        eventually(lambda: "Watchdog timeout" in shop.log(), "it was the watchdog")

@@ -1,0 +1,172 @@
+"""The units in a real systemd: what systemctl says, who is let in, and what is left behind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import APP
+from tests.system.manager.booted import SHARED, Booted
+from tests.system.manager.units import UNITS, Shop
+
+GOOD = APP
+BAD = "import nosuch\n"
+
+
+def small(booted: Booted, **settings: object) -> Shop:
+    """A service with the smallest app, of which nothing is asked."""
+    shop = Shop(booted, "main:app", workers=1, **settings)
+    shop.folder.mkdir(exist_ok=True)
+    (shop.folder / "main.py").write_text(GOOD)
+    return shop
+
+
+def test_systemd_has_no_complaint(booted: Booted) -> None:
+    """`systemd-analyze verify` is clean, with the drop-in, too."""
+    shop = small(booted)
+    shop.hardened()
+    shop.install()
+    done = booted.run("systemd-analyze", "verify", shop.unit, "stillup@shop.socket")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_how_much_is_exposed(booted: Booted) -> None:
+    """With the drop-in `systemd-analyze security` says at most 2.0, and OK."""
+    shop = small(booted)
+    shop.drop_in("hardening.conf", (UNITS / "hardening.conf").read_text())
+    shop.install()
+    said = booted.run("systemd-analyze", "security", "--no-pager", shop.unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+) (\w+)", said)
+    assert found, said
+    assert float(found[1]) <= 2.0, said
+    assert found[2] == "OK"
+
+
+def test_a_bad_release(booted: Booted) -> None:
+    """`systemctl reload` fails, `systemctl status` says why, and the old generation serves."""
+    with small(booted) as shop:
+        before = shop.show("MainPID")
+        (shop.folder / "main.py").write_text(BAD)
+        done = booted.run("systemctl", "reload", shop.unit)
+        assert done.returncode != 0
+        status = booted.run("systemctl", "status", shop.unit).stdout
+        assert "gen 2 rejected (import); gen 1 serves, 1 of 1 workers" in status
+        assert "No module named 'nosuch'" in status
+        assert (shop.show("ActiveState"), shop.show("SubState")) == ("active", "running")
+        assert shop.show("MainPID") == before
+        assert "gen 1 " in shop.cli("status")
+        (shop.folder / "main.py").write_text(GOOD)
+        shop.reload()
+        assert "gen 3 serves" in booted.run("systemctl", "status", shop.unit).stdout
+        (entry,) = shop.entries("STILLUP_EVENT=rollout.aborted")
+        assert (entry["PRIORITY"], entry["STILLUP_GENERATION"]) == ("3", "2")
+        assert entry["MESSAGE"].startswith("gen 2 rejected (import)")
+        (entry,) = shop.entries("STILLUP_EVENT=rollout.cut-over", "STILLUP_GENERATION=3")
+        assert entry["PRIORITY"] == "6"
+
+
+def test_a_release_that_never_serves(booted: Booted) -> None:
+    """`systemctl start` waits for READY, and fails if there is none."""
+    shop = small(booted)
+    (shop.folder / "main.py").write_text(BAD)
+    shop.drop_in("once.conf", "[Service]\nRestart=no\n")
+    shop.install()
+    done = booted.run("systemctl", "start", shop.unit)
+    assert done.returncode != 0
+    assert "No module named 'nosuch'" in shop.log()
+    shop.stop()
+
+
+def test_a_stop_that_takes_too_long(booted: Booted) -> None:
+    """A supervisor that does not hear is killed at the deadline, and its workers are ended all the same."""
+    shop = small(booted)
+    shop.drop_in("deaf.conf", "[Service]\nTimeoutStopSec=6\nKillSignal=SIGURG\n")
+    with shop:
+        booted.systemctl("stop", shop.unit)
+        assert "timed out" in shop.log()
+
+
+def test_after_a_power_cut(booted: Booted) -> None:
+    """What another boot has left in the runtime directory is in nobody's way."""
+    shop = small(booted)
+    with shop:
+        left = Path(f"/proc/{booted.pid}/root/run/stillup/shop")
+        kept = {path.name: path.read_bytes() for path in left.iterdir() if path.is_file()}
+    assert "record.json" in kept
+    kept["record.json"] = re.sub(rb'"boot": ?"[^"]*"', b'"boot":"another"', kept["record.json"])
+    left.mkdir(parents=True)
+    for name, content in kept.items():
+        (left / name).write_bytes(content)
+    for name in ("control.sock", "handoff.sock"):
+        booted.run("python3", "-c", f"import socket; socket.socket(1).bind('/run/stillup/shop/{name}')")
+    with shop:
+        assert "gen 1 " in shop.cli("status")
+
+
+@pytest.mark.parametrize("order", ["web admin", "admin web"])
+def test_socket_activation(booted: Booted, order: str) -> None:
+    """Sockets become listeners by their names, in whatever order they come, and live as long as their units."""
+    shop = small(booted, bind=["systemd:web", "systemd:admin"], **{"health-path": ""})
+    names = order.split()
+    socket = "[Socket]\nFileDescriptorName={0}\nListenStream=/run/{0}.sock\nService=stillup@shop.service\n"
+    for name in names:
+        booted.write(f"shop-{name}.socket", socket.format(name))
+    shop.drop_in("sockets.conf", "[Unit]\nAfter=shop-web.socket shop-admin.socket\n")
+    shop.install()
+    booted.systemctl("start", *(f"shop-{name}.socket" for name in names))
+    try:
+        with shop:
+            for name in ("web", "admin"):
+                assert ask(booted, f"/run/{name}.sock").startswith("1 ")
+            status = shop.cli("status", "--json")
+            assert re.search(r'"name": "web",\s+"address": "unix:/run/web.sock"', status)
+            shop.restart()
+            assert ask(booted, "/run/web.sock").startswith("1 ")
+        assert booted.systemctl("is-active", "shop-web.socket").strip() == "active"
+    finally:
+        booted.systemctl("stop", *(f"shop-{name}.socket" for name in names))
+
+
+@pytest.mark.parametrize(
+    ("bind", "passed", "says"),
+    [
+        ("systemd:web", "other", "systemd:web: systemd passed no socket of that name (it passed: 'other')"),
+        (
+            "127.0.0.1:8000",
+            "other",
+            "systemd passed a socket named 'other' that nothing listens on: add --bind systemd:other",
+        ),
+        ("systemd:web", "", "systemd passed no socket of that name (it passed: none)"),
+    ],
+)
+def test_sockets_that_do_not_match(booted: Booted, bind: str, passed: str, says: str) -> None:
+    """What the configuration does not know, or misses, is a clear error."""
+    shop = small(booted, bind=[bind])
+    shop.drop_in("once.conf", "[Service]\nRestart=no\n")
+    shop.install()
+    if passed:
+        socket = f"[Socket]\nFileDescriptorName={passed}\nListenStream=/run/{passed}.sock\nService={shop.unit}\n"
+        booted.write(f"shop-{passed}.socket", socket)
+        booted.systemctl("daemon-reload")
+        booted.systemctl("start", f"shop-{passed}.socket")
+    try:
+        assert booted.run("systemctl", "start", shop.unit).returncode != 0
+        assert says in shop.log()
+    finally:
+        if passed:
+            booted.systemctl("stop", f"shop-{passed}.socket")
+        shop.stop()
+
+
+def ask(booted: Booted, path: str) -> str:
+    done = booted.run("curl", "-s", "--max-time", "10", "--unix-socket", path, "http://localhost/")
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def test_where_it_is_shared(booted: Booted) -> None:
+    """The tests' own directory is seen inside."""
+    (booted.shared / "here").touch()
+    assert booted.run("ls", f"{SHARED}/here").returncode == 0
