@@ -13,6 +13,7 @@ WALL = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.strf
 ALLOWED = {
     ("asgi/borrowed.py", "time.time"),
     ("daemon/trace.py", "time.time"),
+    ("daemon/console.py", "datetime"),
     ("daemon/history.py", "datetime"),
     ("wire/entry.py", "datetime"),
     ("wire/events.py", "datetime"),

@@ -75,9 +75,9 @@ def run(settings: Settings) -> int:
     if (trial := reexec.received(reexec.TRIAL)) is not None:
         return preflight.try_out(settings, trial)
     bequest = reexec.received(reexec.REEXEC)
-    # So that a supervisor which the manager's watchdog ends (SIGABRT) says where it was stuck.
-    faulthandler.enable()
     ensure_standard()
+    # So that a supervisor which the manager's watchdog ends (SIGABRT) says where it was stuck.
+    faulthandler.enable(2)
     close_on_exec_all()
     raise_descriptor_limit()
     # Inherited as ignored it would keep us from learning how a worker ended (waitid(2)).

@@ -104,7 +104,11 @@ CLOSES_INSTEAD_OF_GIVING = (
 """Red at once: every idle client finds its connection closed, some of them with a request on its way."""
 GIVES_THE_BUSY = (
     ("worker/giving.py", "if found is None or not may_move(found):", "if found is None:"),
-    ("worker/giving.py", "self._turn = self._loop.call_soon(", "self._turn = self._loop.call_later(0.05, "),
+    (
+        "worker/giving.py",
+        "listening:\n            self._turn = self._loop.call_soon(",
+        "listening:\n            self._turn = self._loop.call_later(0.05, ",
+    ),
 )
 """What was idle when it was offered, some moments ago, has a request by the time it is given without another look; the
 request is gone with the old copy."""

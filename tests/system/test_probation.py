@@ -108,7 +108,12 @@ def test_one_death_is_no_reason(service: Deployed) -> None:
     service.deploy()
     before = pids(service)
     os.kill(before["2.1"], signal.SIGKILL)
-    eventually(lambda: len(pids(service)) == 2 and pids(service)["2.1"] != before["2.1"], "it is replaced")
+
+    def replaced() -> bool:
+        now = pids(service)
+        return len(now) == 2 and now["2.1"] != before["2.1"]
+
+    eventually(replaced, "it is replaced")
     rollout = service.client.rollout(2)
     assert (rollout.outcome, rollout.deaths) == ("succeeded", 1)
     assert service.get().endswith("v2")

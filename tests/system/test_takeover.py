@@ -57,8 +57,9 @@ class Mortal(Service):
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                line = process.cmdline()
-                if "supervisor.worker" in line and line[-1].startswith(f"{self.folder.name}:"):
+                # Not by its name alone: another test's folder may be called the same.
+                ours = process.environ().get("STILLUP_HANDOFF") == f"{self.runtime}/handoff.sock"
+                if ours and "supervisor.worker" in process.cmdline():
                     found.append(process)
         return found
 

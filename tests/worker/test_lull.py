@@ -58,4 +58,5 @@ async def test_what_an_app_has_frozen_stays_frozen() -> None:
     lull = Lull()
     lull.one_more()
     lull.end()
-    assert gc.get_freeze_count() >= count > FROZEN_AT_START
+    # Of those that are frozen some may come to their end meanwhile.
+    assert gc.get_freeze_count() > count - 1000 > FROZEN_AT_START
