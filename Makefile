@@ -8,7 +8,8 @@ ADDRESS ?= 127.0.0.1:8000
 JOBS ?= 2
 RUNTIME ?= $(CURDIR)/run
 
-.PHONY: help run test demo drop chaos takeover soak systemd check cover bench-peers bench-crowd bench-throughput wheel clean
+.PHONY: help run test demo drop chaos takeover soak systemd check cover bench-peers bench-crowd bench-throughput \
+	bench-counting wheel clean
 
 help:
 	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
@@ -22,6 +23,7 @@ help:
 	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
 	@echo "make bench-crowd  reload stillup with 10,000 idle connections, and without"
 	@echo "make bench-throughput  measure stillup beside uvicorn while nothing is reloaded (needs wrk)"
+	@echo "make bench-counting    measure stillup with its metrics and without (needs wrk)"
 	@echo "make check        ruff, mypy, import directions, branch coverage of core and wire"
 	@echo "make wheel        build the wheel into dist/"
 
@@ -79,6 +81,9 @@ bench-crowd: $(VENV)/installed
 
 bench-throughput: $(VENV)/installed
 	$(BIN)/python -m benchmarks.throughput $(OPTIONS)
+
+bench-counting: $(VENV)/installed
+	$(BIN)/python -m benchmarks.counting $(OPTIONS)
 
 check: $(VENV)/tools
 	$(BIN)/ruff check

@@ -14,6 +14,10 @@
    ``logger``, by which they complain; the keep-alive timer, ``timeout_keep_alive_task``, which rings
    ``timeout_keep_alive_handler()`` and is cancelled by the next data. Of WebSocket protocols ``shutdown()``, which
    sends 1012, and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
+   ``RequestResponseCycle``, which their modules look up by that name for each request, as they do
+   ``service_unavailable``, the app that answers what is over the limit: ``transport``, ``scope``, ``response_started``,
+   ``response_complete``, that the app's ``send`` is a method of it, and ``send_500_response()`` for an app that fails.
+   ``send_400_response(msg)``, which answers what is no request.
 5. ``ProxyHeadersMiddleware.trusted_hosts``.
 6. ``FileFilter`` and the ``reload_*`` attributes of Config, for hot reload.
 """
@@ -36,14 +40,22 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
+from supervisor.asgi.answers import (
+    answered_at_once,
+    counting,
+    counting_cycle,
+    counting_refusals,
+    cut_off,
+    is_endless,
+)
 from supervisor.asgi.lingering import LingeringTransport
-from supervisor.asgi.streams import STREAMS, noting_streams
 from supervisor.asgi.watched import Watched
 from supervisor.core.crossing import MOST_READ, Standing, class_of
 from supervisor.core.door import Doing
 from supervisor.core.drain import ConnectionClass
 from supervisor.host.sources import Arrival
 from supervisor.wire.adoption import ConnectionInfo
+from supervisor.wire.figures import CELLS, Cells
 
 _CLOSE = (b"connection", b"close")
 
@@ -51,8 +63,10 @@ _CLOSE = (b"connection", b"close")
 class Site:
     """An ASGI app with what uvicorn's protocols need to serve it. Call ``load`` before anything else."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, cells: Cells | None = None) -> None:
+        """Serve what ``config`` says; what happens is counted in ``cells`` (``wire.figures``)."""
         self.config = config
+        self.cells = cells if cells is not None else [0] * CELLS
         self.state = ServerState()
         self.state.connections = self.connections = Watched()
         self.on_arrival: Callable[[Any], None] | None = None
@@ -73,8 +87,8 @@ class Site:
         """
         self.config.load()
         app = self.config.loaded_app
-        self._by_proxy = _trusting_its_peer(self.config, app)
-        self.config.loaded_app = noting_streams(app)
+        self._by_proxy = _trusting_its_peer(self.config, app, self.cells)
+        self.config.loaded_app = counting(app, self.cells)
         self.lifespan = self.config.lifespan_class(self.config)
         self._class: Any = ours(cast("Any", self.config.http_protocol_class))
         self.refresh_headers()
@@ -208,11 +222,20 @@ class Followed:
     """That came on this connection, here and at earlier workers."""
 
     def connection_made(self: Any, transport: Any) -> None:
-        super().connection_made(LingeringTransport(transport, self.arrival.socket))  # type: ignore[misc]
+        lingering = LingeringTransport(transport, self.arrival.socket, self.site.cells)
+        super().connection_made(lingering)  # type: ignore[misc]
         if self.site.most_read is not None:
             transport.max_size = self.site.most_read
         if self.arrival.info is not None:
             _take_up(self, self.arrival.info)
+
+    def connection_lost(self: Any, exc: Exception | None) -> None:
+        cut_off(self.site.cells, self.cycle)
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def send_400_response(self: Any, msg: str) -> None:
+        answered_at_once(self.site.cells, 4)
+        super().send_400_response(msg)  # type: ignore[misc]
 
     def said_last(self: Any) -> bool:
         """Whether the client has said that its newest request is its last, and all of that request is here."""
@@ -230,11 +253,24 @@ class Followed:
 @cache
 def ours(protocol: Any) -> Any:
     """The class that serves connections here, made of one of uvicorn's."""
+    if _is_class(protocol, *_HTTPTOOLS, *_H11):
+        _count_cycles(protocol)
     if _is_class(protocol, *_HTTPTOOLS):
         return type("FollowedHttpTools", (_FollowedHttpTools, protocol), {})
     if _is_class(protocol, *_H11):
         return type("FollowedH11", (_FollowedH11, protocol), {})
     return type(f"Lingering{protocol.__name__}", (_Lingering, protocol), {})
+
+
+def _count_cycles(protocol: Any) -> None:
+    """Have what one of uvicorn's classes makes of each request count; it finds the class for that in its module."""
+    for base in protocol.__mro__:
+        if f"{base.__module__}:{base.__name__}" in (*_HTTPTOOLS, *_H11):
+            module: Any = sys.modules[base.__module__]
+            if not hasattr(module, "stillup_counts"):
+                module.stillup_counts = True
+                module.RequestResponseCycle = counting_cycle(module.RequestResponseCycle)
+                module.service_unavailable = counting_refusals(module.service_unavailable)
 
 
 class _FollowedHttpTools(Followed):
@@ -271,7 +307,7 @@ class _FollowedHttpTools(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and STREAMS in cycle.scope,
+            endless=answering and is_endless(cycle.scope),
             arriving=not answering and scope is not self._ended and not in_head,
             head=(self._head or None) if in_head else b"",
             unsent=self.transport.get_write_buffer_size(),
@@ -297,7 +333,7 @@ class _FollowedH11(Followed):
             cycle.disconnected = True
             cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)  # type: ignore[misc]
+            super().send_400_response(msg)
         else:
             self.transport.close()
 
@@ -308,7 +344,7 @@ class _FollowedH11(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and STREAMS in cycle.scope,
+            endless=answering and is_endless(cycle.scope),
             arriving=not answering and conn.their_state is h11.SEND_BODY,
             head=bytes(conn.trailing_data[0]) if between else None,
             unsent=self.transport.get_write_buffer_size(),
@@ -478,12 +514,12 @@ class _PeerTrusted:
         return getattr(self._hosts, name)
 
 
-def _trusting_its_peer(config: Config, app: Any) -> Config:
+def _trusting_its_peer(config: Config, app: Any, cells: Cells) -> Config:
     config = copy.copy(config)
     if isinstance(app, ProxyHeadersMiddleware):
         app = copy.copy(app)
         app.trusted_hosts = _PeerTrusted(app.trusted_hosts)
-    config.loaded_app = noting_streams(app)
+    config.loaded_app = counting(app, cells)
     return config
 
 

@@ -12,6 +12,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
+from supervisor.wire.figures import Cells
+
 LINGER: Final = 5.0
 """Seconds that a client has to close its side, once everything is written."""
 CAP: Final = 16 * 1024 * 1024
@@ -25,12 +27,15 @@ class LingeringTransport(asyncio.Transport):
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = ("_closing", "_inner", "_socket", "write")
+    __slots__ = ("_closing", "_inner", "_socket", "cells", "write")
 
-    def __init__(self, inner: asyncio.Transport, sock: socket.socket) -> None:  # the base class has nothing to do
+    def __init__(self, inner: asyncio.Transport, sock: socket.socket, cells: Cells | None = None) -> None:
+        """``cells`` is where what comes on this connection is counted."""
+        # The base class has nothing to do.
         self._inner = inner
         self._socket = sock
         self._closing = False
+        self.cells = cells
         # What every request uses is taken over, the rest asked for below.
         self.write = inner.write  # type: ignore[method-assign]
 

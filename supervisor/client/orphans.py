@@ -17,12 +17,12 @@ from typing import Final
 
 from supervisor.client.find import runs
 from supervisor.errors import PeerError
-from supervisor.host import processes
+from supervisor.host import processes, shared
 from supervisor.host.processes import Process
 from supervisor.host.runtime import claim
 from supervisor.host.sockets import UnixFile
 from supervisor.wire import record
-from supervisor.wire.places import CONTROL, EVENTS, HANDOFF, OBSERVE, RECORD
+from supervisor.wire.places import CONTROL, EVENTS, FIGURES, HANDOFF, OBSERVE, RECORD
 from supervisor.wire.record import Record
 
 MARGIN: Final = 15.0
@@ -100,7 +100,9 @@ def _tidy(directory: str) -> None:
     for listener in left.listeners if left is not None else ():
         if listener.file is not None and listener.bind.startswith("unix:"):
             UnixFile(listener.bind.removeprefix("unix:"), *listener.file).remove()
-    for name in (CONTROL, OBSERVE, HANDOFF):
+    for path in shared.found(shared.place(directory, FIGURES)):
+        shared.remove(path)
+    for name in (CONTROL, OBSERVE, HANDOFF, f"{FIGURES}.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/{name}")
 

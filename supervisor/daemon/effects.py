@@ -29,6 +29,7 @@ from supervisor.core.commands import (
 from supervisor.core.events import Event, Exited, Spawned, SpawnFailed, TimerFired
 from supervisor.daemon.console import Console
 from supervisor.daemon.feed import Feed
+from supervisor.daemon.figures import Figures
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
@@ -65,6 +66,7 @@ class LiveEffects:
         become: Sequence[str],
         title: str,
         orphan_timeout: float,
+        figures: Figures,
     ) -> None:
         """Put the listeners of ``holder`` at the disposal of workers that come in by ``door``.
 
@@ -80,6 +82,7 @@ class LiveEffects:
         self._become = tuple(become)
         self._orphan_timeout = orphan_timeout
         self._title = title
+        self._figures = figures
         self._loop = asyncio.get_running_loop()
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
@@ -171,6 +174,7 @@ class LiveEffects:
         nonce = self._nonce(command.serial)
         self._door.expect(nonce, command, child.process, lambda: self._welcome(command, due - self._loop.time()))
         environment = worker_environment(command, self._handoff_path, nonce)
+        await self._figures.begin(command.serial)
         argv = [*self._become, release.python, "-P", "-m", "supervisor.worker"]
         argv.append(f"{self._title}:{command.generation}.{command.slot}")
         try:
@@ -184,6 +188,7 @@ class LiveEffects:
             self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {_reason(error)}"))
             return
         child.process.set_result(process)
+        self._figures.belongs(command.serial, process)
         output.started()
         self._submit(Spawned(command.serial, process.pid, process.started))
         self._loop.add_reader(process.pidfd, self._ended, command.serial)
@@ -235,6 +240,7 @@ class LiveEffects:
         if not child.process.done():
             child.process.cancel()
         self._door.forget(serial)
+        self._figures.ended(serial)
 
 
 def _reason(error: Exception) -> str:

@@ -35,10 +35,11 @@ class Save(Protocol):
 class Engine:
     """Owns the fleet."""
 
-    def __init__(self, fleet: Fleet, save: Save) -> None:
-        """Begin with that fleet."""
+    def __init__(self, fleet: Fleet, save: Save, changed: Callable[[Fleet, Fleet], None] = lambda *_: None) -> None:
+        """Begin with that fleet; ``changed`` is told what it was and what it has become."""
         self.fleet = fleet
         self._save = save
+        self._changed = changed
         self.asked_to_stop = False
         """Whether a stop was asked for, be it decided on or not yet."""
         self._queue: asyncio.Queue[tuple[Event | None, asyncio.Future[Fleet] | None]] = asyncio.Queue()
@@ -98,6 +99,8 @@ class Engine:
                 message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
                 _settle(answer, error=Refused(message, code="unavailable"))
                 continue
+            if not merely:
+                self._changed(self.fleet, decision.fleet)
             self._become(decision.fleet, answer)
             for command in decision.commands:
                 if isinstance(command, Exit | Reexec):

@@ -18,8 +18,10 @@ from supervisor.core.rollback import previous_release
 from supervisor.daemon import answers, events
 from supervisor.daemon.api import Call, Handler
 from supervisor.daemon.engine import Engine
+from supervisor.daemon.figures import Figures
 from supervisor.daemon.history import History
 from supervisor.daemon.holder import Holder
+from supervisor.daemon.metrics import Scene, render
 from supervisor.daemon.trace import Trace, TraceResponse
 from supervisor.errors import Refused
 from supervisor.wire import control, handoff
@@ -43,6 +45,7 @@ class Handlers:
         trace: Trace,
         history: History,
         reexecs: int,
+        figures: Figures,
     ) -> None:
         """Drive ``engine``.
 
@@ -56,6 +59,7 @@ class Handlers:
             trace: knows who looks at the messages.
             history: of what has happened.
             reexecs: how often the program was replaced.
+            figures: have what was counted.
         """
         self._engine = engine
         self._resolve = resolve
@@ -66,6 +70,7 @@ class Handlers:
         self._trace = trace
         self._history = history
         self._reexecs = reexecs
+        self._figures = figures
         self._document = openapi(__version__)
         self.all: Mapping[str, Handler] = {
             "status": self._status,
@@ -78,6 +83,7 @@ class Handlers:
             "whoami": self._whoami,
             "version": self._version,
             "openapi": self._openapi,
+            "metrics": self._metrics,
             "livez": self._livez,
             "readyz": self._readyz,
             "reload": self._reload,
@@ -145,6 +151,12 @@ class Handlers:
 
     async def _openapi(self, _: Call) -> Response:
         return answers.json(self._document)
+
+    async def _metrics(self, call: Call) -> Response:
+        totals = await self._figures.totals()
+        scene = Scene(self._engine.fleet, totals, self._holder.waiting, self._reexecs)
+        content, content_type = render(scene, call.request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
 
     async def _livez(self, _: Call) -> Response:
         return answers.json(control.Live())

@@ -95,12 +95,15 @@ class HandoffDoor:
         tap: Tap | None = None,
         *,
         worker_uid: int | None = None,
+        figures: Callable[[int], list[int]] = lambda _: [],
     ) -> None:
         """Hand ``holder``'s listeners to workers, who are of ``worker_uid`` or our own user.
 
-        ``ask`` is for the hello, which the fleet may refuse.
+        ``ask`` is for the hello, which the fleet may refuse. ``figures`` has the descriptor of the file in which the
+        worker of that serial is to count, if there is one.
         """
         self._tap = tap or Tap()
+        self._figures = figures
         self._sock = sock
         self._holder = holder
         self._submit = submit
@@ -309,10 +312,12 @@ class HandoffDoor:
         await self._ask(HelloSaid(serial, comes_back=hello.protocol >= handoff.COMES_BACK))
         self._channels[serial] = channel
         self._known[hello.nonce] = Known(serial, process)
-        welcome = expected.welcome()
+        welcome, fds = expected.welcome(), [1, 2]
         if hello.protocol != handoff.PROTOCOL:
             welcome = handoff.for_version(welcome, hello.protocol)
-        await channel.send(handoff.encode(welcome), [1, 2])
+        else:
+            fds += self._figures(serial)
+        await channel.send(handoff.encode(welcome), fds)
         return serial
 
     async def _take_back(self, connection: socket.socket, channel: Channel, resume: Resume) -> None:

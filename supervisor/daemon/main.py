@@ -29,6 +29,7 @@ from supervisor.daemon.effects import LiveEffects
 from supervisor.daemon.engine import Engine
 from supervisor.daemon.fdstore import FdStore
 from supervisor.daemon.feed import Feed
+from supervisor.daemon.figures import Figures, Store
 from supervisor.daemon.handlers import Handlers
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.history import History
@@ -147,12 +148,14 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until the fleet has come to its end; the exit code."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
         settings = self._settings
         self._recorder = recorder = Recorder(
             self._runtime, settings.workers, self._record, drain_timeout=settings.policy.drain_timeout
         )
+        self._figures = figures = Figures(Store(self._runtime))
         fleet = Fleet(policy=self._policy, size=settings.workers)
-        self._engine = engine = Engine(fleet, recorder.save)
+        self._engine = engine = Engine(fleet, recorder.save, figures.changed)
         self._trace = Trace(self._worker_of)
         rights = settings.rights
         self._door = door = HandoffDoor(
@@ -162,6 +165,7 @@ class Supervisor:
             engine.ask,
             self._trace.tap,
             worker_uid=rights.worker_uid,
+            figures=figures.descriptors,
         )
         self._history = history = History(self._runtime)
         feed = Feed(Readiness(self._notifier, lambda: engine.fleet), history)
@@ -176,8 +180,8 @@ class Supervisor:
             become=rights.become,
             title=settings.name,
             orphan_timeout=self._orphan_timeout(),
+            figures=figures,
         )
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
         disk = Disk(settings)
         self._signals.serve(engine, disk, self._reexec)
         self._replacing = False
@@ -190,18 +194,6 @@ class Supervisor:
             if self._policy.parks:
                 await self._keep()
             door.admits.set()
-            handlers = Handlers(
-                engine,
-                disk.resolve,
-                disk.look,
-                self._reexec,
-                name=settings.name,
-                holder=self._holder,
-                trace=self._trace,
-                history=history,
-                reexecs=recorder.latest.reexecs,
-            )
-            api = Api(handlers.all, rights.rules, feed.announce, rights.observe_gid)
             self._greet()
             if settings.reload is not None:
                 self._signals.begin(watch(settings.reload, self._signals.reload))
@@ -211,14 +203,16 @@ class Supervisor:
                 self._signals.begin(watchdog.feed(limit, engine.turn, self._notifier.alive))
             self._signals.take()
             self._signals.begin(strays.reap())  # now that those who live are held
-            code = await self._serve(api)
+            code = await self._serve(self._api(disk, feed))
             await history.settle()
+            await figures.remove()
             # The last worker has gone: there is nothing that anybody could take over.
             self._files.callback(self._runtime.remove, RECORD, EVENTS)
             return code
         finally:
             self._signals.end()
             recorder.close()
+            figures.close()
             self._files.close()
             door.close()
             effects.close()
@@ -233,6 +227,23 @@ class Supervisor:
             await in_thread(self._store.keep, *self._holder.descriptors())
         except OSError as error:
             logger.error("systemd does not keep our sockets over a restart: %s", error)  # noqa: TRY400 - no bug
+
+    def _api(self, disk: Disk, feed: Feed) -> Api:
+        """The control API of this run."""
+        handlers = Handlers(
+            self._engine,
+            disk.resolve,
+            disk.look,
+            self._reexec,
+            name=self._settings.name,
+            holder=self._holder,
+            trace=self._trace,
+            history=self._history,
+            reexecs=self._recorder.latest.reexecs,
+            figures=self._figures,
+        )
+        rights = self._settings.rights
+        return Api(handlers.all, rights.rules, feed.announce, rights.observe_gid)
 
     async def _serve(self, api: Api) -> int:
         """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
@@ -250,6 +261,7 @@ class Supervisor:
             await self._history.settle()
             self._history.end()
             await self._close_doors()
+            await self._figures.written()
             if not self._engine.asked_to_stop:
                 self._replace_program()  # which returns if it could not
             self._history.go_on()
@@ -318,6 +330,7 @@ class Supervisor:
             Refused: that cannot be.
         """
         if not self._left_behind:
+            await self._figures.remove()  # nobody who is alive counts in what there may be
             self._engine.submit(ReloadAsked(self._release, "start"))
             return
         try:
@@ -345,6 +358,7 @@ class Supervisor:
             now = asyncio.get_running_loop().time()
             engine.fleet = takeover.fleet_of(claimants, self._release, self._policy, settings.workers, now)
             self._recorder.claimed({serial: claimant.said.nonce for serial, claimant in enumerate(claimants, 1)})
+        await self._figures.load(living)
         whole = self._holder.open(settings.binds, settings.backlog, self._record)
         if not living:
             engine.fleet = Fleet(policy=self._policy, size=settings.workers)

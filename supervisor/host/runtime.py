@@ -37,8 +37,13 @@ class RuntimeDirectory:
         except FileNotFoundError:
             return None
 
-    def replace(self, name: str, content: bytes) -> None:
-        """Put a file in another's place: whoever looks, whenever the power goes, finds the old or the new. Blocks.
+    def replace(self, name: str, content: bytes, *, lasting: bool = True) -> None:
+        """Put a file in another's place: whoever looks finds the old or the new. Blocks.
+
+        Args:
+            name: the file's.
+            content: what is to be in it.
+            lasting: whether that holds when the power goes, too.
 
         Raises:
             OSError: it cannot be; the old one is as it was.
@@ -48,7 +53,8 @@ class RuntimeDirectory:
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 write_all(fd, content)
-                os.fsync(fd)
+                if lasting:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.rename(fresh, self.file(name))
@@ -56,6 +62,8 @@ class RuntimeDirectory:
             with contextlib.suppress(OSError):  # what there is of it takes room on a disk that may have none
                 os.unlink(fresh)
             raise
+        if not lasting:
+            return
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)

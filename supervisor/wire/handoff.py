@@ -5,7 +5,7 @@ under ``type``; descriptors ride beside it as SCM_RIGHTS (unix(7)). The order, e
 
     worker                         supervisor
     Hello(protocol, nonce)    ->
-                              <-   Welcome(protocol, who you are, what to run)  + stdout, stderr
+                              <-   Welcome(protocol, who you are, what to run)  + stdout, stderr, figures
     Taken(0)                  ->
                               <-   Offer(descriptions of every listener, cookies of the adoption queue)
     Taken(0)                  ->
@@ -102,7 +102,10 @@ class Report(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_field
 
 
 class Welcome(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Who the worker is and what it runs. Two descriptors come with it: its stdout and stderr from READY on."""
+    """Who the worker is and what it runs. Two descriptors come with it, its stdout and stderr from READY on.
+
+    From version 2 on there may be a third: the file in which it counts (``wire.figures``).
+    """
 
     protocol: int
     worker: int

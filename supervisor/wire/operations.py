@@ -30,6 +30,8 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 """A JSON value a line."""
 SSE: Final = "text/event-stream"
+PROMETHEUS: Final = "text/plain"
+OPEN_METRICS: Final = "application/openmetrics-text"
 
 PROBLEMS: Final[Mapping[str, int]] = {
     "usage": 400,
@@ -282,6 +284,16 @@ OPERATIONS: Final = (
         "This document.",
         {200: _json("An OpenAPI 3.1 document.", dict[str, Any])},
         doors=SOCKETS,
+    ),
+    Operation(
+        "metrics",
+        "GET",
+        "/metrics",
+        Role.VIEWER,
+        "Show what the service and its supervisor have counted, for Prometheus.",
+        {200: Answer("The metrics.", {PROMETHEUS: None, OPEN_METRICS: None})},
+        problems=("unavailable",),
+        doors=EVERYWHERE,
     ),
     Operation(
         "livez",

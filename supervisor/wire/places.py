@@ -10,6 +10,8 @@ from supervisor.errors import UsageError
 
 CONTROL: Final = "control.sock"
 OBSERVE: Final = "observe.sock"
+FIGURES: Final = "figures"
+"""What the names of the files begin with in which it is counted; those of workers may be elsewhere, in memory."""
 HANDOFF: Final = "handoff.sock"
 LOCK: Final = "lock"
 RECORD: Final = "record.json"

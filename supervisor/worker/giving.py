@@ -21,6 +21,7 @@ from supervisor.asgi import borrowed
 from supervisor.core.crossing import may_move
 from supervisor.host import adoption
 from supervisor.wire.adoption import PACKET_ENOUGH, ConnectionInfo, encode
+from supervisor.wire.figures import CELLS, GIVEN, Cells
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -31,8 +32,14 @@ AGAIN: Final = 0.02
 class Giver:
     """Puts connections into the queue, some a packet. Owns its copy of the writing end."""
 
-    def __init__(self, writer: socket.socket, packet: int, stayed: Callable[[Any], None]) -> None:
-        """Give at most ``packet`` connections at a time; ``stayed`` is told of each that cannot move after all."""
+    def __init__(
+        self, writer: socket.socket, packet: int, stayed: Callable[[Any], None], cells: Cells | None = None
+    ) -> None:
+        """Give at most ``packet`` connections at a time; ``stayed`` is told of each that cannot move after all.
+
+        Those that have moved are counted in ``cells``, too.
+        """
+        self._cells = cells if cells is not None else [0] * CELLS
         self._writer = writer
         self._packet = packet
         self._stayed = stayed
@@ -151,6 +158,7 @@ class Giver:
             return
         adoption.send(self._writer, encode(list(packet.values())), map(borrowed.descriptor, packet))
         self.given += len(packet)
+        self._cells[GIVEN] += len(packet)
         for connection in packet:
             del self._waiting[connection]
             borrowed.let_go(connection)

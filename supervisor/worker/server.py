@@ -23,7 +23,7 @@ from supervisor.core.crossing import PACKET_FOR_ONE
 from supervisor.errors import PeerError
 from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
-from supervisor.wire import handoff
+from supervisor.wire import figures, handoff
 from supervisor.wire.handoff import Accept, Drain, FromWorker, Hurry, Ready, Report, Serving, boot_failed
 from supervisor.worker import connections, probe, wear
 from supervisor.worker.giving import Giver
@@ -58,7 +58,8 @@ class Server:
     def __init__(self, session: Session, config: Config) -> None:
         self._session = session
         self._changed = asyncio.Event()
-        self._site = Site(config)
+        self._cells = session.figures
+        self._site = Site(config, self._cells)
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
@@ -285,6 +286,7 @@ class Server:
 
     def _adopt(self, arrival: Arrival) -> asyncio.Protocol:
         self._adopted += 1
+        self._cells[figures.ADOPTED] += 1
         self._lull.one_more()
         if arrival.info is not None:
             self._longest = max(self._longest, time.monotonic() - arrival.info.given)
@@ -296,20 +298,28 @@ class Server:
             await self._session.say(message)
 
     async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + BEAT
             try:
-                async with asyncio.timeout(BEAT):
+                async with asyncio.timeout_at(due):
                     await self._news.wait()
+                due = loop.time() + SOON
                 await asyncio.sleep(SOON)  # together with what comes meanwhile
             except TimeoutError:
                 pass  # no news
             self._news.clear()
+            self._count_lag(loop.time() - due)
             self._site.refresh_headers()
             await self._tell(await self._report())
 
+    def _count_lag(self, seconds: float) -> None:
+        figures.LAGS.observe(self._cells, seconds)
+        self._cells[figures.LAG] = max(0, round(seconds * figures.SECOND))
+
     async def _report(self) -> Report:
         drain, giver = self._drain, self._giver
-        return Report(
+        report = Report(
             await connections.count(self._site),
             self._site.state.total_requests,
             self._worn(),
@@ -320,6 +330,8 @@ class Server:
             closed=drain.closed if drain is not None else 0,
             longest=self._longest,
         )
+        self._cells[figures.LOST], self._cells[figures.CLOSED] = report.lost, report.closed
+        return report
 
     def _worn(self) -> str:
         requests = self._site.state.total_requests
@@ -383,7 +395,7 @@ class Server:
             await self._stop_adopting()
         await asyncio.gather(*(acceptor.stop(empty=drain.final) for acceptor in self._acceptors))
         if not drain.final and self._site.can_move:
-            self._giver = Giver(self._session.queue.writer, self._packet, drain.look)
+            self._giver = Giver(self._session.queue.writer, self._packet, drain.look, self._cells)
             drain.give_to(self._giver)
             if self._parks:
                 self._giver.park(self._queue_is_full)

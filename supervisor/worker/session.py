@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from supervisor.errors import PeerError
-from supervisor.host import descriptors, peer
+from supervisor.host import descriptors, peer, shared
 from supervisor.host.adoption import AdoptionQueue, receive_end
 from supervisor.host.channel import Channel
 from supervisor.host.sockets import describe, receive_listener
 from supervisor.wire import handoff
+from supervisor.wire.figures import CELLS, LAYOUT, OF_LAYOUT, Cells
 from supervisor.wire.handoff import (
     Batch,
     BootFailed,
@@ -54,6 +55,8 @@ class Session:
     queue: AdoptionQueue
     older: list[socket.socket] = field(default_factory=list)
     """Reading ends of other queues, into which workers of other supervisors may still put connections."""
+    figures: Cells = field(default_factory=lambda: [0] * CELLS)
+    """Where this worker counts (``wire.figures``); of use to itself alone unless the supervisor has given a file."""
 
     async def say(self, message: FromWorker) -> None:
         """Tell the supervisor.
@@ -157,8 +160,9 @@ def take_over(path: str, nonce: str) -> Session:
         undo.callback(descriptors.close, output)
         if welcome.protocol != handoff.PROTOCOL:
             raise PeerError(f"the supervisor speaks protocol {welcome.protocol}, this worker {handoff.PROTOCOL}")
-        if len(output) != 2:  # noqa: PLR2004 - stdout and stderr
+        if len(output) not in (2, 3):
             raise PeerError(f"expected a stdout and a stderr with the welcome, got {len(output)} descriptors")
+        figures = _share_figures(output.pop()) if len(output) > 2 else [0] * CELLS  # noqa: PLR2004 - stdout and stderr
         try:
             listeners, queue, older = _take_sockets(sock, undo)
         except PeerError as error:
@@ -167,7 +171,20 @@ def take_over(path: str, nonce: str) -> Session:
             raise
         undo.pop_all()
     channel = Channel(sock, limit=handoff.MESSAGE_LIMIT, most=handoff.BATCH_LIMIT)
-    return Session(path, nonce, channel, welcome, output[0], output[1], listeners, queue, older)
+    return Session(path, nonce, channel, welcome, output[0], output[1], listeners, queue, older, figures)
+
+
+def _share_figures(fd: int) -> Cells:
+    """The cells in the supervisor's file, which is closed here; cells of our own if that is of no use."""
+    try:
+        cells = shared.cells(fd)
+    except PeerError as error:
+        logger.warning("what this worker counts is not seen: %s", error)
+        return [0] * CELLS
+    finally:
+        os.close(fd)
+    cells[OF_LAYOUT] = LAYOUT
+    return cells
 
 
 def _check_owner(sock: socket.socket, path: str) -> None:

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from supervisor.client.orphans import orphans
-from supervisor.wire.places import bases
+from supervisor.host import shared
+from supervisor.wire.places import FIGURES, bases
 from tests.system.clients import Peer, request
 from tests.system.harness import ROOT, STILLUP, Service, eventually, pids
 
@@ -86,6 +87,7 @@ def test_a_stop_ends_them(service: Service) -> None:
     assert output.endswith("stopped\n")
     assert not any(map(_lives, workers))
     assert not service.runtime.exists() or not list(service.runtime.iterdir())
+    assert shared.found(shared.place(str(service.runtime), FIGURES)) == []
     assert not (service.folder / "s").exists()
     assert service.cli("stop").returncode == 3
 

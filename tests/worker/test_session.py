@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import threading
@@ -17,6 +18,7 @@ from supervisor.host import descriptors
 from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.host.sockets import describe
 from supervisor.wire import handoff
+from supervisor.wire.figures import LAYOUT, OF_LAYOUT, SENT, SIZE
 from supervisor.wire.handoff import (
     Accept,
     Batch,
@@ -68,7 +70,7 @@ class Supervisor:
     def infos(self) -> list[ListenerInfo]:
         return [describe(f"name-{number}", sock) for number, sock in enumerate(self.listeners)]
 
-    def welcome(self, *, protocol: int = handoff.PROTOCOL, outputs: int = 2) -> None:
+    def welcome(self, *, protocol: int = handoff.PROTOCOL, outputs: int = 2, figures: Path | None = None) -> None:
         """Up to the worker's word that it has its outputs."""
         self.hear()
         message = Welcome(
@@ -82,12 +84,14 @@ class Supervisor:
             drain_timeout=30.0,
             boot_timeout=60.0,
         )
-        with open(os.devnull, "wb") as null:
-            self.say(message, *[null.fileno()] * outputs)
+        with contextlib.ExitStack() as files:
+            null = files.enter_context(open(os.devnull, "wb"))
+            more = [] if figures is None else [files.enter_context(figures.open("r+b")).fileno()]
+            self.say(message, *[null.fileno()] * outputs, *more)
 
-    def offer(self, infos: list[ListenerInfo] | None = None) -> None:
+    def offer(self, infos: list[ListenerInfo] | None = None, figures: Path | None = None) -> None:
         """Up to the worker's word that it knows what is to come."""
-        self.welcome()
+        self.welcome(figures=figures)
         self.hear()
         self.say(Offer(self.infos if infos is None else infos, self.queue.cookies))
         self.hear()
@@ -179,6 +183,31 @@ def test_take_over(path: str, batches: int) -> None:
     assert supervisor.heard == [Hello(handoff.PROTOCOL, NONCE), Taken(0), Taken(0), *share]
 
 
+@pytest.mark.parametrize("size", [SIZE, SIZE - 1])
+def test_figures(path: str, tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker counts in the file that comes with its welcome; one of a wrong size is left alone."""
+    file = tmp_path / "figures"
+    file.write_bytes(bytes(size))
+
+    def script(supervisor: Supervisor) -> None:
+        supervisor.offer([], figures=file)
+        supervisor.batch(supervisor.queue.reader, supervisor.queue.writer)
+        supervisor.hear()
+
+    with supervised(path, script):
+        session = take_over(path, NONCE)
+        session.figures[SENT] += 7
+        close(session)
+        if isinstance(session.figures, memoryview):
+            mapped = session.figures.obj
+            session.figures.release()
+            assert isinstance(mapped, mmap.mmap)
+            mapped.close()
+    cells = memoryview(file.read_bytes().ljust(SIZE, b"\0")).cast("Q")
+    assert (cells[OF_LAYOUT], cells[SENT]) == ((LAYOUT, 7) if size == SIZE else (0, 0))
+    assert ("not seen" in caplog.text) == (size != SIZE)
+
+
 def test_no_listeners(path: str) -> None:
     """A supervisor without listeners can hand over the queue as well."""
 
@@ -232,8 +261,8 @@ def give_one_output(supervisor: Supervisor) -> None:
     supervisor.welcome(outputs=1)
 
 
-def give_three_outputs(supervisor: Supervisor) -> None:
-    supervisor.welcome(outputs=3)
+def give_four_outputs(supervisor: Supervisor) -> None:
+    supervisor.welcome(outputs=4)
 
 
 def skip_the_welcome(supervisor: Supervisor) -> None:
@@ -261,7 +290,7 @@ EARLY: list[tuple[Script, str]] = [
     (hang_up_on_hello, "the supervisor hung up"),
     (speak_another_protocol, f"the supervisor speaks protocol 99, this worker {handoff.PROTOCOL}"),
     (give_one_output, "got 1 descriptors"),
-    (give_three_outputs, "got 3 descriptors"),
+    (give_four_outputs, "got 4 descriptors"),
     (skip_the_welcome, "expected Welcome of the supervisor, got Offer"),
     (talk_nonsense, "not a message of the hand-off protocol"),
     (talk_too_long, "the packet was cut short"),
