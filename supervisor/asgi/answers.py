@@ -31,7 +31,16 @@ _LEAST: Final = _BOUNDS[0]
 _SUM: Final = len(DURATIONS) + 1
 _FIRST: Final = {hundreds: ANSWERS + PER_CLASS * (hundreds - 1) for hundreds in range(1, ABORTED + 1)}
 """The first cell of each class of answers, by the hundreds of its status."""
-_OF_STATUS: Final = {hundreds: first for hundreds, first in _FIRST.items() if hundreds != ABORTED}
+
+
+class _OfStatus(dict[int, int]):
+    """The first cell by the whole status: one look-up, and no division; what is no status counts as an error."""
+
+    def __missing__(self, status: int) -> int:
+        return _FIRST[5]
+
+
+_OF_STATUS: Final = _OfStatus({status: _FIRST[status // 100] for status in range(100, 600)})
 BEGAN: Final = "stillup.began"
 """In a request's scope: when it began, in nanoseconds of the performance counter; 0 once its client has gone."""
 _ANSWER: Final = "stillup.answer"
@@ -53,7 +62,7 @@ def counting(app: Any, cells: Cells) -> Any:
         def noted(message: Any) -> Any:
             if message["type"] == "http.response.start" and (began := scope[BEGAN]):
                 took = perf_counter_ns() - began
-                first = _OF_STATUS[message["status"] // 100]
+                first = _OF_STATUS[message["status"]]
                 # Most are of the first bucket.
                 cells[first if took <= _LEAST else first + bisect_left(_BOUNDS, took)] += 1
                 cells[first + _SUM] += took
