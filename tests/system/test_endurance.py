@@ -10,7 +10,7 @@ import psutil
 
 from tests.system.harness import Service, descriptors, eventually
 
-RELOADS = 200
+RELOADS = 100
 
 
 def _looks(pid: int) -> Iterator[int]:
@@ -19,8 +19,8 @@ def _looks(pid: int) -> Iterator[int]:
         time.sleep(0.01)
 
 
-def test_two_hundred_reloads_are_flat(tmp_path: Path) -> None:
-    """After 200 reloads the supervisor has the descriptors, threads and children that it had after 10, and its memory.
+def test_a_hundred_reloads_are_flat(tmp_path: Path) -> None:
+    """After 100 reloads the supervisor has the descriptors, threads and children that it had after 10, and its memory.
 
     Memory is given 10%: an allocator keeps some of what it had.
     """

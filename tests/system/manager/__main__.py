@@ -32,8 +32,9 @@ def main(options: argparse.Namespace) -> int:
             print(booted.systemctl("--version").splitlines()[0], flush=True)
             shop = Shop(booted)
             shop.hardened()
+            shop.upgradable()
             with shop:
-                for happens in (shop.reload, shop.restart, shop.kill):
+                for happens in (shop.reload, shop.restart, shop.kill, shop.upgrade):
                     times = getattr(options, f"{happens.__name__}s")
                     try:
                         nothing_lost(booted, happens, times)
@@ -48,6 +49,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--reloads", type=int, default=10)
     parser.add_argument("--restarts", type=int, default=5)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--upgrades", type=int, default=5)
     parser.add_argument("--systemd", choices=["254", "257"], help="instead of the one of this machine")
     return parser.parse_args()
 

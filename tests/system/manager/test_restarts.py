@@ -41,11 +41,12 @@ def nothing_lost(
     return report
 
 
-@pytest.mark.parametrize("what", ["reload", "restart", "kill"])
+@pytest.mark.parametrize("what", ["reload", "restart", "kill", "upgrade"])
 def test_no_client_notices(booted: Booted, what: str) -> None:
-    """None of `systemctl reload`, `systemctl restart` and a SIGKILL of the supervisor, under the hardened unit."""
+    """None of `systemctl reload`, `systemctl restart`, a SIGKILL of the supervisor and an upgrade of stillup itself."""
     shop = Shop(booted)
     shop.hardened()
+    shop.upgradable()
     with shop:
         nothing_lost(booted, getattr(shop, what))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import supervisor
 from tests.system.harness import ROOT, STILLUP, eventually
 from tests.system.manager.booted import SHARED, Booted
 
@@ -111,6 +114,31 @@ class Shop:
         """SIGKILL the supervisor, and wait until another one is ready."""
         self.booted.systemctl("kill", "-s", "KILL", "--kill-whom=main", self.unit)
         self.until_another(self.show("MainPID"))
+
+    def upgradable(self) -> None:
+        """Have it run a copy of stillup, which can be replaced by another version of it."""
+        self._versions = len(list(self.booted.shared.glob(f"{self.name}-stillup-*")))
+        self._put_version()
+        path = f"Environment=PYTHONPATH={SHARED}/{self.name}-stillup:{ROOT}"
+        self.drop_in("upgradable.conf", f"[Service]\n{path}\n")
+
+    def upgrade(self) -> None:
+        """Put another version of stillup there, and let the supervisor replace itself by it: same pid."""
+        pid = self.show("MainPID")
+        self._put_version()
+        assert f"runs stillup 0.0.{self._versions}" in self.cli("supervisor", "reexec")
+        assert self.show("MainPID") == pid
+
+    def _put_version(self) -> None:
+        self._versions += 1
+        link = self.booted.shared / f"{self.name}-stillup"
+        folder = self.booted.shared / f"{self.name}-stillup-{self._versions}"
+        shutil.copytree(Path(supervisor.__file__).parent, folder / "supervisor", ignore=shutil.ignore_patterns("*.pyc"))
+        init = folder / "supervisor" / "__init__.py"
+        init.write_text(re.sub('__version__ = ".*"', f'__version__ = "0.0.{self._versions}"', init.read_text()))
+        fresh = link.with_suffix(".new")
+        fresh.symlink_to(folder.name)
+        fresh.rename(link)
 
     def until_another(self, pid: str) -> None:
         """Wait until another supervisor than that is ready."""
