@@ -200,7 +200,12 @@ class Rollouts(Probation):
                 expected = worker.state.retiring and worker.failure is None
                 if not expected:
                     self.announce(
-                        "worker.died", worker=worker.name, pid=worker.pid, why=_why(failure), output=failure.output
+                        "worker.died",
+                        worker=worker.name,
+                        pid=worker.pid,
+                        why=_why(failure),
+                        message=_words(failure),
+                        output=failure.output,
                     )
                     self.fail_scaling(worker, failure)
                 # First of all the slot: what crashes serves until what was before it does.
@@ -288,6 +293,7 @@ class Rollouts(Probation):
             generation=rollout.generation,
             reason=reason,
             why=_why(failure) if failure else "",
+            message=_words(failure) if failure else "",
             output=failure.output if failure else "",
         )
         first = self.fleet.state is ServiceState.STARTING and self.fleet.pending is None
@@ -353,7 +359,17 @@ _DRAINED_BY = (RolloutState.DRAINING, RolloutState.ROLLED_BACK)
 """Where a rollout may stand whose previous generation is not gone yet."""
 
 
+_OUR_WORD = frozenset({"spawn", "hello", "boot", "accept", "channel", "exit"})
+"""Stages of a failure whose message is ours, or the kernel's. In any other the app may have put its own into it."""
+
+
 def _why(failure: Failure) -> str:
+    """Who failed and how, without a word of the app's."""
     process = f" (pid {failure.pid})" if failure.pid is not None else ""
     who = f"{failure.worker}{process} " if failure.worker else ""
-    return f"{who}{failure.message}"
+    return f"{who}{failure.message if failure.stage in _OUR_WORD else f'failed ({failure.stage})'}"
+
+
+def _words(failure: Failure) -> str:
+    """What the app may have said of it; empty if it has said nothing."""
+    return "" if failure.stage in _OUR_WORD else failure.message

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from supervisor.daemon.history import History
 from supervisor.daemon.readiness import Readiness
+from supervisor.wire.events import log_line
 
 logger = logging.getLogger("stillup")
 
@@ -31,5 +32,5 @@ class Feed:
         """
         event = self._history.append(kind, data)
         about = {"event": kind, **{name: data[name] for name in ABOUT if data.get(name) is not None}}
-        logger.log(_LEVELS[event.loudness()], "%s", event.text, extra={"about": about})
+        logger.log(_LEVELS[event.loudness()], "%s", log_line(event, data), extra={"about": about})
         self._readiness.hear(kind, data)

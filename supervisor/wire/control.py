@@ -95,7 +95,10 @@ class CrossingView(msgspec.Struct, frozen=True):
 
 
 class FailureView(msgspec.Struct, frozen=True):
-    """Why a worker did not come to serve, with the tail of its own output."""
+    """Why a worker did not come to serve, with the tail of its own output.
+
+    ``message`` and ``output`` are for operators, and empty for viewers: the app chose them.
+    """
 
     stage: str
     message: str
@@ -251,13 +254,13 @@ V = TypeVar("V", Status, RolloutView, ScalingView)
 
 
 def without_output(view: V) -> V:
-    """The same without what a failed worker wrote: that may say anything, and not every viewer is to read it."""
+    """The same without what a failed worker wrote or said: that may be anything, and not every viewer is to read it."""
     match view:
         case Status():
             rollout = without_output(view.rollout) if view.rollout is not None else None
             return msgspec.structs.replace(view, rollout=rollout)
         case _:
-            failure = msgspec.structs.replace(view.failure, output="") if view.failure is not None else None
+            failure = msgspec.structs.replace(view.failure, message="", output="") if view.failure is not None else None
             return msgspec.structs.replace(view, failure=failure)
 
 

@@ -1,7 +1,8 @@
 """What happened, as ``GET /v1/events`` tells it.
 
 1. Events are numbered 1, 2, 3 ... without a gap, over every restart of the supervisor until the service is stopped.
-2. What a worker has printed is in none: viewers may read events, and its output is for operators (``RolloutView``).
+2. What a worker has printed, or its app has said of its failure, is in none: viewers may read events, and that is for
+   operators (``RolloutView``) and for the log (``log_line``).
 3. Nothing in an event is longer than LONGEST, whoever chose it.
 """
 
@@ -50,7 +51,7 @@ LONGEST: Final = 1_000
 ACCEPTED: Final = "accepted"
 DENIED: Final = "denied"
 """Outcomes of a request; any other is why it was refused."""
-_PRIVATE: Final = frozenset({"output"})
+_PRIVATE: Final = frozenset({"output", "message"})
 """What announcements of the core say and no event does."""
 
 
@@ -161,6 +162,12 @@ def make(kind: str, data: Mapping[str, object], *, seq: int, at: datetime, monot
         raise msgspec.ValidationError(f"{kind} has {sorted(own)}, not {sorted(told)}")
     envelope = {"kind": kind, "seq": seq, "at": at, "monotonic": monotonic, "text": _line(shape.reads(told))}
     return msgspec.convert({**envelope, **told}, shape)
+
+
+def log_line(event: Envelope, data: Mapping[str, object]) -> str:
+    """How an event made of ``data`` reads in the log: with what the app has said of its failure."""
+    said = str(data.get("message") or "")
+    return f"{event.text}: {_line(said)}" if said else event.text
 
 
 def _line(text: str) -> str:

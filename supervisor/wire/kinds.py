@@ -157,7 +157,7 @@ class RolloutAborted(Envelope, frozen=True, tag="rollout.aborted"):
     reason: str
     """``superseded``, ``called-off``, ``stopping``, ``supervisor-lost``, or the stage in which a worker failed."""
     why: str
-    """Which worker failed, and how; empty if none did."""
+    """Which worker failed, and how, without what its app said of it; empty if none did."""
 
     @classmethod
     def reads(cls, data: Mapping[str, object]) -> str:

@@ -44,7 +44,7 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     "Hurry": (),
 }
 """The fields that are shown, by type of message. Not BootFailed's ``message``: it is the app's, and may say anything.
-Nor the health check's path and host, which may hold a token."""
+Nor the health check's path and host as they are configured, which may hold a token: Ready's ``probe`` has no query."""
 
 
 class TracedMessage(msgspec.Struct, tag_field="kind", tag="message", frozen=True):

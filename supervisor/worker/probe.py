@@ -22,11 +22,11 @@ class UnhealthyError(StillupError):
 
 
 async def probe(app: Any, path: str, host: str, state: Mapping[str, Any], seconds: float) -> str:
-    """Ask until the answer is healthy (200 to 399); what it was.
+    """Ask until the answer is healthy (200 to 399); what it was, as ``/healthz 200``.
 
     Args:
         app: an ASGI application.
-        path: such as ``/healthz``; a query may follow.
+        path: such as ``/healthz``; a query may follow, which is told to nobody but the app: it may hold a token.
         host: the Host header.
         state: what the lifespan left for requests.
         seconds: how long to try.
@@ -36,6 +36,7 @@ async def probe(app: Any, path: str, host: str, state: Mapping[str, Any], second
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
+    shown = path.partition("?")[0]
     last, tries, pause = "did not answer", 0, FIRST_PAUSE
     while (left := end - loop.time()) > 0:
         tries += 1
@@ -50,12 +51,12 @@ async def probe(app: Any, path: str, host: str, state: Mapping[str, Any], second
         if (error := _raised(answer)) is not None:
             last = f"raised {type(error).__name__}: {error}"
         elif (status := answer.result()) in HEALTHY:
-            return f"{path} {status}"
+            return f"{shown} {status}"
         else:
             last = f"answered {status}" if status else "did not answer"
         await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
         pause = min(pause * 2, LONGEST_PAUSE)
-    raise UnhealthyError(f"{path} {last} ({tries} tries in {seconds:.1f} s)")
+    raise UnhealthyError(f"{shown} {last} ({tries} tries in {seconds:.1f} s)")
 
 
 def _raised(answer: asyncio.Task[int]) -> BaseException | None:

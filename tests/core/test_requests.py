@@ -36,6 +36,7 @@ def test_a_later_request_supersedes_the_one_under_way() -> None:
         "generation": 2,
         "reason": "superseded",
         "why": "",
+        "message": "",
         "output": "",
     }
     assert (story.rollout(2).state, story.rollout(2).ended) == (RolloutState.ABORTED, 61.0)

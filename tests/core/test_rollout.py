@@ -222,7 +222,8 @@ def test_a_failure_to_import_keeps_the_old() -> None:
             "rollout": 2,
             "generation": 2,
             "reason": "import",
-            "why": "2.1 (pid 103) no module named app",
+            "why": "2.1 (pid 103) failed (import)",
+            "message": "no module named app",
             "output": "Traceback",
         }
     }

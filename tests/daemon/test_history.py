@@ -373,17 +373,18 @@ async def test_a_file_that_cannot_be_read(directory: RuntimeDirectory, caplog: p
 
 
 async def test_the_feed(directory: RuntimeDirectory, caplog: pytest.LogCaptureFixture) -> None:
-    """An announcement is in the log at once and in the history; one without a shape uses no number up."""
+    """An announcement is in the log at once, with what an app said, and in the history without that; one without a shape uses no number up."""
     caplog.set_level(logging.DEBUG)
     async with running(directory) as history:
         feed = Feed(Readiness(Notifier(), Fleet), history)
         with pytest.raises(KeyError):
             feed.announce("moon.full", {})
         feed.announce("rollout.waiting", {"rollout": 3})
-        feed.announce("worker.died", {"worker": "1.1", "pid": 5, "why": "1.1 (pid 5) exited 1", "output": "secret"})
+        died = {"worker": "1.1", "pid": 5, "why": "1.1 (pid 5) failed (import)"}
+        feed.announce("worker.died", {**died, "message": "no secret://db", "output": "secret"})
         assert [(entry.levelname, entry.message) for entry in caplog.records] == [
             ("INFO", "reload 3 waits until an older generation has left"),
-            ("ERROR", "worker 1.1 (pid 5) exited 1; its slot is filled again"),
+            ("ERROR", "worker 1.1 (pid 5) failed (import); its slot is filled again: no secret://db"),
         ]
         await published(history)
         assert await got(history) == [(1, "rollout.waiting"), (2, "worker.died")]

@@ -464,12 +464,14 @@ def test_a_problem_leaves_out_what_it_does_not_have() -> None:
 
 
 def test_what_a_failed_worker_wrote_can_be_left_out() -> None:
-    """The rollout and the status without it say the same otherwise."""
+    """The rollout and the status without it, and without what the app said of its failure, say the same otherwise."""
     failed = after(
         Fleet(policy=Policy()),
         (0.0, ReloadAsked(OLD, "start")),
         (0.1, Spawned(1, 7)),
-        (0.2, Exited(1, "exited 1", "secrets")),
+        (0.2, HelloSaid(1)),
+        (0.3, BootFailed(1, "import", "no secrets://db")),
+        (0.4, Exited(1, "exited 1", "secrets")),
     )
     whole = look(failed, 1.0)
     assert whole.rollout is not None
@@ -478,6 +480,6 @@ def test_what_a_failed_worker_wrote_can_be_left_out() -> None:
     bare = without_output(whole)
     assert "secrets" not in msgspec.json.encode(bare).decode()
     assert bare.rollout is not None
-    assert bare.rollout.failure == msgspec.structs.replace(whole.rollout.failure, output="")
+    assert bare.rollout.failure == msgspec.structs.replace(whole.rollout.failure, message="", output="")
     quiet = look(Fleet(), 1.0)
     assert without_output(quiet) == quiet

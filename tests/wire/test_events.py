@@ -17,7 +17,7 @@ from supervisor.core.recovery import LOST
 from supervisor.errors import PeerError
 from supervisor.wire import entry
 from supervisor.wire.entry import AnyEvent, Entry
-from supervisor.wire.events import KINDS, LONGEST, Caller, Event, FeedGap, RequestAudited, make
+from supervisor.wire.events import KINDS, LONGEST, Caller, Event, FeedGap, RequestAudited, log_line, make
 from supervisor.wire.kinds import Envelope, RolloutAborted, ServiceStopping, WorkerDied
 
 AT = datetime(2026, 3, 1, 12, 30, 0, 250, tzinfo=UTC)
@@ -46,7 +46,7 @@ def announced() -> dict[str, set[str]]:
 def test_every_announcement_has_a_shape_and_every_shape_is_announced() -> None:
     """The core's announcements and the shapes of events are the same, but for what is kept back."""
     shapes = {kind: set(shape.__struct_fields__) - COMMON for kind, shape in KINDS.items()}
-    assert {kind: names - {"output"} for kind, names in announced().items()} == {
+    assert {kind: names - {"output", "message"} for kind, names in announced().items()} == {
         kind: names for kind, names in shapes.items() if kind not in NOT_ANNOUNCED
     }
     assert shapes.keys() >= NOT_ANNOUNCED
@@ -78,11 +78,21 @@ def test_an_event() -> None:
 
 
 def test_output_is_in_no_event() -> None:
-    """What a worker has printed is for operators: the event of its death or of its failed boot does not have it."""
-    died = made("worker.died", worker="1.1", pid=5, why="1.1 (pid 5) exited 1", output="a secret")
-    aborted = made("rollout.aborted", rollout=1, generation=1, reason="import", why="1.1 no", output="a secret")
+    """What a worker has printed, or said of its failure, is for operators: no event of its death or boot has it."""
+    private = {"message": "no secret://db", "output": "a secret"}
+    died = made("worker.died", worker="1.1", pid=5, why="1.1 (pid 5) exited 1", **private)
+    aborted = made("rollout.aborted", rollout=1, generation=1, reason="import", why="1.1 failed", **private)
     assert (type(died), type(aborted)) == (WorkerDied, RolloutAborted)
     assert b"secret" not in msgspec.json.encode([died, aborted])
+
+
+@pytest.mark.parametrize(("said", "more"), [("no db\n", ": no db\\n"), ("", "")])
+def test_the_log_has_what_the_app_said(said: str, more: str) -> None:
+    """The log's line of an event goes on with what the app said of its failure, in one line; with its output never."""
+    data = {"worker": "1.1", "pid": 5, "why": "1.1 (pid 5) exited 1", "message": said, "output": "a secret"}
+    died = made("worker.died", **data)
+    assert log_line(died, data) == f"worker 1.1 (pid 5) exited 1; its slot is filled again{more}"
+    assert log_line(died, {}) == died.text
 
 
 @pytest.mark.parametrize(
