@@ -74,6 +74,8 @@ class Site:
         self.most_read: int | None = None
         """Bytes that are read at a time, on asyncio's own loop: a parser goes through them in one go, and nobody else
         is served meanwhile. None: as many as the loop likes."""
+        self.malformed: Callable[[str], tuple[list[tuple[bytes, bytes]], bytes]] | None = None
+        """Makes the headers and the body of the answer to what is no HTTP; None: uvicorn's. Of h11's class only."""
         self.logger: logging.Logger | None = None
         """What connections complain to; None: uvicorn's."""
         self._dated: int | None = None
@@ -332,9 +334,15 @@ class _FollowedH11(Followed):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+        elif self.site.malformed is None:
             super().send_400_response(msg)
         else:
+            headers, body = self.site.malformed(msg)
+            answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
             self.transport.close()
 
     def standing(self: Any) -> Standing:

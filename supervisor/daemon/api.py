@@ -68,7 +68,10 @@ class Api:
             for operation in OPERATIONS
             if door in operation.doors or (door is Door.OBSERVE and operation.method != "GET")
         ]
-        app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error})  # type: ignore[dict-item]
+        app = Starlette(
+            routes=routes,
+            exception_handlers={Refused: _refused, HTTPException: _http_error, Exception: _bug},  # type: ignore[dict-item]
+        )
         app.router.redirect_slashes = False
         return _Versioned(app)
 
@@ -78,8 +81,7 @@ class Api:
         async def answer(request: Request) -> Response:
             principal, role = await self._caller(request, door)
             with Audited(self._announce, request.method, request.scope["path"], principal, role) as audited:
-                if (said := request.headers.get(API_HEADER)) is not None:
-                    check_version(said, __version__)
+                _check_version(request)
                 if door not in operation.doors:
                     raise NotPermitted(f"{principal} is at {door}, where one may only look: ask at {Door.CONTROL}")
                 if door is not Door.ADMIN:  # whoever gets there may ask for what there is
@@ -117,8 +119,19 @@ class _Versioned:
         await self._app(scope, receive, send_with_version)
 
 
+def _check_version(request: Request) -> None:
+    if (said := request.headers.get(API_HEADER)) is not None:
+        check_version(said, __version__)
+
+
 async def _refused(_: Request, error: Refused) -> Response:
     return answers.refused(error)
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    """What is ours to blame. It is raised on after this answer, so the log has its traceback."""
+    detail = f"a bug in the supervisor ({type(error).__name__}): its log says where; what serves goes on"
+    return answers.problem("bug", detail)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -126,6 +139,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "refused")
     path = request.scope["path"]  # request.url would look at the Host header, which may be anything
     try:
+        _check_version(request)  # to a later client what it asked for is there, and this supervisor is too old
         check_path(path, __version__)
     except Refused as refusal:
         return answers.refused(refusal)

@@ -43,7 +43,7 @@ class Audited:
             case Refused():
                 self._tell(error.code, PROBLEMS.get(error.code, 409))
             case _:
-                self._tell("error", 500)
+                self._tell("bug", PROBLEMS["bug"])
 
     def accepted(self, status: int = 202, *, rollout: int | None = None, scaling: int | None = None) -> None:
         """The engine has taken the request."""

@@ -25,7 +25,7 @@ from supervisor.asgi.borrowed import Site, make_config
 from supervisor.core import door
 from supervisor.core.door import Deadlines, Doing, Limits, is_overdue, whom_to_end
 from supervisor.daemon.identities import Identity
-from supervisor.daemon.requests import WholeRequests
+from supervisor.daemon.requests import WholeRequests, malformed
 from supervisor.daemon.seldom import Seldom
 from supervisor.errors import Refused
 from supervisor.host import peer
@@ -103,6 +103,7 @@ class ControlDoor:
         self._site = Site(config)
         self._site.most_read = MOST_READ
         self._site.logger = logger
+        self._site.malformed = malformed
         self._site.load()
         self._callers: dict[int, _Caller] = {}
         """By their numbers, and so in the order in which they came."""

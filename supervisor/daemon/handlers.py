@@ -15,6 +15,7 @@ from supervisor.core.access import Role
 from supervisor.core.events import AbortAsked, ReloadAsked, RollbackAsked, ScaleAsked, StopAsked
 from supervisor.core.model import Fleet, Release, RolloutState, ScalingState, ServiceState
 from supervisor.core.rollback import previous_release
+from supervisor.core.rollout import CALLED_OFF
 from supervisor.daemon import answers, events
 from supervisor.daemon.api import Call, Handler
 from supervisor.daemon.engine import Engine
@@ -201,12 +202,11 @@ class Handlers:
                 return answers.json(view, 200, location)
 
     async def _abort(self, call: Call) -> Response:
-        pending = self._engine.fleet.pending
         fleet = await self._engine.ask(AbortAsked(f"asked by {call.principal}"))
-        if pending is None:
-            raise AssertionError("what is not under way cannot be called off")
-        call.audited.accepted(200, rollout=pending.id)
-        return answers.json(self._rollout_view(call, fleet, pending.id), 200, f"/v1/rollouts/{pending.id}")
+        # Not what was under way when this request came: a reload that was asked for before may have waited in the queue.
+        number = max(rollout.id for rollout in fleet.rollouts if rollout.reason == CALLED_OFF)
+        call.audited.accepted(200, rollout=number)
+        return answers.json(self._rollout_view(call, fleet, number), 200, f"/v1/rollouts/{number}")
 
     async def _scale(self, call: Call) -> Response:
         fleet = await self._engine.ask(ScaleAsked(call.values["workers"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supervisor.daemon import answers
@@ -42,7 +43,13 @@ class WholeRequests:
             await self._app(scope, receive, send)
 
 
-def _refuse(code: str, detail: str) -> ASGIApp:
+def malformed(what: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of the answer to what is no HTTP request."""
+    response = _refuse("usage", f"that is no HTTP/1.1 request: {what}")
+    return response.raw_headers, bytes(response.body)
+
+
+def _refuse(code: str, detail: str) -> Response:
     """An answer after which the connection closes: more of its request may come."""
     response = answers.problem(code, detail)
     response.headers["Connection"] = "close"

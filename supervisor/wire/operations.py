@@ -50,13 +50,14 @@ PROBLEMS: Final[Mapping[str, int]] = {
     "too-large": 413,
     "release": 422,
     "trial-failed": 422,
+    "bug": 500,
     "stopping": 503,
     "not-ready": 503,
     "unavailable": 503,
 }
 """The HTTP status of each problem."""
 
-ANYWHERE: Final = ("usage", "client-too-new", "not-permitted", "too-large", "unavailable")
+ANYWHERE: Final = ("usage", "client-too-new", "not-permitted", "too-large", "bug", "unavailable")
 """Problems that any operation may answer with."""
 
 
@@ -182,7 +183,8 @@ _WAIT: Final = Parameter("wait", "true: answer when so many serve, and whoever i
 _WORKERS: Final = Parameter("workers", "how many are wanted", int, required=True, least=1)
 _BEGUN: Final = _json("It is under way.", control.RolloutView, location="the rollout")
 _SERVES: Final = _json("The new generation serves.", control.RolloutView, location="the rollout")
-_ROLLOUT_FAILS: Final = ("rollout-aborted", "rolled-back", "superseded", "stopping", "unavailable")
+_ROLLOUT_FAILS: Final = ("not-found", "rollout-aborted", "rolled-back", "superseded", "stopping", "unavailable")
+"""Not found: with so many others meanwhile that the one that is waited for is forgotten."""
 
 OPERATIONS: Final = (
     Operation(
@@ -354,7 +356,7 @@ OPERATIONS: Final = (
             202: _json("It is under way.", control.ScalingView, location="the request"),
         },
         (_WORKERS, _WAIT),
-        ("rollout-in-progress", "scaling-aborted", "superseded", "stopping", "unavailable"),
+        ("not-found", "rollout-in-progress", "scaling-aborted", "superseded", "stopping", "unavailable"),
     ),
     Operation(
         "stop",

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from supervisor.core.door import Deadlines, Limits
@@ -19,6 +20,7 @@ from supervisor.daemon.requests import MOST_BODY
 from supervisor.daemon.seldom import Seldom
 from supervisor.host.peer import principal
 from supervisor.host.sockets import bind_unix
+from supervisor.wire.control import Problem
 from tests.asgi.running import until
 from tests.system import malformed
 
@@ -290,6 +292,20 @@ async def test_garbage_in_a_body_is_no_bug(tmp_path: Path, caplog: pytest.LogCap
         await until(lambda: not served.tasks)
         assert served.app.asked == 0
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.name != "asyncio"]
+
+
+async def test_what_is_no_http_is_a_problem(tmp_path: Path) -> None:
+    """A malformed request is answered like any other error: a problem document, with the version of the API."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect(b"GET / HTTP/1.1\r\nno header\r\n\r\n")
+        head, _, body = (await client.end()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        lines = head.lower().splitlines()
+        assert {b"content-type: application/problem+json", b"connection: close", b"stillup-api: 1.0"} <= set(lines)
+        problem = msgspec.json.decode(body, type=Problem)
+        assert (problem.type, problem.status) == ("urn:stillup:problem:usage", 400)
+        assert problem.detail.startswith("that is no HTTP/1.1 request")
+        assert served.app.asked == 0
 
 
 async def test_malformed_requests_leave_nothing(tmp_path: Path) -> None:

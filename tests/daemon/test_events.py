@@ -110,7 +110,7 @@ def test_what_is_accepted_is_told_once() -> None:
         (NotPermitted("no"), "denied", 403),
         (Refused("no", code="stopping"), "stopping", 503),
         (Refused("no", code="of-another-version"), "of-another-version", 409),
-        (ZeroDivisionError(), "error", 500),
+        (ZeroDivisionError(), "bug", 500),
     ],
 )
 def test_what_is_turned_down_is_told(error: Exception, outcome: str, status: int) -> None:
