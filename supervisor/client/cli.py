@@ -133,10 +133,13 @@ def stop(client: Client) -> None:
     click.echo("stopped")
 
 
-@click.command(short_help="List the services of this user.")
+@click.command(short_help="List the services here.")
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
 def ls(*, as_json: bool) -> None:
-    """List the services of this user, those whose supervisor has died and whose workers serve on, too."""
+    """List the services of this user, and those of the host that let him in.
+
+    Those whose supervisor has died and whose workers serve on are among them.
+    """
     found = [service for place in every() if (service := _service(place)) is not None]
     if as_json:
         print_json(found)

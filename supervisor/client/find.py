@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 
 from supervisor.client.http import NotRunningError
 from supervisor.errors import UsageError
-from supervisor.wire.places import CONTROL, RECORD, bases, check_name
+from supervisor.wire.places import CONTROL, RECORD, SYSTEM, bases, check_name
 
 
 def find(name: str | None, runtime_dir: str | None, *, left: bool = False) -> str:
@@ -38,8 +39,9 @@ def find(name: str | None, runtime_dir: str | None, *, left: bool = False) -> st
 
 
 def every() -> list[str]:
-    """All the directories that may be the runtime directory of a service of this user."""
-    return sorted(f"{base}/{entry}" for base in bases(os.geteuid(), os.environ) for entry in _entries(base))
+    """All the directories that may be the runtime directory of a service of this user, or of one that lets him in."""
+    found = sorted(f"{base}/{entry}" for base in bases(os.geteuid(), os.environ) for entry in _entries(base))
+    return [place for place in found if os.geteuid() == 0 or os.path.dirname(place) != SYSTEM or _is_open(place)]
 
 
 def is_left(directory: str) -> bool:
@@ -48,10 +50,20 @@ def is_left(directory: str) -> bool:
 
 
 def runs(directory: str) -> bool:
-    """Whether a supervisor of ours or root's listens there: a file may outlive it, and anybody may make one."""
+    """Whether a supervisor of ours or of the host's listens there: anybody may make a directory."""
     try:
-        if os.stat(directory).st_uid not in (0, os.geteuid()):
+        if not _of_the_host(directory) and os.stat(directory).st_uid not in (0, os.geteuid()):
             return False
+    except PermissionError:
+        return True  # it is there, and will say so itself
+    except OSError:
+        return False
+    return listens(directory)
+
+
+def listens(directory: str) -> bool:
+    """Whether a supervisor listens there, whosever it is: a file may outlive it."""
+    try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(f"{directory}/{CONTROL}")
     except PermissionError:
@@ -59,6 +71,18 @@ def runs(directory: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _of_the_host(directory: str) -> bool:
+    """Whether root alone can have made it, be it for the user of a unit."""
+    if os.path.dirname(directory) != SYSTEM:
+        return False
+    base = os.stat(SYSTEM)
+    return base.st_uid == 0 and not base.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _is_open(directory: str) -> bool:
+    return os.access(f"{directory}/{CONTROL}", os.W_OK, effective_ids=True)
 
 
 def _entries(base: str) -> list[str]:

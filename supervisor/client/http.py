@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -43,6 +45,8 @@ Wait = Literal["cut-over", "drained"]
 
 TIMEOUT: Final = 30.0
 """Seconds for an answer to what needs no waiting for."""
+PAUSE: Final = 0.1
+"""Seconds between two looks whether a supervisor that was told to stop is still there."""
 _WAITS: Final = {"cut-over": "true", "drained": "drained"}
 _TABLE: Final = {operation.name: operation for operation in OPERATIONS}
 _WITH_ANY: Final = frozenset({"status", "livez", "version", "stop", "reexec"})
@@ -96,6 +100,17 @@ class _Connection(http.client.HTTPConnection):
         except OSError:
             self.sock.close()
             raise
+
+    def listener(self) -> int:
+        """The pid of whoever listens there, by the kernel's word (SO_PEERCRED, unix(7)); 0 if he is not in sight."""
+        told = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", told)[0])
+
+    def wait_for_its_end(self) -> None:
+        """Wait until the other end hangs up, however long that takes."""
+        self.sock.settimeout(None)
+        with contextlib.suppress(ConnectionResetError):
+            self.sock.recv(1)
 
 
 class Stream(Iterator[T], Generic[T]):
@@ -264,23 +279,33 @@ class Client:
 
     def stop(self) -> None:
         """Stop the service, and wait until the supervisor has ended: it removes its socket, then hangs up."""
-        name = "stop"
-        while True:
-            connection = self._request(name, self.timeout)
-            try:
-                self._decoded(self._response(connection), dict)
-                connection.sock.settimeout(None)
-                connection.sock.recv(1)
-            except ConnectionResetError:
-                pass
-            finally:
-                connection.close()
-            # A supervisor also hangs up on those who are silent for long; then it is still there to be asked.
-            name = "livez"
-            try:
-                self._request(name, self.timeout).close()
-            except NotRunningError:
-                return
+        connection = self._request("stop", self.timeout)
+        try:
+            supervisor = connection.listener()
+            self._decoded(self._response(connection), dict)
+            connection.wait_for_its_end()
+        finally:
+            connection.close()
+        # A supervisor also hangs up on those who are silent for long; then it is still there to be asked.
+        while self._is_there(supervisor):
+            time.sleep(PAUSE)
+
+    def _is_there(self, supervisor: int) -> bool:
+        """Whether the supervisor of that pid still was there a moment ago; if it answers, once it has hung up."""
+        try:
+            connection = self._request("livez", self.timeout)
+        except (NotRunningError, ProblemError):
+            return False  # nobody, or another one, whose socket is not for us
+        try:
+            if connection.listener() != supervisor:
+                return False  # a service manager has started another
+            self._decoded(self._response(connection), dict)
+            connection.wait_for_its_end()
+        except (NotRunningError, ProblemError):
+            pass  # it has ended, or has no place for us
+        finally:
+            connection.close()
+        return True
 
     def _call(
         self,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor.client.find import runs
+from supervisor.client.find import listens
 from supervisor.errors import PeerError
 from supervisor.host import processes, shared
 from supervisor.host.processes import Process
@@ -45,7 +45,7 @@ def orphans(directory: str) -> Iterator[Sequence[Orphan]]:
     """Those that a supervisor has left behind, by its record; none while one is there."""
     with contextlib.ExitStack() as stack:
         found = []
-        left = _record(directory) if not runs(directory) else None
+        left = _record(directory) if not listens(directory) else None
         for worker in left.fleet.workers.values() if left is not None else ():
             process = processes.find(worker.pid, worker.started) if worker.pid is not None else None
             if process is not None:

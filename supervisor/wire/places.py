@@ -16,6 +16,8 @@ HANDOFF: Final = "handoff.sock"
 LOCK: Final = "lock"
 RECORD: Final = "record.json"
 EVENTS: Final = "events.ndjson"
+SYSTEM: Final = "/run/stillup"
+"""Where the host's services are: root's, and those of units, each of which is its own user's."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 
@@ -39,11 +41,14 @@ def default_name(directory: str) -> str:
 
 
 def bases(uid: int, environment: Mapping[str, str]) -> list[str]:
-    """The directories that may hold runtime directories of this user, the preferred one first."""
+    """The directories that may hold runtime directories which concern this user, the preferred one first.
+
+    Root's is the last of everybody's: a service there may let others in.
+    """
     if uid == 0:
-        return ["/run/stillup"]
+        return [SYSTEM]
     runtime = environment.get("XDG_RUNTIME_DIR")
-    return [*([f"{runtime}/stillup"] if runtime else []), f"/tmp/stillup-{uid}"]  # noqa: S108 - owner and mode are checked
+    return [*([f"{runtime}/stillup"] if runtime else []), f"/tmp/stillup-{uid}", SYSTEM]  # noqa: S108 - owner and mode are checked
 
 
 def runtime_directory(name: str, uid: int, environment: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,13 @@ class Supervisor:
 
 
 @contextmanager
-def supervisor(directory: Path, *answers: bytes, hold: bool = False) -> Iterator[Supervisor]:
-    """Answer one connection each with these bytes; ``hold``: and do not hang up before the test is over."""
+def supervisor(
+    directory: Path, *answers: bytes, hold: bool = False, last: Callable[[], None] | None = None
+) -> Iterator[Supervisor]:
+    """Answer one connection each with these bytes.
+
+    ``hold``: do not hang up before the test is over; ``last``: do this before the last of them ends.
+    """
     heard = Supervisor()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / CONTROL))
@@ -33,7 +38,7 @@ def supervisor(directory: Path, *answers: bytes, hold: bool = False) -> Iterator
     listener.settimeout(DEADLINE)
 
     def speak() -> None:
-        for answer in answers:
+        for number, answer in enumerate(answers, 1):
             try:
                 connection, _ = listener.accept()
             except OSError:  # the test is over, and has failed
@@ -42,6 +47,8 @@ def supervisor(directory: Path, *answers: bytes, hold: bool = False) -> Iterator
                 connection.settimeout(DEADLINE)
                 heard.asked.append(connection.recv(65536).decode())
                 connection.sendall(answer)
+                if last is not None and number == len(answers):
+                    last()
                 if hold:
                     heard.done.wait(DEADLINE)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from supervisor.client.find import find
+from supervisor.client import orphans as client_orphans
+from supervisor.client.find import every, find
 from supervisor.client.http import NotRunningError
 from supervisor.errors import UsageError
+from supervisor.wire import places
+from tests.system.nobody import being, open_folder
 
 
 @pytest.fixture
@@ -20,6 +24,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(os, "geteuid", lambda: 987654)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    for module in (sys.modules[find.__module__], places):
+        monkeypatch.setattr(module, "SYSTEM", str(tmp_path / "system"))
     yield tmp_path / "stillup"
     while _listeners:
         _listeners.pop().close()
@@ -66,3 +72,59 @@ def test_what_is_said_wins(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/one:/run/two")
     assert find(None, "/elsewhere") == "/elsewhere"
     assert find(None, None) == "/run/one"
+
+
+@pytest.fixture
+def host(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the host's services, open to everybody, with ``shop`` and the closed ``vault`` in it."""
+    if os.getuid() != 0:
+        pytest.skip("needs root, whose folder it is")
+    monkeypatch.undo()
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    with open_folder() as folder:
+        for module in (sys.modules[find.__module__], places):
+            monkeypatch.setattr(module, "SYSTEM", str(folder))
+        for name, mode in (("shop", 0o666), ("vault", 0o600)):
+            os.chmod(f"{_runs(folder, name)}/control.sock", mode)
+            (folder / name).chmod(0o711)
+            os.chown(folder / name, UNIT, -1)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "none"))
+        yield folder
+
+
+UNIT = 23456
+"""Whom services of units run as."""
+
+
+@pytest.mark.parametrize("who", [0, 987654])
+def test_a_service_of_the_host_is_found_by_whom_it_lets_in(host: Path, who: int) -> None:
+    """Root's services and units' are found by name, and without one by root and whomever their sockets are open to."""
+    with being(who):
+        shop, vault = str(host / "shop"), str(host / "vault")
+        assert every() == ([shop, vault] if who == 0 else [shop])
+        assert find("shop", None) == shop
+        assert find("vault", None) == vault, "which says itself who may not"
+        if who == 0:
+            with pytest.raises(UsageError, match=r"--name: shop, vault"):
+                find(None, None)
+        else:
+            assert find(None, None) == shop
+            own = places.bases(who, os.environ)[0]
+            assert find("nosuch", None) == f"{own}/nosuch"
+
+
+def test_what_anybody_may_have_made_is_none_of_the_hosts(host: Path) -> None:
+    """Where others can write, a directory that is neither ours nor root's is nobody whom we ask."""
+    host.chmod(0o777)
+    assert find("shop", None) == str(host / "shop"), "the only place where it may be"
+    with pytest.raises(NotRunningError):
+        find(None, None)
+
+
+def test_whose_supervisor_answers_has_left_nobody_behind(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are orphans where nobody listens, not where somebody does of whom one would not ask anything."""
+    place = _runs(host / "else", "shop")
+    os.chown(place, UNIT, -1)
+    monkeypatch.setattr(client_orphans, "_record", lambda _: pytest.fail("its record was looked at"))
+    with client_orphans.orphans(place) as left:
+        assert not left

@@ -13,6 +13,7 @@ from supervisor.client.doctor import gather as look
 from supervisor.client.doctor.facts import Answer
 from supervisor.client.doctor.gather import gather
 from tests.client.speaking import answer, supervisor
+from tests.system.nobody import NOBODY, as_nobody, being, open_folder
 
 DENIED = """\
 type=AVC msg=audit(1.1:7): avc:  denied  { connectto } for  pid=7 comm="nginx" path="/run/other"
@@ -70,6 +71,17 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     seen = gather(str(tmp_path / "file" / "b"))
     assert (seen.place.directory, seen.service.runs) == (None, False)
     assert gather("\udcff" * 200).place.directory is None
+
+
+def test_a_place_that_is_not_open_to_us() -> None:
+    """Below a directory of somebody else's nothing is seen, nor could anything be made there."""
+    with open_folder() as folder:
+        (folder / "closed" / "rt").mkdir(parents=True)
+        (folder / "closed").chmod(0o700)
+        as_nobody()
+        with being(NOBODY):
+            place = gather(str(folder / "closed" / "rt" / "shop")).place
+    assert (place.directory, place.can_be_made) == (None, False)
 
 
 def test_another_answers_there(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -126,6 +128,40 @@ def test_our_version_is_said_but_where_an_upgrade_needs_it_unsaid(tmp_path: Path
                 ask()
     said = [f"{API_HEADER}: {version()}\r\n" in asked for asked in heard.asked]
     assert said == [True, True, True, False, False, False]
+
+
+STOPPING = answer(b'{"state":"stopping"}', "202 Accepted")
+
+
+def test_a_stop_is_over_when_nobody_listens(tmp_path: Path) -> None:
+    """A supervisor that hangs up may have no patience, or no place for one more: it is asked until it is not there."""
+    control = tmp_path / CONTROL
+    with supervisor(tmp_path, STOPPING, b"", answer(b'{"live":true}'), b"", last=control.unlink) as heard:
+        Client(str(tmp_path), timeout=10).stop()
+    lines = [asked.partition("\r")[0] for asked in heard.asked]
+    assert lines == ["POST /v1/stop HTTP/1.1", *["GET /livez HTTP/1.1"] * 3]
+
+
+ANOTHER = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_stop_is_over_when_another_listens(tmp_path: Path) -> None:
+    """Where a service manager starts another supervisor at once, that one is not waited for."""
+    later = tmp_path / "later.sock"
+    argv = [sys.executable, "-c", ANOTHER, str(later)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as another:
+        assert another.stdout is not None
+        another.stdout.readline()
+        with supervisor(tmp_path, STOPPING, last=lambda: os.replace(later, tmp_path / CONTROL)):
+            Client(str(tmp_path), timeout=5).stop()
+        assert another.poll() is None
 
 
 def test_what_is_asked(tmp_path: Path) -> None:

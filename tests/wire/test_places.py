@@ -59,10 +59,11 @@ def test_root_has_one_place() -> None:
 
 
 def test_a_user_prefers_its_own_runtime_directory() -> None:
-    """A user's services are in XDG_RUNTIME_DIR; without one, in a directory of /tmp that bears the user's number."""
-    assert bases(1000, {"XDG_RUNTIME_DIR": "/run/user/1000"}) == ["/run/user/1000/stillup", "/tmp/stillup-1000"]
-    assert bases(1000, {"XDG_RUNTIME_DIR": ""}) == ["/tmp/stillup-1000"]
-    assert bases(1000, {}) == ["/tmp/stillup-1000"]
+    """A user's services are in XDG_RUNTIME_DIR, else in a directory of /tmp with his number; last comes the host's."""
+    own = ["/run/user/1000/stillup", "/tmp/stillup-1000"]
+    assert bases(1000, {"XDG_RUNTIME_DIR": "/run/user/1000"}) == [*own, "/run/stillup"]
+    assert bases(1000, {"XDG_RUNTIME_DIR": ""}) == ["/tmp/stillup-1000", "/run/stillup"]
+    assert bases(1000, {}) == ["/tmp/stillup-1000", "/run/stillup"]
 
 
 def test_the_preferred_place_is_taken() -> None:

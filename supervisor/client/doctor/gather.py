@@ -62,14 +62,14 @@ def _look(look: Callable[[], T], otherwise: T) -> T:
 def _place(path: str) -> Place:
     there = _file(path)
     parent = Path(path).absolute().parent
-    while not parent.exists() and parent != parent.parent:
+    while not os.path.exists(parent) and parent != parent.parent:
         parent = parent.parent
     return Place(
         path,
         there,
         _file(str(Path(path).absolute().parent)),
-        open=os.access(path, os.R_OK | os.X_OK),
-        can_be_made=there is not None or os.access(parent, os.W_OK | os.X_OK),
+        open=os.access(path, os.R_OK | os.X_OK, effective_ids=True),
+        can_be_made=there is not None or os.access(parent, os.W_OK | os.X_OK, effective_ids=True),
         files=tuple(file for name in FILES if (file := _file(f"{path}/{name}")) is not None),
         lock_holder=_look(lambda: _lock_holder(f"{path}/{LOCK}"), None),
         orphans=_look(lambda: _orphans(path), ()),
