@@ -122,6 +122,8 @@ class HandoffDoor:
         self.admits = asyncio.Event()
         """Set once the fleet is known: until then those who come back give their copies, and wait."""
         self._channels: dict[int, Channel] = {}
+        self._protocols: dict[int, int] = {}
+        """What those speak who said hello here; who comes back speaks ours."""
         self._speaking: dict[int, Channel] = {}
         """The channels of those that have their listeners."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,6 +145,7 @@ class HandoffDoor:
         self._expected = {nonce: e for nonce, e in self._expected.items() if e.spawn.serial != serial}
         self._known = {nonce: known for nonce, known in self._known.items() if known.serial != serial}
         self._speaking.pop(serial, None)
+        self._protocols.pop(serial, None)
         channel = self._channels.pop(serial, None)
         if channel is not None:
             self._hear_out(serial, channel)
@@ -195,7 +198,8 @@ class HandoffDoor:
         if channel is None:
             return False
         try:
-            channel.send_now(handoff.encode(message))
+            spoken = self._protocols.get(serial, handoff.PROTOCOL)
+            channel.send_now(handoff.encode(handoff.for_version(message, spoken)))
         except OSError as error:
             logger.debug("worker %s cannot be told: %s", serial, error)
             return False
@@ -312,11 +316,9 @@ class HandoffDoor:
         await self._ask(HelloSaid(serial, comes_back=hello.protocol >= handoff.COMES_BACK))
         self._channels[serial] = channel
         self._known[hello.nonce] = Known(serial, process)
-        welcome, fds = expected.welcome(), [1, 2]
-        if hello.protocol != handoff.PROTOCOL:
-            welcome = handoff.for_version(welcome, hello.protocol)
-        else:
-            fds += self._figures(serial)
+        self._protocols[serial] = hello.protocol
+        welcome = handoff.for_version(expected.welcome(), hello.protocol)
+        fds = [1, 2, *(self._figures(serial) if hello.protocol == handoff.PROTOCOL else ())]
         await channel.send(handoff.encode(welcome), fds)
         return serial
 

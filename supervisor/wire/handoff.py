@@ -189,10 +189,10 @@ class Accept(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_field
     """Begin to accept."""
 
 
-class Drain(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):
+class Drain(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Stop accepting, finish and leave within ``timeout`` seconds. ``final``: nobody takes over.
 
-    ``park``: nobody does now; what is idle goes into the queue as long as there is room, for later.
+    ``park``: nobody does now; what is idle goes into the queue as long as there is room, for later. Since version 2.
     """
 
     timeout: float
@@ -231,9 +231,19 @@ def encode(message: FromWorker | FromSupervisor) -> bytes:
     return packet
 
 
-def for_version(welcome: Welcome, protocol: int) -> Welcome:
-    """The same welcome in the words of an earlier version: what that does not know is left out."""
-    return msgspec.structs.replace(welcome, protocol=protocol, orphan_timeout=0.0)
+M = TypeVar("M", bound=FromSupervisor)
+
+
+def for_version(message: M, protocol: int) -> M:
+    """The same message in the words of a version that is spoken: what an earlier one does not know is left out."""
+    match message:
+        case Welcome() if protocol < PROTOCOL:
+            return msgspec.structs.replace(message, protocol=protocol, orphan_timeout=0.0)
+        case Drain(park=True) if protocol < COMES_BACK:
+            # Who cannot park would give to nobody.
+            return msgspec.structs.replace(message, final=True, packet=1, park=False)
+        case _:
+            return message
 
 
 def boot_failed(stage: str, reason: str) -> BootFailed:

@@ -25,7 +25,7 @@ from supervisor.host import descriptors
 from supervisor.host.processes import hold
 from supervisor.wire import handoff
 from supervisor.wire.address import parse_bind
-from supervisor.wire.handoff import Batch, BootFailed, Hello, Ready, Report, Resume, Serving, Taken, Welcome
+from supervisor.wire.handoff import Batch, BootFailed, Drain, Hello, Ready, Report, Resume, Serving, Taken, Welcome
 from tests.asgi.running import run, until
 from tests.host.conftest import open_descriptors
 from tests.wire.talking import ANYTHING, Said, Things, said, things
@@ -102,6 +102,27 @@ def resume(have: Things, nonce: str = BACK, *, draining: bool = False) -> Said:
             None if nothing else have.cookies,
         )
     )
+
+
+async def test_a_worker_of_the_version_before_is_told_in_its_words() -> None:
+    """Each of its orders is one that it knows: welcomed as of version 1, it is never told to park."""
+    supervisor = Supervisor(open=True, claims=False, admits=True, refuses=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as worker:
+        worker.connect(supervisor.path)
+        worker.send(handoff.encode(Hello(1, FRESH)))
+        await until(lambda: 1 in supervisor.door._channels)
+        assert supervisor.door.tell(1, Drain(5.0, final=False, packet=64, park=True))
+        packets: list[bytes] = []
+
+        def two() -> bool:
+            with suppress(BlockingIOError):
+                packets.append(worker.recv(65536))
+            return len(packets) == 2
+
+        await until(two)
+        assert any(handoff.decode_from_supervisor(packet) == Drain(5.0, final=True) for packet in packets)
+        assert not any(b"park" in packet for packet in packets)
+    await supervisor.close()
 
 
 OPENINGS = (

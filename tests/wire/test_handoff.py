@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
@@ -248,3 +249,16 @@ def test_a_welcome_for_a_worker_of_version_1(welcome: Welcome) -> None:
     assert packet["protocol"] == 1
     assert "orphan_timeout" not in packet
     assert packet["app"] == welcome.app
+
+
+@pytest.mark.parametrize(
+    ("drain", "said"),
+    [
+        (Drain(5.0, final=False, packet=16), {"timeout": 5.0, "final": False, "packet": 16}),
+        (Drain(5.0, final=False, packet=64, park=True), {"timeout": 5.0, "final": True}),
+    ],
+)
+def test_a_drain_for_a_worker_of_version_1(drain: Drain, said: Mapping[str, object]) -> None:
+    """A worker of the version before has no word for parking: it finishes what it holds."""
+    assert msgspec.json.decode(encode(for_version(drain, 1))) == {"type": "Drain", **said}
+    assert for_version(drain, PROTOCOL) is drain
