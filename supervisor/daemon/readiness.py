@@ -43,13 +43,14 @@ class Readiness:
                 self._reloading = False
             case "service.taken-over" if data["generation"] is not None:
                 self._notifier.ready(line)
-            case "rollout.aborted" if self._reloading and fleet.pending is None:
+            case "rollout.aborted" if self._reloading and serves and fleet.pending is None:
                 self._notifier.ready(line)
                 self._reloading = False
             case "service.stopping":
-                # Its drain, SIGTERM and SIGKILL after it, and the app's shutdown.
-                self._notifier.extend(policy.drain_timeout + 2 * policy.grace + policy.shutdown_timeout)
                 self._notifier.stopping(line)
+                # Its drain, SIGTERM and SIGKILL after it, and the app's shutdown. Not before: a stop that we began
+                # ourselves has no deadline that could be extended until the manager has heard of it.
+                self._notifier.extend(policy.drain_timeout + 2 * policy.grace + policy.shutdown_timeout)
             case _ if line != self._said:
                 self._notifier.status(line)
         self._said = line

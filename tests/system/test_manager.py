@@ -42,8 +42,8 @@ def test_the_manager_hears_ready_when_it_serves_and_stopping_when_it_stops(tmp_p
             assert service.reload().returncode == 1
             assert "READY=1\nSTATUS=gen 3 rejected (import); gen 2 serves, 1 of 1 workers" in hear("rejected")
             service.process.terminate()
-            hear("EXTEND_TIMEOUT_USEC=")
             hear("STOPPING=1")
+            hear("EXTEND_TIMEOUT_USEC=")
             service.process.wait(15)
 
 
