@@ -2,7 +2,8 @@
 
 1. The store (``FileDescriptorStoreMax=``) is a second custody, which outlives this process: listeners and adoption
    queue come back from it after a restart, and after the supervisor was killed, be there workers or not.
-2. Each entry is named after its socket's cookie, so that one can be taken out again without touching another.
+2. Each entry is named after its socket's cookie, the queue's ends after the reader's: so one can be taken out again
+   without touching another, and two ends are of one queue. What a crash has left of another is of no use.
 3. Where there is a store, the queue outlives a stop, and idle connections are put there (``Policy.parks``).
 """
 
@@ -65,8 +66,9 @@ def sort(passed: Iterable[tuple[str, int]], binds: Sequence[Bind]) -> Passed:
     """
     activated: dict[str, int] = {}
     listeners: list[Listener] = []
-    ends: dict[str, socket.socket] = {}
-    names: set[str] = set()
+    readers: dict[str, socket.socket] = {}
+    writers: dict[str, socket.socket] = {}
+    found: set[str] = set()
     for name, fd in passed:
         if not name.startswith(PREFIX):
             if name in activated:
@@ -76,23 +78,29 @@ def sort(passed: Iterable[tuple[str, int]], binds: Sequence[Bind]) -> Passed:
                 raise UsageError(f"{message} FileDescriptorName=")
             activated[name] = fd
             continue
-        names.add(name)
+        found.add(name)
         sock = socket.socket(fileno=fd)
         if name.startswith(LISTENER) and is_listening(sock):
             listeners.append(Listener("", sock))
-        elif name.startswith((READER, WRITER)) and sock.type == socket.SOCK_SEQPACKET:
-            ends[name.rpartition("-")[0] + "-"] = sock
+        elif name.startswith(READER) and sock.type == socket.SOCK_SEQPACKET:
+            readers[name.removeprefix(READER)] = sock
+        elif name.startswith(WRITER) and sock.type == socket.SOCK_SEQPACKET:
+            writers[name.removeprefix(WRITER)] = sock
         else:
             logger.warning("systemd kept '%s', which is nothing that we know: closed", name)
             sock.close()
     _check(activated, binds)
     queue = None
-    if ends.keys() == {READER, WRITER}:
-        queue = AdoptionQueue(ends[READER], ends[WRITER])
-    else:
-        for sock in ends.values():
-            sock.close()
-    return Passed(activated, listeners, queue, frozenset(names))
+    if whole := sorted(readers.keys() & writers.keys()):
+        queue = AdoptionQueue(readers.pop(whole[0]), writers.pop(whole[0]))
+    for sock in (*readers.values(), *writers.values()):
+        sock.close()
+    return Passed(activated, listeners, queue, frozenset(found))
+
+
+def names(listeners: Iterable[int], reader: int) -> frozenset[str]:
+    """What the store has of a custody: by the cookies of its listeners, and of its queue's reading end."""
+    return frozenset({*(f"{LISTENER}{listener}" for listener in listeners), f"{READER}{reader}", f"{WRITER}{reader}"})
 
 
 def _check(activated: Mapping[str, int], binds: Sequence[Bind]) -> None:
@@ -110,15 +118,17 @@ def _check(activated: Mapping[str, int], binds: Sequence[Bind]) -> None:
 class FdStore:
     """Keeps the store in step with the custody."""
 
-    def __init__(self, notifier: Notifier, names: frozenset[str]) -> None:
-        """Begin with these in the store."""
+    def __init__(self, notifier: Notifier, names: frozenset[str], tried: frozenset[str] = frozenset()) -> None:
+        """Begin with ``names`` in the store, and perhaps what a program before this one has ``tried`` to put there."""
         self._notifier = notifier
         self._names = names
+        self._tried = tried
 
     def keep(self, listeners: Sequence[int], queue: tuple[int, int]) -> None:
         """Have copies of these kept, and nothing else. Blocks while the manager does not read, some seconds at most."""
         wanted = {f"{LISTENER}{_cookie(fd)}": fd for fd in listeners}
-        wanted |= {f"{READER}{_cookie(queue[0])}": queue[0], f"{WRITER}{_cookie(queue[1])}": queue[1]}
+        number = _cookie(queue[0])
+        wanted |= {f"{READER}{number}": queue[0], f"{WRITER}{number}": queue[1]}
         if len(wanted) > _most():
             logger.warning(
                 "FileDescriptorStoreMax=%d is too few: %d descriptors are to be kept over a restart",
@@ -128,9 +138,9 @@ class FdStore:
         for name, fd in wanted.items():
             if name not in self._names:
                 self._notifier.store(name, fd)
-        for name in self._names - wanted.keys():
+        for name in sorted((self._names | self._tried) - wanted.keys()):
             self._notifier.forget(name)
-        self._names = frozenset(wanted)
+        self._names, self._tried = frozenset(wanted), frozenset()
 
 
 def _cookie(fd: int) -> int:

@@ -40,14 +40,14 @@ def test_all_is_told_apart(stack: ExitStack) -> None:
     listener, queue = listening(), AdoptionQueue.make()
     number = cookie(listener)
     passed = [
-        (f"{WRITER}2", queue.writer.detach()),
+        (f"{WRITER}1", queue.writer.detach()),
         ("web", 1000),
         (f"{LISTENER}{number}", listener.detach()),
         (f"{READER}1", queue.reader.detach()),
     ]
     found = sort(passed, WEB)
     assert found.activated == {"web": 1000}
-    assert found.names == {f"{WRITER}2", f"{LISTENER}{number}", f"{READER}1"}
+    assert found.names == {f"{WRITER}1", f"{LISTENER}{number}", f"{READER}1"}
     (one,) = found.named({number: "api"})
     assert (one.name, cookie(one.socket)) == ("api", number)
     (unknown,) = found.named({})
@@ -69,6 +69,38 @@ def test_what_is_of_no_use_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     assert (found.listeners, found.queue) == ([], None)
     assert "'stillup-listener-5'" in caplog.text
     assert "'stillup-other'" in caplog.text
+
+
+def test_ends_of_two_queues_are_no_queue(stack: ExitStack) -> None:
+    """Where a crash has left some of an old queue beside ours, the ends that belong together are found."""
+    queue, old = AdoptionQueue.make(), AdoptionQueue.make()
+    stack.enter_context(old.writer)
+    passed = [(f"{READER}7", queue.reader.detach()), (f"{WRITER}7", queue.writer.detach())]
+    found = sort([*passed, (f"{READER}5", old.reader.detach())])
+    assert found.queue is not None
+    found.queue.writer.send(b"x")
+    assert found.queue.reader.recv(10) == b"x"
+    found.queue.close()
+    one, other = AdoptionQueue.make(), AdoptionQueue.make()
+    stack.enter_context(one.writer)
+    stack.enter_context(other.reader)
+    assert sort([(f"{READER}1", one.reader.detach()), (f"{WRITER}2", other.writer.detach())]).queue is None
+
+
+def test_what_a_program_before_had_kept_is_known(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a re-exec what was in custody goes in again, since it may not be there, and what was dropped comes out."""
+    listener = stack.enter_context(listening())
+    queue = AdoptionQueue.make()
+    stack.callback(queue.close)
+    manager = Manager()
+    monkeypatch.setenv("FDSTORE", "64")
+    number = cookie(listener)
+    store = FdStore(manager, frozenset(), fdstore.names([number, 4], queue.cookies[0]))  # type: ignore[arg-type]
+    store.keep([listener.fileno()], (queue.reader.fileno(), queue.writer.fileno()))
+    assert [word.rpartition("-")[0] for word in manager.said[:3]] == [
+        *("store stillup-listener", "store stillup-queue-reader", "store stillup-queue-writer")
+    ]
+    assert manager.said[3:] == ["forget stillup-listener-4"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +146,7 @@ def test_the_store_is_kept_in_step(
     assert manager.said == [
         f"store {LISTENER}{cookie(new)} {new.fileno()}",
         f"store {READER}{queue.cookies[0]} {ends[0]}",
-        f"store {WRITER}{queue.cookies[1]} {ends[1]}",
+        f"store {WRITER}{queue.cookies[0]} {ends[1]}",
         "forget stillup-gone",
     ]
     manager.said.clear()
