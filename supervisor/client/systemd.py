@@ -95,6 +95,7 @@ def systemd() -> None:
 @systemd.command(short_help="Print the units.")
 def show(*, user: bool, run_as: str, socket: bool, hardened: bool) -> None:
     """Print the units that 'install' would write."""
+    _check(user=user, hardened=hardened)
     for name, text in units(user=user, run_as=run_as, socket=socket, hardened=hardened).items():
         click.echo(f"# {_place(user=user) / name}\n{text}")
 
@@ -103,6 +104,7 @@ def show(*, user: bool, run_as: str, socket: bool, hardened: bool) -> None:
 @systemd.command(short_help="Write the units.")
 def install(*, user: bool, run_as: str, socket: bool, hardened: bool) -> None:
     """Write the units, and let systemd read them. Nothing is started or enabled; what runs goes on."""
+    _check(user=user, hardened=hardened)
     if not user:
         _check_user(run_as)
     try:
@@ -122,6 +124,14 @@ def install(*, user: bool, run_as: str, socket: bool, hardened: bool) -> None:
         ) from error
     place = "~/.config/stillup" if user else "/etc/stillup"
     click.echo(f"next: {place}/NAME.toml, then {' '.join(manager)} enable --now stillup@NAME")
+
+
+def _check(*, user: bool, hardened: bool) -> None:
+    if user and hardened:
+        raise click.UsageError(
+            "--hardened is not for --user: a user's own service manager can take these things away in a user namespace "
+            "alone (PrivateUsers=), in which nobody but you is known to the control socket"
+        )
 
 
 def _check_user(name: str) -> None:

@@ -56,6 +56,16 @@ def test_a_user_that_is_not_there() -> None:
     assert "useradd" in done.output
 
 
+@pytest.mark.parametrize("what", ["show", "install"])
+def test_a_users_own_cannot_be_hardened(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would put it into a user namespace, which hides who calls; it is said before anything is written."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    done = CliRunner().invoke(systemd.systemd, [what, "--user", "--hardened"])
+    assert done.exit_code == 2
+    assert "PrivateUsers=" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_nobody_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that names the file and the way out."""
     monkeypatch.setenv("XDG_CONFIG_HOME", "/proc")
