@@ -203,7 +203,7 @@ class Handlers:
 
     async def _abort(self, call: Call) -> Response:
         fleet = await self._engine.ask(AbortAsked(f"asked by {call.principal}"))
-        # Not what was under way when this request came: a reload that was asked for before may have waited in the queue.
+        # Not what was under way when this request came: a reload that came before it may have waited in the queue.
         number = max(rollout.id for rollout in fleet.rollouts if rollout.reason == CALLED_OFF)
         call.audited.accepted(200, rollout=number)
         return answers.json(self._rollout_view(call, fleet, number), 200, f"/v1/rollouts/{number}")

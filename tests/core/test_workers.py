@@ -37,7 +37,8 @@ def test_a_worker_that_dies_is_replaced_at_once() -> None:
     story.die(2, age=90.0)
     assert story.orders == [spawn(3, 1, 2)]
     why = "1.2 (pid 102) killed by SIGSEGV"
-    assert story.news == {"worker.died": {"worker": "1.2", "pid": 102, "why": why, "message": "", "output": "core dumped"}}
+    died = {"worker": "1.2", "pid": 102, "why": why, "message": "", "output": "core dumped"}
+    assert story.news == {"worker.died": died}
     assert story.timers[Timer(TimerKind.BOOT, 3)] == 150.0
 
 

@@ -63,7 +63,7 @@ class Asked:
     [("", "not-found"), ("1.0", "not-found"), ("1.9", "client-too-new"), ("2.0", "client-too-new"), ("new", "usage")],
 )
 async def test_an_operation_of_a_later_version(version: str, code: str) -> None:
-    """A client that is newer and asks for what is not there yet is told that it is; any other, that nothing is there."""
+    """A client that is newer and asks for what is not there yet is told so; any other, that nothing is there."""
     for method, path in (("GET", "/v1/later"), ("POST", "/v1/status")):
         asked = Asked()
         await asked.ask(method, path, version)
@@ -95,7 +95,7 @@ class _Call:
         self.audited = _Audited()
 
 
-async def _save(_: Fleet, *, asked: bool) -> str:
+async def _save(fleet: Fleet, *, asked: bool) -> str:
     return ""
 
 

@@ -373,7 +373,10 @@ async def test_a_file_that_cannot_be_read(directory: RuntimeDirectory, caplog: p
 
 
 async def test_the_feed(directory: RuntimeDirectory, caplog: pytest.LogCaptureFixture) -> None:
-    """An announcement is in the log at once, with what an app said, and in the history without that; one without a shape uses no number up."""
+    """An announcement is in the log at once, with what an app said, and in the history without that.
+
+    One without a shape uses no number up.
+    """
     caplog.set_level(logging.DEBUG)
     async with running(directory) as history:
         feed = Feed(Readiness(Notifier(), Fleet), history)
