@@ -30,7 +30,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Looks."""
     OPERATOR = "operator"
-    """Reloads, rolls back, scales, aborts; and sees what failed workers wrote."""
+    """Reloads, rolls back, scales, aborts; and sees what failed workers wrote and their apps said."""
     ADMIN = "admin"
     """Stops the service, replaces the supervisor's program, reads what is said on the sockets."""
 

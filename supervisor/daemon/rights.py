@@ -57,7 +57,7 @@ class Rights:
 def parameters() -> list[click.Parameter]:
     """What the command line says of it."""
     what = {
-        Role.VIEWER: "look at everything but what failed workers wrote",
+        Role.VIEWER: "look at everything but what failed workers wrote and their apps said",
         Role.OPERATOR: "also reload, roll back, scale, abort",
         Role.ADMIN: "do everything, as root and the supervisor's own user may",
     }
