@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from supervisor.errors import UsageError
+from supervisor.errors import Unavailable, UsageError
 from supervisor.host import descriptors
 from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.host.sockets import Listener, is_listening
@@ -125,16 +125,17 @@ class FdStore:
         self._tried = tried
 
     def keep(self, listeners: Sequence[int], queue: tuple[int, int]) -> None:
-        """Have copies of these kept, and nothing else. Blocks while the manager does not read, some seconds at most."""
+        """Have copies of these kept, and nothing else. Blocks while the manager does not read, some seconds at most.
+
+        Raises:
+            Unavailable: there is not room for all.
+            OSError: the manager took nothing.
+        """
         wanted = {f"{LISTENER}{_cookie(fd)}": fd for fd in listeners}
         number = _cookie(queue[0])
         wanted |= {f"{READER}{number}": queue[0], f"{WRITER}{number}": queue[1]}
         if len(wanted) > _most():
-            logger.warning(
-                "FileDescriptorStoreMax=%d is too few: %d descriptors are to be kept over a restart",
-                _most(),
-                len(wanted),
-            )
+            raise Unavailable(f"FileDescriptorStoreMax={_most()} is too few: {len(wanted)} descriptors are to be kept")
         for name, fd in wanted.items():
             if name not in self._names:
                 self._notifier.store(name, fd)

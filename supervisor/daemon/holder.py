@@ -35,7 +35,8 @@ class Holder:
             activated: by name, the descriptors that the service manager started us with.
             outlived: whether others hold what we hold, and its end is theirs.
         """
-        self._outlived = outlived
+        self.outlived = outlived
+        """Whether our end is not that of what we hold."""
         self._inherited: dict[Address, tuple[int, int]] = {}
         """The descriptor, and the cookie of what listens there."""
         for bind in binds:
@@ -239,7 +240,7 @@ class Holder:
         """
         for listener in self._listeners:
             try:
-                if listener.file is not None and not self._outlived:
+                if listener.file is not None and not self.outlived:
                     listener.file.remove()
             except OSError as error:  # the rest can still be removed
                 logger.warning("listener %s: %s", listener.name, error)

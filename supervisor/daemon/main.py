@@ -224,11 +224,14 @@ class Supervisor:
             self._identities.close()
 
     async def _keep(self) -> None:
-        """Have systemd keep what is in custody; without that a restart loses idle connections, and nothing else."""
+        """Have systemd keep what is in custody; without that a restart is a stop like any other, and a start."""
         try:
             await in_thread(self._store.keep, *self._holder.descriptors())
-        except OSError as error:
+        except (OSError, Refused) as error:
             logger.error("systemd does not keep our sockets over a restart: %s", error)  # noqa: TRY400 - no bug
+            fleet = self._engine.fleet
+            self._engine.fleet = replace(fleet, policy=replace(fleet.policy, parks=False))
+            self._holder.outlived = False
 
     def _api(self, disk: Disk, feed: Feed) -> Api:
         """The control API of this run."""

@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.daemon import fdstore
 from supervisor.daemon.fdstore import LISTENER, READER, WRITER, FdStore
-from supervisor.errors import UsageError
+from supervisor.errors import Unavailable, UsageError
 from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.wire.address import Bind, parse_bind
 
@@ -131,9 +131,7 @@ class Manager:
         self.said.append(f"forget {name}")
 
 
-def test_the_store_is_kept_in_step(
-    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_store_is_kept_in_step(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is new goes in, what is not held any more comes out, what is in it already is left alone."""
     old, new = stack.enter_context(listening()), stack.enter_context(listening())
     queue = AdoptionQueue.make()
@@ -150,10 +148,11 @@ def test_the_store_is_kept_in_step(
         "forget stillup-gone",
     ]
     manager.said.clear()
-    monkeypatch.setenv("FDSTORE", "2")
     store.keep([new.fileno()], ends)
     assert manager.said == [f"forget {LISTENER}{cookie(old)}"]
-    assert "FileDescriptorStoreMax=2 is too few: 3 descriptors" in caplog.text
+    monkeypatch.setenv("FDSTORE", "2")
+    with pytest.raises(Unavailable, match="FileDescriptorStoreMax=2 is too few: 3 descriptors"):
+        store.keep([new.fileno()], ends)
 
 
 @pytest.mark.parametrize(

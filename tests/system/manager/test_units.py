@@ -88,6 +88,16 @@ def test_a_stop_that_takes_too_long(booted: Booted) -> None:
         assert "timed out" in shop.log()
 
 
+def test_a_store_that_is_too_small(booted: Booted) -> None:
+    """It is said once, and a restart is a stop and a start: nothing is put where nobody would find it."""
+    shop = small(booted)
+    shop.drop_in("small.conf", "[Service]\nFileDescriptorStoreMax=1\nEnvironment=FDSTORE=1\n")
+    with shop:
+        assert "does not keep our sockets over a restart: FileDescriptorStoreMax=1 is too few" in shop.log()
+        shop.restart()
+        assert "gen 1 " in shop.cli("status")
+
+
 def test_after_a_power_cut(booted: Booted) -> None:
     """What another boot has left in the runtime directory is in nobody's way."""
     shop = small(booted)
