@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Mapping
 from typing import Final, TypedDict
 
 from supervisor.daemon.rights import Rights
+from supervisor.errors import Unavailable
 from supervisor.host.runtime import RuntimeDirectory
 from supervisor.host.sockets import UnixFile, bind_unix, describe, give, open_listener
-from supervisor.wire.address import Bind
+from supervisor.wire.address import Bind, TcpAddress
 from supervisor.wire.operations import Door
 from supervisor.wire.places import CONTROL, HANDOFF, OBSERVE
 from supervisor.wire.record import Bequest
 
 BACKLOG: Final = 128
+TRIAL: Final = ".trial.sock"
+"""A file that is there for a moment: to see whom a socket's file can be given to."""
 
 
 class Bequeathed(TypedDict):
@@ -49,7 +53,7 @@ class OwnSockets:
         self._stack = stack
         self._files = files
         self._admin_bind = str(rights.admin_bind or "")
-        runtime.let_through(rights.let_others_in)
+        runtime.let_through(rights.guests)
         self.handoff = self._open(
             HANDOFF, bequest.handoff if bequest else None, 0o600, uid=rights.worker_uid, kind=socket.SOCK_SEQPACKET
         )
@@ -130,11 +134,28 @@ def _drop(inherited: int | None) -> None:
         os.close(inherited)
 
 
-def try_admin(rights: Rights, bequest: Bequest) -> None:
-    """See whether what would be bound anew after a re-exec can be.
+def try_out(runtime: RuntimeDirectory, rights: Rights, bequest: Bequest) -> None:
+    """See whether all of them could be had after a re-exec, without touching those that there are.
 
     Raises:
-        Unavailable: it cannot.
+        Unavailable: one could not.
     """
+    runtime.check_way(rights.guests)
+    own = os.getegid()
+    for uid, gid in ((rights.worker_uid, None), (-1, rights.control_gid), (-1, rights.observe_gid)):
+        sock, file = bind_unix(runtime.file(TRIAL), 0o600, uid, own if gid is None else gid, replace=True)
+        sock.close()
+        file.remove()
     if rights.admin_bind is not None and str(rights.admin_bind) != bequest.admin_bind:
-        open_listener(Bind(Door.ADMIN, rights.admin_bind), BACKLOG).close()
+        _try_admin(rights.admin_bind, bequest)
+
+
+def _try_admin(address: TcpAddress, bequest: Bequest) -> None:
+    try:
+        open_listener(Bind(Door.ADMIN, address), BACKLOG).close()
+    except Unavailable as error:
+        reason = error.__cause__
+        # The socket that has the port now is closed before the new one is bound.
+        is_ours = bequest.admin is not None and bequest.admin_bind.endswith(f":{address.port}")
+        if not is_ours or not isinstance(reason, OSError) or reason.errno != errno.EADDRINUSE:
+            raise

@@ -9,11 +9,11 @@ from typing import Final
 
 from supervisor.asgi.borrowed import Site, make_config
 from supervisor.asgi.tracebacks import show_error
-from supervisor.daemon import takeover
+from supervisor.daemon import own_sockets, takeover
 from supervisor.daemon.config import Settings
-from supervisor.daemon.own_sockets import try_admin
 from supervisor.daemon.release import resolve
 from supervisor.errors import Refused, UsageError
+from supervisor.host.runtime import RuntimeDirectory
 from supervisor.host.sockets import check_owner, open_listener
 from supervisor.wire.places import CONTROL, runtime_directory
 from supervisor.wire.record import Bequest
@@ -36,7 +36,8 @@ def try_out(settings: Settings, bequest: Bequest) -> int:
         check_owner(bind)
         if (bind.name, str(bind.address)) not in known:  # it would be bound anew: now is the time to fail
             open_listener(bind, settings.backlog).close()
-    try_admin(settings.rights, bequest)
+    runtime = RuntimeDirectory(bequest.path, bequest.lock, bequest.record.made_directory)
+    own_sockets.try_out(runtime, settings.rights, bequest)
     takeover.check_user(bequest.record, settings.rights.worker_uid)
     return 0
 

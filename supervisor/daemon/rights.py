@@ -16,6 +16,7 @@ from supervisor.core.access import Role, Rules
 from supervisor.errors import UsageError
 from supervisor.host import accounts
 from supervisor.host.accounts import Account
+from supervisor.host.runtime import Guest
 from supervisor.wire.address import TcpAddress, parse_bind
 from supervisor.wire.subjects import check_number, parse_subject
 
@@ -43,9 +44,12 @@ class Rights:
         return self.worker.uid if self.worker is not None else os.geteuid()
 
     @property
-    def let_others_in(self) -> bool:
-        """Whether somebody else than root and our own user has business in the runtime directory."""
-        return self.control_gid is not None or self.observe_gid is not None or self.worker is not None
+    def guests(self) -> tuple[Guest, ...]:
+        """Who has business in the runtime directory, other than root and our own user."""
+        groups = tuple(Guest(frozenset({gid})) for gid in (self.control_gid, self.observe_gid) if gid is not None)
+        if self.worker is None:
+            return groups
+        return (*groups, Guest(frozenset({self.worker.gid, *self.worker.groups}), self.worker.uid))
 
     @property
     def closed_to_all(self) -> bool:
@@ -131,7 +135,8 @@ def _rules(given: Mapping[str, Any]) -> Rules:
 
 
 def _group(given: Mapping[str, Any], name: str) -> int | None:
-    return accounts.find_group(given[name], f"--{name.replace('_', '-')}") if given[name] else None
+    option = f"--{name.replace('_', '-')}"
+    return check_number(accounts.find_group(given[name], option), given[name], option) if given[name] else None
 
 
 def _admin_bind(text: str) -> TcpAddress:

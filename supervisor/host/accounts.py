@@ -60,6 +60,17 @@ def find_group(name: str, option: str) -> int:
         raise UsageError(f"{option}: no group is named '{name}'; see 'getent group', or give the number") from error
 
 
+def is_own_group(gid: int) -> bool:
+    """Whether that group is our own user's, has his name, and nobody else is in it, as far as can be seen."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    named = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    # Root's is where distributions put others, and containers whoever they run as.
+    return gid != 0 and named and all(other.pw_uid == user.pw_uid for other in pwd.getpwall() if other.pw_gid == gid)
+
+
 def find_account(user: str, group: str) -> Account:
     """The account of ``--worker-user`` and ``--worker-group``; a user of whom only the number is known needs a group.
 

@@ -6,12 +6,33 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import Unavailable
+from supervisor.host import accounts
 from supervisor.host.descriptors import write_all
 from supervisor.wire.places import LOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Somebody who has business in the directory, and is not its owner: the members of a group, or one user."""
+
+    gids: frozenset[int]
+    uid: int | None = None
+
+    def __str__(self) -> str:
+        return f"uid {self.uid}" if self.uid is not None else f"group {min(self.gids)}"
+
+    def passes(self, status: os.stat_result) -> bool:
+        """Whether a directory's mode lets them through; of several bits that could be theirs the first is."""
+        if self.uid == status.st_uid:
+            needed = stat.S_IXUSR
+        else:
+            needed = stat.S_IXGRP if status.st_gid in self.gids else stat.S_IXOTH
+        return self.uid == 0 or bool(status.st_mode & needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +43,8 @@ class RuntimeDirectory:
     lock: int
     created: bool
     """Whether it was made by us, and goes with us."""
+    above: tuple[str, ...] = ()
+    """Those above it that this process has made. They stay."""
 
     def file(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -84,23 +107,44 @@ class RuntimeDirectory:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def let_through(self, others: bool) -> None:  # noqa: FBT001 - it is the whole question
-        """Have the directory's mode say whether others get to what is in it: 0711, or 0700. They never see its names.
+    def let_through(self, guests: Collection[Guest]) -> None:
+        """Have the directory's mode say who gets to what is in it: 0711, or 0700 without guests. None sees its names.
 
-        One that was not made by us keeps its mode.
+        0710 is left to its group, if that is all of them. What was not made by us keeps its mode.
 
         Raises:
             Unavailable: that keeps them out.
         """
-        mode = stat.S_IMODE(os.stat(self.path).st_mode)
-        if self.created:
-            wanted = 0o711 if others else 0o700
-            if mode != wanted:
-                os.chmod(self.path, wanted)
-        elif others and not mode & stat.S_IXOTH:
+        status = os.stat(self.path)
+        mode, wanted = stat.S_IMODE(status.st_mode), 0o711 if guests else 0o700
+        narrower = mode == 0o710 and guests and all(guest.passes(status) for guest in guests)  # noqa: PLR2004 - a mode
+        if self.created and mode != wanted and not narrower:
+            os.chmod(self.path, wanted)
+        for path in self.above:
+            status = os.stat(path)
+            if status.st_uid == os.geteuid() and not all(guest.passes(status) for guest in guests):
+                open_to_all = stat.S_IMODE(status.st_mode) | 0o111
+                os.chmod(path, open_to_all)
+        self.check_way(guests)
+
+    def check_way(self, guests: Collection[Guest]) -> None:
+        """See that they get to what is in the directory, as far as modes say that. Changes nothing.
+
+        Raises:
+            Unavailable: they do not.
+        """
+        if not self.created:  # else its mode is what we make it
+            self._check_passes(self.path, guests, "make it 0711 (systemd: RuntimeDirectoryMode=0711)")
+        for above in (*Path(self.path).resolve().parents, *Path(self.path).absolute().parents):
+            self._check_passes(str(above), guests, f"chmod o+x {above}, or choose another --runtime-dir")
+
+    def _check_passes(self, path: str, guests: Collection[Guest], way_out: str) -> None:
+        status = os.stat(path)
+        kept_out = next((guest for guest in guests if not guest.passes(status)), None)
+        if kept_out is not None and not _has_acl(path):
+            which = "its mode" if path == self.path else f"the mode of {path}"
             raise Unavailable(
-                f"others are to get to {self.path}, and its mode is {mode:04o}: make it 0711 (systemd: "
-                "RuntimeDirectoryMode=0711)"
+                f"{kept_out} is to get to {self.path}, and {which} is {stat.S_IMODE(status.st_mode):04o}: {way_out}"
             )
 
     def close(self) -> None:
@@ -122,14 +166,14 @@ def claim(path: str, *, chosen: bool = True) -> RuntimeDirectory:
     Raises:
         Unavailable: it cannot be made, is somebody else's, or another supervisor holds it.
     """
-    created = _make(path)
+    created, above = _make(path)
     _check(path)
     if chosen:
         _check_parent(str(Path(path).parent))
     else:
         _check(str(Path(path).parent))
     if (holder := _lock(path)) is not None:
-        return RuntimeDirectory(path, holder, created)
+        return RuntimeDirectory(path, holder, created, above)
     with contextlib.suppress(OSError):
         pid = Path(path, LOCK).read_text(encoding="ascii").strip()
         raise Unavailable(
@@ -139,9 +183,11 @@ def claim(path: str, *, chosen: bool = True) -> RuntimeDirectory:
     raise Unavailable(f"a supervisor runs in {path} already")
 
 
-def _make(path: str) -> bool:
+def _make(path: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether it was missing, and those above it that were."""
     created = False
     try:
+        above = tuple(str(parent) for parent in Path(path).parents if not parent.exists())
         Path(path).parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
@@ -150,7 +196,7 @@ def _make(path: str) -> bool:
         raise Unavailable(
             f"cannot make the runtime directory {path}: {error.strerror}; choose one with --runtime-dir"
         ) from error
-    return created
+    return created, above
 
 
 def _check(path: str) -> None:
@@ -162,10 +208,24 @@ def _check(path: str) -> None:
         )
 
 
+def _has_acl(path: str) -> bool:
+    """Whether an access control list says who passes, and not the mode alone (acl(5))."""
+    try:
+        os.getxattr(path, "system.posix_acl_access")
+    except OSError:  # there is none, or the file system knows none
+        return False
+    return True
+
+
 def _check_parent(path: str) -> None:
     status = os.stat(path)
+    if status.st_uid not in (0, os.geteuid()):  # sticky or not: its owner may rename what is in it
+        raise Unavailable(
+            f"{path} is of uid {status.st_uid}, who can put a directory of his own in the place of ours: "
+            "choose another --runtime-dir"
+        )
     # A group of one's own (useradd(8)) is nobody else.
-    foreign = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != os.getegid() else 0)
+    foreign = stat.S_IWOTH | (0 if accounts.is_own_group(status.st_gid) else stat.S_IWGRP)
     if status.st_mode & foreign and not status.st_mode & stat.S_ISVTX:
         raise Unavailable(
             f"others can write to {path}, and so put a directory of their own in the place of ours "

@@ -10,6 +10,8 @@ import pytest
 from supervisor.core.access import Role, Rules
 from supervisor.daemon.rights import Rights, make_rights, parameters
 from supervisor.errors import UsageError
+from supervisor.host.accounts import Account
+from supervisor.host.runtime import Guest
 from supervisor.wire.address import TcpAddress
 
 
@@ -25,7 +27,7 @@ def test_nothing_is_given() -> None:
     assert found == Rights()
     assert found.rules == Rules()
     assert found.worker_uid == os.geteuid()
-    assert not found.let_others_in
+    assert not found.guests
     assert not found.closed_to_all
 
 
@@ -38,12 +40,18 @@ def test_roles() -> None:
 
 def test_sockets() -> None:
     """The groups of the sockets and the address of --admin-bind; whoever has business there gets through."""
-    assert rights(control_group="root").let_others_in
+    assert rights(control_group="root").guests == (Guest(frozenset({0})),)
     found = rights(viewers=("uid:1000",), observe_group="77", admin_bind="[::1]:9464")
     assert (found.control_gid, found.observe_gid, found.admin_bind) == (None, 77, TcpAddress("::1", 9464))
-    assert found.let_others_in
+    assert found.guests == (Guest(frozenset({77})),)
     assert not found.closed_to_all
-    assert not rights(admin_bind="127.0.0.1:0").let_others_in
+    assert not rights(admin_bind="127.0.0.1:0").guests
+
+
+def test_workers_of_another_user_are_guests() -> None:
+    """They get to the directory by their user, or by any of their groups."""
+    found = Rights(observe_gid=77, worker=Account(5, 6, (7,)))
+    assert found.guests == (Guest(frozenset({77})), Guest(frozenset({6, 7}), 5))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +61,8 @@ def test_sockets() -> None:
         ({"admins": ("user:nobody",)}, "--admin user:nobody: 65534 is what the kernel shows for anybody"),
         ({"operators": ("group:no-such",)}, "--operator group:no-such: no group is named 'no-such'"),
         ({"observe_group": "no-such"}, "--observe-group: no group is named 'no-such'"),
+        ({"control_group": "65534"}, "--control-group 65534: 65534 is what the kernel shows for anybody"),
+        ({"observe_group": "65534"}, "--observe-group 65534: 65534 is what the kernel shows for anybody"),
         ({"admin_bind": "unix:/x"}, "--admin-bind unix:/x: it is HOST:PORT"),
         ({"admin_bind": "9464"}, "expected HOST:PORT"),
         ({"worker_group": "root"}, "--worker-group goes with --worker-user"),

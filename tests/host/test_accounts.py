@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import UsageError
-from supervisor.host.accounts import Account, become, find_account, find_group, find_user
+from supervisor.host.accounts import Account, become, find_account, find_group, find_user, is_own_group
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 
@@ -48,6 +48,29 @@ def test_an_account() -> None:
     assert find_account(str(entry.pw_uid), "") == account
     other = find_account(entry.pw_name, "12345")
     assert (other.uid, other.gid, set(other.groups)) == (entry.pw_uid, 12345, expected)
+
+
+def test_a_group_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its user's name and nobody else in it, neither by /etc/group nor by another's entry; root has none."""
+    alice = pwd.struct_passwd(("alice", "x", 1000, 1000, "", "/", "/bin/sh"))
+    bob = pwd.struct_passwd(("bob", "x", 1001, 1000, "", "/", "/bin/sh"))
+    users = [alice]
+
+    def in_group(name: str, gid: int, *members: str) -> bool:
+        monkeypatch.setattr(grp, "getgrgid", lambda _: grp.struct_group((name, "x", gid, list(members))))
+        return is_own_group(gid)
+
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: alice)
+    monkeypatch.setattr(pwd, "getpwall", lambda: users)
+    assert in_group("alice", 1000)
+    assert in_group("alice", 1000, "alice")
+    assert not in_group("alice", 1000, "alice", "bob")
+    assert not in_group("users", 1000)
+    assert not in_group("alice", 0)
+    users.append(bob)
+    assert not in_group("alice", 1000)
+    monkeypatch.undo()
+    assert not is_own_group(4_000_000_000)
 
 
 def test_a_number_without_a_name() -> None:

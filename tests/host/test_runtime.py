@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import Unavailable
-from supervisor.host.runtime import RuntimeDirectory, claim
+from supervisor.host import accounts
+from supervisor.host.runtime import Guest, RuntimeDirectory, claim
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -155,38 +158,149 @@ def test_parent_in_which_others_can_put_another(tmp_path: Path, mode: int) -> No
         claim(str(place / "app"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to a group that it is not in")
-def test_parent_of_a_group(tmp_path: Path) -> None:
-    """One that our own group can write to is ours; another group's is not."""
+def test_parent_of_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a group can write to is refused, be we in it or not, unless it is one of our own."""
     place = tmp_path / "place"
     place.mkdir()
     place.chmod(0o775)
-    claim(str(place / "app")).close()
-    os.chown(place, -1, 12345)
-    with pytest.raises(Unavailable, match=r"others can write to"):
+    assert place.stat().st_gid == os.getegid()
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts, "is_own_group", lambda _: False)
+        with pytest.raises(Unavailable, match=r"others can write to"):
+            claim(str(place / "app"))
+        patch.setattr(accounts, "is_own_group", lambda gid: gid == os.getegid())
+        claim(str(place / "app")).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_parent_of_somebody_else(tmp_path: Path, mode: int) -> None:
+    """Whoever has the parent can put another in our place, whatever its mode is."""
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(mode)
+    os.chown(place, 12345, 0)
+    with pytest.raises(Unavailable, match=rf"{place} is of uid 12345, who can put a directory of his own in the place"):
         claim(str(place / "app"))
 
 
-def test_let_through(tmp_path: Path) -> None:
+TEAM = Guest(frozenset({12345}))
+NO_ID = 2**32 - 1
+OTHERS = Guest(frozenset({12346}))
+SOMEBODY = Guest(frozenset({12347, 12345}), uid=12345)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that anybody gets to, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def mode_of(path: str | Path) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_let_through(open_place: Path) -> None:
     """One that was made for us lets others get to its files when they are to, and shows them no names."""
-    directory = claim(str(tmp_path / "app"))
-    for others, mode in ((True, 0o711), (False, 0o700), (False, 0o700)):
-        directory.let_through(others)
-        assert stat.S_IMODE(os.stat(directory.path).st_mode) == mode
+    directory = claim(str(open_place / "app"))
+    for guests, mode in (((TEAM,), 0o711), ((), 0o700), ((), 0o700)):
+        directory.let_through(guests)
+        assert mode_of(directory.path) == mode
     directory.close()
 
 
-def test_let_through_one_that_was_there(tmp_path: Path) -> None:
+def test_let_through_one_that_was_there(open_place: Path) -> None:
     """One that somebody else has made keeps its mode; where that keeps others out the start says so."""
-    path = tmp_path / "app"
+    path = open_place / "app"
     path.mkdir(mode=0o750)
     directory = claim(str(path))
-    directory.let_through(False)
+    directory.let_through(())
     with pytest.raises(Unavailable, match=r"its mode is 0750: make it 0711 \(systemd: RuntimeDirectoryMode=0711\)"):
-        directory.let_through(True)
+        directory.let_through((TEAM,))
     path.chmod(0o755)
-    directory.let_through(True)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    directory.let_through((TEAM,))
+    assert mode_of(path) == 0o755
+    directory.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to a group that it is not in")
+@pytest.mark.parametrize("made", [True, False])
+def test_let_one_group_through(open_place: Path, made: bool) -> None:
+    """What 'stillup doctor' advises, g+x and that group, is enough for that group, and for no other."""
+    path = open_place / "app"
+    if not made:
+        path.mkdir(mode=0o700)
+    directory = claim(str(path))
+    os.chown(path, -1, 12345)
+    path.chmod(0o710)
+    directory.let_through((TEAM, SOMEBODY))
+    assert mode_of(path) == 0o710
+    if made:
+        directory.let_through((TEAM, OTHERS))
+        assert mode_of(path) == 0o711
+    else:
+        with pytest.raises(Unavailable, match=r"group 12346 is to get to .* and its mode is 0710"):
+            directory.let_through((TEAM, OTHERS))
+    directory.close()
+
+
+def test_above_it_nobody_gets_through(open_place: Path) -> None:
+    """Where a directory further up keeps others out, be it by a link that leads there, the start says which."""
+    closed = open_place / "closed"
+    (closed / "between").mkdir(parents=True)
+    closed.chmod(0o700)
+    (open_place / "link").symlink_to(closed)
+    for path in (closed / "between" / "app", open_place / "link" / "app"):
+        directory = claim(str(path))
+        directory.let_through(())
+        message = rf"to get to {path}, and the mode of {closed} is 0700: chmod o\+x {closed}, or choose another"
+        with pytest.raises(Unavailable, match=message):
+            directory.let_through((SOMEBODY,))
+        directory.let_through((Guest(frozenset({0}), uid=0), Guest(frozenset(), uid=os.geteuid())))
+        directory.close()
+
+
+def test_above_it_is_what_we_made(open_place: Path) -> None:
+    """Those above it that were made with it let through whoever is to get there, whatever the umask is."""
+    before = os.umask(0o077)
+    try:
+        directory = claim(str(open_place / "a" / "b" / "app"))
+    finally:
+        os.umask(before)
+    assert mode_of(open_place / "a" / "b") == 0o700
+    directory.let_through(())
+    assert mode_of(open_place / "a" / "b") == 0o700
+    directory.let_through((TEAM,))
+    assert (mode_of(open_place / "a" / "b"), mode_of(open_place / "a")) == (0o711, 0o711)
+    directory.close()
+
+
+def test_a_list_says_more_than_a_mode(open_place: Path) -> None:
+    """Where an access control list says who passes, what the mode says is not taken for the whole truth."""
+    closed = open_place / "closed"
+    closed.mkdir(mode=0o700)
+    # Version 2, then tag, permissions and id of each: user::rwx group::--- group:12345:--x mask::--x other::---
+    entries = [(1, 7, NO_ID), (4, 0, NO_ID), (8, 1, 12345), (16, 1, NO_ID), (32, 0, NO_ID)]
+    try:
+        os.setxattr(
+            closed,
+            "system.posix_acl_access",
+            struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *one) for one in entries),
+        )
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error}")
+    directory = claim(str(closed / "app"))
+    directory.let_through((TEAM,))
+    directory.close()
+
+
+def test_looking_at_the_way_changes_nothing(open_place: Path) -> None:
+    """Whether others would get through is seen with no mode changed."""
+    directory = claim(str(open_place / "app"))
+    directory.check_way((TEAM,))
+    assert mode_of(directory.path) == 0o700
     directory.close()
 
 
