@@ -38,6 +38,9 @@ MOST_STEPS: Final = 1000
 """Up a line of ancestors; who has more of them hides something."""
 MOST_ENVIRONMENT: Final = 8 << 20
 """Bytes of an environment that are searched: more than execve(2) allows by default."""
+AT_ONCE: Final = 64 << 10
+"""Bytes of it that are searched at a time, while no other thread runs Python."""
+UNREADABLE: Final = "its environment cannot be read"
 GONE: Final = "the process has ended"
 _HIDDEN = (FileNotFoundError, PermissionError, ProcessLookupError)
 """What is said of a process that has gone, or is not ours to look at."""
@@ -54,12 +57,13 @@ class Peer:
     latest: int | None = None
     """Clock ticks: it was not started later than that. Only where the pidfd may be another's (before Linux 6.5)."""
 
-    def identify(self, workers: Container[int], handoff: str) -> Principal:
+    def identify(self, workers: Container[int], handoff: str, suspects: Container[int] = ()) -> Principal:
         """Look at the process itself. Blocks: its memory may be on a disk. Never raises.
 
         Args:
             workers: the pids of our workers, which are not reaped, so that no number is another's.
             handoff: the path of our hand-off socket, which a worker and whatever it starts have in their environment.
+            suspects: the uids that a worker may have. Of these somebody whose environment cannot be read may be one.
 
         Returns:
             The principal as well as it is known. ``unseen`` says why, where nothing is but the kernel's word.
@@ -69,8 +73,13 @@ class Peer:
             # What our workers start is in our pid namespace or below it, where a process has a number.
             return self.principal
         try:
-            for_worker = _has_variable(pid, f"STILLUP_HANDOFF={handoff}") or _descends_from(pid, workers)
-            found = replace(self.principal, for_worker=for_worker, exe=_executable(pid), login_uid=_login_uid(pid))
+            has_variable = _has_variable(pid, f"STILLUP_HANDOFF={handoff}")
+            for_worker = has_variable or _descends_from(pid, workers)
+            found = replace(
+                self.principal, for_worker=bool(for_worker), exe=_executable(pid), login_uid=_login_uid(pid)
+            )
+            if has_variable is None and not for_worker and self.principal.uid in suspects:
+                found = replace(found, unseen=UNREADABLE)
             return found if self._is_still_itself() else replace(self.principal, unseen=GONE)
         except _HIDDEN:
             return replace(self.principal, unseen=GONE)
@@ -212,13 +221,24 @@ def _login_uid(pid: int) -> int | None:
     return uid if uid != NO_LOGIN else None
 
 
-def _has_variable(pid: int, variable: str) -> bool:
-    """Whether a process was started with that in its environment; a fork has what its parent was started with."""
+def _has_variable(pid: int, variable: str) -> bool | None:
+    """Whether a process was started with that in its environment; None if that cannot be read (PR_SET_DUMPABLE).
+
+    A fork has what its parent was started with.
+    """
+    wanted = b"\0" + os.fsencode(variable) + b"\0"
+    rest, left = b"\0", MOST_ENVIRONMENT
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return os.fsencode(variable) in file.read(MOST_ENVIRONMENT).split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            while left > 0 and (more := file.read(AT_ONCE)):
+                left -= len(more)
+                text = rest + more
+                if wanted in text:
+                    return True
+                rest = text[-len(wanted) :]
     except _HIDDEN:
-        return False
+        return None
+    return wanted in rest + b"\0"  # of one that has written over its own end
 
 
 def _descends_from(pid: int, ancestors: Container[int]) -> bool:

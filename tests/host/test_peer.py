@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import secrets
@@ -9,6 +10,7 @@ import select
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -250,6 +252,65 @@ def test_a_grandchild_that_has_left_the_line(monkeypatch: pytest.MonkeyPatch, ou
     with dialled(code=FORKED + DIAL) as peer, held(peer) as found:
         assert found.principal.pid != peer.process.pid
         assert found.identify({peer.process.pid}, "/run/x/handoff.sock").for_worker is ours
+
+
+@pytest.mark.parametrize("size", [8, 9, 10, 11, 1000, 1 << 20])
+def test_a_large_environment(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """The variable is found wherever the parts end in which it is searched, and nothing that only resembles it."""
+    variable = "STILLUP_HANDOFF=/run/x/handoff.sock"
+    text = b"\0".join((b"A=" + b"x" * size, variable.encode() + b"2", b"X" + variable.encode(), b"B=y" * size, b""))
+    for ours, content in (
+        (False, text),
+        (True, text + variable.encode() + b"\0"),
+        (True, variable.encode() + b"\0" + text),
+    ):
+        for ending in (content, content.removesuffix(b"\0")):
+            here = io.BytesIO(ending)
+            monkeypatch.setattr(host_peer, "open", lambda *_, here=here, **__: here, raising=False)
+            monkeypatch.setattr(host_peer, "AT_ONCE", max(len(variable) // 4, size // 7))
+            assert host_peer._has_variable(1, variable) is ours
+
+
+def test_a_search_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Millions of empty variables are no millions of objects."""
+    endless = io.BytesIO(bytes(2 * host_peer.MOST_ENVIRONMENT))
+    monkeypatch.setattr(host_peer, "open", lambda *_, **__: endless, raising=False)
+    tracemalloc.start()
+    try:
+        assert host_peer._has_variable(1, "STILLUP_HANDOFF=/run/x/handoff.sock") is False
+        assert tracemalloc.get_traced_memory()[1] < 4 * host_peer.AT_ONCE
+    finally:
+        tracemalloc.stop()
+
+
+CLOSED = """
+import ctypes
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+"""
+"""Before DIAL: PR_SET_DUMPABLE, as programs do that have secrets."""
+
+LOOK_AT_IT = """
+import os, socket, subprocess, sys
+from supervisor.host.peer import hold
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+    listener.bind("")
+    listener.listen()
+    with subprocess.Popen([sys.executable, "-c", sys.argv[1], listener.getsockname()[1:].decode()]) as process:
+        with listener.accept()[0] as sock:
+            held = hold(sock)
+            for suspects in ({os.geteuid()}, set()):
+                print(repr(held.identify(set(), "/run/x/handoff.sock", suspects).unseen))
+            print(held.identify({process.pid}, "/run/x/handoff.sock", {os.geteuid()}).for_worker)
+"""
+
+
+@pytest.mark.parametrize(("code", "unseen"), [(CLOSED + DIAL, host_peer.UNREADABLE), (DIAL, "")])
+def test_an_environment_that_cannot_be_read(code: str, unseen: str) -> None:
+    """Who hides it may be a worker's, if he has the uid of one; nobody else may, and nobody who hides nothing."""
+    become = () if os.geteuid() else someone()
+    argv = [*become, sys.executable, "-c", LOOK_AT_IT, code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30, cwd=Path(__file__).parents[2])
+    assert done.stdout.splitlines() == [repr(unseen), "''", "True"]
 
 
 def test_a_line_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
