@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,8 +42,10 @@ SPARE: Final = 4
 """Connections that can be taken when no descriptor is free: 'status' has to answer then above all."""
 MOST_READ: Final = 16 * 1024
 """Bytes that are read from a connection at a time, and those of a head."""
-UNHEARD: Final = 256
-"""Requests that go on though whoever asked has left: a reload is not called off by that."""
+UNHEARD: Final = 64
+"""Requests of one user that go on though he has left, or may: a reload is not called off by that."""
+MOST_UNHEARD: Final = 256
+"""Those of all users but root and the supervisor's own."""
 LAST_ANSWERS: Final = 1.0
 """Seconds for answers that are under way when the supervisor ends."""
 
@@ -132,8 +135,12 @@ class ControlDoor:
             self._wait()
         return protocol
 
-    def _has_room(self) -> bool:
-        return len(self._site.state.tasks) <= self._limits.most + UNHEARD
+    def _has_room(self, uid: int, answering: Counter[int]) -> bool:
+        privileged = self._limits.privileged
+        others = sum(count for one, count in answering.items() if one not in privileged)
+        return answering[uid] < self._limits.per_uid + UNHEARD and (
+            uid in privileged or others < self._limits.most + MOST_UNHEARD
+        )
 
     def _look(self) -> list[door.Caller]:
         """What those who are here are doing."""

@@ -188,7 +188,7 @@ class Supervisor:
         self._signals.serve(engine, disk, self._reexec)
         self._replacing = False
         self._open_doors: list[ControlDoor] = []
-        self._identities = Identities(self._worker_pids, self._runtime.file(HANDOFF))
+        self._identities = Identities(self._worker_pids, self._runtime.file(HANDOFF), rights.worker_uid)
         self._signals.begin(history.run())
         try:
             await self._take_up()

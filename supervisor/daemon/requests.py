@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -21,10 +22,14 @@ class WholeRequests:
     So who trickles a body is somebody who is still asking, and nothing that comes later can be taken for a part of it.
     """
 
-    def __init__(self, app: ASGIApp, has_room: Callable[[], bool]) -> None:
-        """Hand the app what ``has_room`` lets in, asked once a request."""
+    def __init__(self, app: ASGIApp, has_room: Callable[[int, Counter[int]], bool]) -> None:
+        """Hand the app what ``has_room`` lets in, asked once a request: of which uid it is, and what others are there.
+
+        They are counted by uid. Who asks is in ``scope["state"]["identity"]``.
+        """
         self._app = app
         self._has_room = has_room
+        self._answering: Counter[int] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         size, more = 0, True
@@ -37,10 +42,16 @@ class WholeRequests:
         if size > MOST_BODY:
             detail = f"a body of more than {MOST_BODY} bytes: no operation has a use for one"
             await _refuse("too-large", detail)(scope, receive, send)
-        elif not self._has_room():
+            return
+        uid = scope["state"]["identity"].principal.uid
+        if not self._has_room(uid, self._answering):
             await _refuse("unavailable", "too many requests wait for their answers")(scope, receive, send)
-        else:
+            return
+        self._answering[uid] += 1
+        try:
             await self._app(scope, receive, send)
+        finally:
+            self._answering[uid] -= 1
 
 
 def malformed(what: str) -> tuple[list[tuple[bytes, bytes]], bytes]:

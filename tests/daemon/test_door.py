@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from supervisor.core.access import Principal
 from supervisor.core.door import Deadlines, Limits
+from supervisor.daemon import door
 from supervisor.daemon.door import ControlDoor
 from supervisor.daemon.identities import Identity
 from supervisor.daemon.requests import MOST_BODY
@@ -122,13 +124,17 @@ class _Client:
 
 @contextlib.asynccontextmanager
 async def _serving(
-    folder: Path, limits: Limits | None = None, deadlines: Deadlines | None = None
+    folder: Path,
+    limits: Limits | None = None,
+    deadlines: Deadlines | None = None,
+    meet: Callable[[socket.socket], Identity] | None = None,
 ) -> AsyncIterator[_Served]:
     sock, file = bind_unix(str(folder / "control.sock"), 0o600, kind=socket.SOCK_STREAM, replace=True)
     sock.listen(128)
     app = _App()
-    door = ControlDoor(sock, app, lambda arrived: Identity(principal(arrived)), limits=limits, deadlines=deadlines)
-    served = _Served(door, app, str(folder / "control.sock"))
+    meet = meet or (lambda arrived: Identity(principal(arrived)))
+    opened = ControlDoor(sock, app, meet, limits=limits, deadlines=deadlines)
+    served = _Served(opened, app, str(folder / "control.sock"))
     try:
         yield served
     finally:
@@ -280,6 +286,35 @@ async def test_turned_away_where_all_are_busy(tmp_path: Path, caplog: pytest.Log
         assert [(await client.answer())[0] for client in busy] == [200, 200]
     (said,) = [record.getMessage() for record in caplog.records if record.name == "stillup.door"]
     assert "turned away: 2 connections of uid" in said
+
+
+async def test_requests_that_nobody_waits_for_are_counted_by_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody whose requests go on after he has left is refused more of them, and nobody else is."""
+    monkeypatch.setattr(door, "UNHEARD", 1)
+    uid = 12345
+
+    def meet(_: socket.socket) -> Identity:
+        return Identity(Principal(uid, 0, 0))
+
+    async with _serving(tmp_path, Limits(per_uid=2, reserved=0, privileged=frozenset({0})), meet=meet) as served:
+        for number in range(1, 4):
+            client = await served.connect(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: served.app.now == number)  # noqa: B023
+            await client.close()
+            await until(lambda: not served.connections)
+        refused = await served.connect(GET)
+        assert await refused.end() != b""
+        uid = 12346
+        client = await served.connect(GET)
+        assert await client.answer() == (200, b"4")
+        monkeypatch.setattr(door, "MOST_UNHEARD", -253)
+        refused = await served.connect(GET)
+        assert b"too many requests wait" in await refused.end()
+        uid = 0
+        root = await served.connect(GET)
+        assert await root.answer() == (200, b"5")
 
 
 async def test_garbage_in_a_body_is_no_bug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

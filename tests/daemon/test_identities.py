@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,8 @@ import pytest
 
 from supervisor.core.access import Principal
 from supervisor.daemon import identities
-from supervisor.daemon.identities import Identities
+from supervisor.daemon.identities import Identities, Identity
+from supervisor.host import peer
 from supervisor.host.peer import Peer
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_leak")
 
 @contextmanager
 def looking(workers: Container[int] = ()) -> Iterator[Identities]:
-    found = Identities(lambda: workers, "/run/x/handoff.sock")
+    found = Identities(lambda: workers, "/run/x/handoff.sock", os.geteuid())
     yield found
     found.close()
 
@@ -79,7 +81,7 @@ async def test_a_look_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many are looked at, each with a descriptor; of those beyond only the kernel's word is known."""
     slow = Slow(monkeypatch)
-    monkeypatch.setattr(identities, "MOST_PENDING", 10)
+    monkeypatch.setattr(identities, "MOST_PENDING_OF_ONE", 10)
     with looking() as found, connected() as sock:
         before = len(os.listdir("/proc/self/fd"))
         crowd = [found.meet(sock) for _ in range(15)]
@@ -92,6 +94,62 @@ async def test_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+OWN, OTHER, THIRD = os.geteuid(), 12345, 12346
+
+
+class Of:
+    """Looks at people of several uids. Those of all but ourselves do not end until they are let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, found: Identities) -> None:
+        self.begun: Counter[int] = Counter()
+        self.let = threading.Event()
+        self._monkeypatch = monkeypatch
+        self._found = found
+
+        def identify(held: Peer, *_: object) -> Principal:
+            uid = held.principal.uid
+            self.begun[uid] += 1
+            assert uid == OWN or self.let.wait(20)
+            return held.principal
+
+        monkeypatch.setattr(Peer, "identify", identify)
+
+    def meet(self, sock: socket.socket, uid: int) -> Identity:
+        with self._monkeypatch.context() as patch:
+            patch.setattr(peer, "hold", lambda _: Peer(Principal(uid, uid, 1), os.open("/dev/null", os.O_RDONLY)))
+            return self._found.meet(sock)
+
+
+async def test_looks_without_end_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user's hang two threads, others' three: our own user and root are looked at all the while."""
+    with looking() as found, connected() as sock:
+        of = Of(monkeypatch, found)
+        stuck = [of.meet(sock, OTHER) for _ in range(4)]
+        assert (await of.meet(sock, OWN).seen()).unseen == ""
+        assert of.begun == {OTHER: 2, OWN: 1}
+        stuck += [of.meet(sock, THIRD) for _ in range(4)]
+        for _ in range(10):
+            assert (await of.meet(sock, OWN).seen()).unseen == ""
+        assert of.begun == {OTHER: 2, THIRD: 1, OWN: 11}
+        of.let.set()
+        assert [(await identity.seen()).unseen for identity in stuck] == [""] * 8
+
+
+async def test_a_crowd_of_one_user_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has too many waiting has one no more; others have theirs, and root and our own user when nobody else has."""
+    monkeypatch.setattr(identities, "MOST_PENDING_OF_ONE", 6)
+    monkeypatch.setattr(identities, "MOST_PENDING", 8)
+    with looking() as found, connected() as sock:
+        of = Of(monkeypatch, found)
+        crowd = [of.meet(sock, uid) for uid in [OTHER] * 7 + [THIRD] * 3]
+        kept_out = [identity for identity in crowd if identity.principal.unseen]
+        assert [identity.principal.uid for identity in kept_out] == [OTHER, THIRD]
+        assert (await of.meet(sock, OWN).seen()).unseen == ""
+        of.let.set()
+        for identity in crowd:
+            await identity.seen()
+
+
 NEVER_SEEN = """
 import asyncio, socket, threading
 from supervisor.daemon.identities import Identities
@@ -99,7 +157,7 @@ from supervisor.host.peer import Peer
 Peer.identify = lambda *_: threading.Event().wait()
 async def main():
     here, there = socket.socketpair()
-    Identities(lambda: (), "").meet(here)
+    Identities(lambda: (), "", 0).meet(here)
 asyncio.run(main())
 """
 
