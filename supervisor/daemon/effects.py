@@ -28,12 +28,14 @@ from supervisor.core.commands import (
 )
 from supervisor.core.events import Event, Exited, Spawned, SpawnFailed, TimerFired
 from supervisor.daemon.console import Console
+from supervisor.daemon.disk import in_thread
 from supervisor.daemon.feed import Feed
 from supervisor.daemon.figures import Figures
 from supervisor.daemon.handoff import HandoffDoor
 from supervisor.daemon.holder import Holder
 from supervisor.daemon.output import Output
 from supervisor.daemon.release import worker_environment
+from supervisor.errors import Refused
 from supervisor.host.fingerprint import fingerprint
 from supervisor.host.processes import DUMP_STACKS, LIMIT, Process, block_handled, spawn
 from supervisor.wire import handoff
@@ -87,8 +89,8 @@ class LiveEffects:
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
         self._children: dict[int, Child] = {}
-        self._changed: set[int] = set()
-        """The generations whose code is known to have been changed in place."""
+        self._looked_at: set[int] = set()
+        """The generations whose code is being looked at, or is known to have been changed in place."""
         self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -178,11 +180,9 @@ class LiveEffects:
         argv = [*self._become, release.python, "-P", "-m", "supervisor.worker"]
         argv.append(f"{self._title}:{command.generation}.{command.slot}")
         try:
-            if command.again:
-                await self._loop.run_in_executor(self._spawner, self._look, command)
-            process = await self._loop.run_in_executor(
-                self._spawner, partial(spawn, argv, environment, *output.write_ends)
-            )
+            # Another user's is not to have our terminal.
+            starts = partial(spawn, argv, environment, *output.write_ends, session=bool(self._become))
+            process = await self._loop.run_in_executor(self._spawner, starts)
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
             self._forget(command.serial)
             self._submit(SpawnFailed(command.serial, f"cannot start {release.python}: {_reason(error)}"))
@@ -192,14 +192,28 @@ class LiveEffects:
         output.started()
         self._submit(Spawned(command.serial, process.pid, process.started))
         self._loop.add_reader(process.pidfd, self._ended, command.serial)
+        if command.again:
+            await self._look(command)
 
-    def _look(self, command: Spawn) -> None:
-        """Say, once a generation, that its code was changed under it: this worker may run something else."""
+    async def _look(self, command: Spawn) -> None:
+        """Say, once a generation, that its code was changed under it: this worker may run something else.
+
+        Afterwards, and at one generation once at a time: who replaces a dead worker does not wait for a slow disk.
+        """
         generation, release = command.generation, command.release
-        if generation not in self._changed and fingerprint(release.directory) != release.fingerprint:
-            self._changed.add(generation)
-            data = {"generation": generation, "worker": f"{generation}.{command.slot}", "release": release.label}
-            self._loop.call_soon_threadsafe(self._feed.announce, "release.changed", data)
+        if generation in self._looked_at:
+            return
+        self._looked_at.add(generation)
+        try:
+            changed = await in_thread(fingerprint, release.directory) != release.fingerprint
+        except Refused as refusal:
+            logger.warning("it is not known whether the code of gen %d was changed: %s", generation, refusal)
+            changed = False
+        if not changed:
+            self._looked_at.discard(generation)
+            return
+        data = {"generation": generation, "worker": f"{generation}.{command.slot}", "release": release.label}
+        self._feed.announce("release.changed", data)
 
     def _welcome(self, command: Spawn, boot_left: float) -> Welcome:
         release = command.release

@@ -26,7 +26,7 @@ def fingerprint(directory: str) -> str:
         entries = _entries(path)
         left -= len(entries)
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
+            if _is_directory(entry):
                 if not entry.name.startswith(".") and entry.name != "__pycache__":
                     waiting.append(entry.path)
             elif entry.name.endswith(SUFFIXES):
@@ -40,6 +40,13 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name)
     except OSError:
         return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # the file system tells only when it is asked again, and then fails (readdir(3): DT_UNKNOWN)
+        return False
 
 
 def _looks(entry: os.DirEntry[str], directory: str) -> bytes:

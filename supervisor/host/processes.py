@@ -10,9 +10,10 @@ import errno
 import os
 import resource
 import select
+import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -132,10 +133,14 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int) -> Process:
+def spawn(
+    argv: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int, *, session: bool = False
+) -> Process:
     """Start a child in a process group of its own, with the HANDLED signals blocked and /dev/null as its stdin.
 
-    Blocks until the new program is found and its exec begins; not for an event loop's thread.
+    With ``session`` it leads a session, too, so that our terminal is not its: it can neither push input into that
+    (TIOCSTI in ioctl_tty(2)) nor take it. Blocks until the new program is found and its exec begins; not for an event
+    loop's thread.
 
     Raises:
         OSError: it could not be started.
@@ -145,17 +150,21 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
         (os.POSIX_SPAWN_DUP2, stdout, 1),
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]
-    with no_reaping():
-        pid = os.posix_spawn(
+
+    def start(argv: Sequence[str], **group: int) -> int:
+        return os.posix_spawn(
             argv[0],
             list(argv),
             dict(environment),
             file_actions=actions,
-            setpgroup=0,
             setsigmask=HANDLED,
             # CPython ignores these two for itself; a program expects the default.
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD],
+            **group,  # type: ignore[arg-type]
         )
+
+    with no_reaping():
+        pid = _start_in_session(start, argv) if session else start(argv, setpgroup=0)
         try:
             return hold(pid)
         except OSError:
@@ -163,6 +172,17 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: int, stde
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
+
+
+def _start_in_session(start: Callable[..., int], argv: Sequence[str]) -> int:
+    try:
+        return start(argv, setsid=True)
+    except NotImplementedError:  # this Python was built for a C library before glibc 2.26
+        command = shutil.which("setsid")
+        if command is None:
+            raise FileNotFoundError(errno.ENOENT, "the command setsid (util-linux) is not in PATH") from None
+        # It forks where it would lead a group, so that it must not, and then is the same process all the way.
+        return start([command, *argv])
 
 
 @contextlib.contextmanager

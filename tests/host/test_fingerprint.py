@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,23 @@ def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
     assert fingerprint(str(tmp_path / "gone")) == fingerprint(str(tmp_path))
     (tmp_path / os.fsdecode(b"\xff.py")).touch()
     assert fingerprint(str(tmp_path)) != fingerprint(str(tmp_path / "gone"))
+
+
+def test_an_entry_that_fails_is_absent(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of which the file system does not even say what it is does not keep the others from being looked at."""
+
+    class Broken:
+        name = "main.py"
+
+        def fails(self, **_: object) -> bool:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        is_dir = stat = fails
+
+    without = fingerprint(str(release))
+    entries = module._entries
+    monkeypatch.setattr(module, "_entries", lambda path: [Broken(), *entries(path)])
+    assert fingerprint(str(release)) == without
 
 
 def test_it_ends(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,65 @@ def test_what_a_child_starts_with() -> None:
         assert mask(process.pid, "SigBlk") == set(HANDLED)
 
 
+PUSH = """
+import fcntl, os, sys, termios
+print(os.getsid(0) == os.getpgid(0) == os.getpid(), end=" ")
+try:
+    fcntl.ioctl(int(sys.argv[1]), termios.TIOCSTI, b"x")
+except OSError as error:
+    print(error.strerror)
+else:
+    print("pushed")
+"""
+"""Into the terminal at a descriptor."""
+
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+from supervisor.host import processes
+master, slave = os.openpty()
+os.setsid()
+fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+if sys.argv[2:]:
+    kept = os.posix_spawn
+    def posix_spawn(*args, **options):
+        if "setsid" in options:
+            raise NotImplementedError
+        return kept(*args, **options)
+    os.posix_spawn = posix_spawn
+os.set_inheritable(slave, True)
+words = ["/usr/bin/env", "setpriv", "--reuid=12345", "--regid=12346", "--clear-groups", "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search"] if os.geteuid() == 0 else []
+for session in (False, True):
+    argv = [*words, sys.executable, "-c", sys.argv[1], str(slave)]
+    child = processes.spawn(argv, dict(os.environ), 1, 2, session=session)
+    os.waitpid(child.pid, 0)
+"""
+
+
+@pytest.mark.parametrize("old", [(), ("without setsid",)], ids=["posix_spawn", "setsid"])
+def test_a_session_of_its_own(old: tuple[str, ...]) -> None:
+    """A child that leads a session pushes nothing into our terminal, though it has a descriptor of it."""
+    argv = [sys.executable, "-c", ON_A_TERMINAL, PUSH, *old]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=True)
+    same, own = done.stdout.splitlines()
+    # A kernel may let nobody push but whoever has CAP_SYS_ADMIN (dev.tty.legacy_tiocsti): EIO.
+    assert same in ("False pushed", "False Input/output error")
+    assert own == "True Operation not permitted" or (own == "True Input/output error" and "error" in same)
+
+
+def test_no_command_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither Python nor a command can begin one, nothing is started, and the error says what is missing."""
+
+    def posix_spawn(*_: object, **options: object) -> int:
+        assert "setsid" in options
+        raise NotImplementedError
+
+    monkeypatch.setattr(os, "posix_spawn", posix_spawn)
+    monkeypatch.setenv("PATH", "/no-such")
+    with pytest.raises(FileNotFoundError, match=r"the command setsid \(util-linux\) is not in PATH"):
+        spawn(["/bin/true"], {}, 1, 2, session=True)
+
+
 def test_ignored_signals_are_not_handed_on() -> None:
     """A child ignores neither SIGPIPE and SIGXFSZ, as Python does, nor SIGCHLD, as we may have been started to."""
     ignored = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD}

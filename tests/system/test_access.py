@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from supervisor.core.access import Role
+from supervisor.daemon.own_sockets import TRIAL
 from supervisor.wire.operations import OPERATIONS, Door, Operation
 from tests.system.harness import APP, ROOT, Service, eventually, pids
 
@@ -301,6 +302,47 @@ def test_check_looks_the_names_up(folder: Path, words: tuple[str, ...], says: st
     assert "Traceback" not in done.stderr
 
 
+def test_a_trial_sees_what_keeps_others_out(folder: Path) -> None:
+    """A re-exec with a group that could not get to its socket, or may not be given it, is refused, and all goes on.
+
+    One with another address at the port that --admin-bind has is none of these.
+    """
+    own = Somebody(20_010, 20_010, (20_011,), Role.ADMIN, Role.ADMIN)
+    os.chown(folder, own.uid, own.gid)
+    runtime = folder / "rt"
+    runtime.mkdir(mode=0o700)
+    os.chown(runtime, own.uid, own.gid)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = Service(folder, "main:app", runtime=runtime)
+    service.argv = own.command(*service.argv)
+    service.write()
+    settings = folder / "stillup.toml"
+    settings.write_text(f'admin_bind = "127.0.0.1:{port}"\n')
+    refused = {
+        f'control_group = "{own.groups[0]}"': (0o700, "its mode is 0700: make it 0711"),
+        'control_group = "20012"': (
+            0o711,
+            "only root may give a file to another user, or to a group that it is not in",
+        ),
+        'observe_group = "20012"': (0o711, "only root may give a file"),
+    }
+    with service:
+        before = (service.process.pid, pids(service))
+        for line, (mode, why) in refused.items():
+            runtime.chmod(mode)
+            settings.write_text(f'admin_bind = "0.0.0.0:{port}"\n{line}\n')
+            done = service.cli("supervisor", "reexec")
+            assert (done.returncode, why in done.stderr) == (1, True), done.stderr
+            assert (service.process.pid, pids(service)) == before
+            assert not (runtime / TRIAL).exists()
+        settings.write_text(f'admin_bind = "0.0.0.0:{port}"\ncontrol_group = "{own.groups[0]}"\n')
+        assert service.cli("supervisor", "reexec").returncode == 0
+        assert f"metrics and probes: http://0.0.0.0:{port}/metrics" in service.log()
+        assert _mode(runtime / Door.CONTROL) == (0o660, own.uid, own.groups[0])
+        assert (service.process.pid, pids(service)) == before
+
+
 APP_WITHOUT_RIGHTS = """
 import json, os, pwd, socket
 def tries(make, address):
@@ -318,6 +360,7 @@ def found():
         "caps": [int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")],
         "control": tries(lambda: socket.socket(socket.AF_UNIX), control),
         "port": tries(socket.socket, ("127.0.0.1", 81)),
+        "session": os.getsid(0) == os.getpid(),
     }).encode()
 """ + APP.replace("    body =", '    body = found() if scope["path"] == "/rights" else')
 WORKER = 20_020
@@ -382,6 +425,7 @@ def test_workers_of_another_user(unprivileged_workers: Service) -> None:
     assert seen["ids"] == [[WORKER] * 3, [WORKER + 1] * 3, []]
     assert seen["caps"] == [0, 0, 0, 0]
     assert seen["control"] == "Permission denied"
+    assert seen["session"]  # so that it has no terminal of ours
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > 81:
         assert seen["port"] == "Permission denied"
     assert _mode(service.runtime) == (0o711, 0, 0)
