@@ -234,6 +234,8 @@ class Followed:
     def connection_lost(self: Any, exc: Exception | None) -> None:
         cut_off(self.site.cells, self.cycle)
         super().connection_lost(exc)  # type: ignore[misc]
+        # uvicorn's own does that without an error alone: all that was here would stay until its time is over.
+        self._unset_keepalive_if_required()
 
     def send_400_response(self: Any, msg: str) -> None:
         answered_at_once(self.site.cells, 4)

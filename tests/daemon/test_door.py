@@ -233,6 +233,20 @@ async def test_a_silent_stream_lives(tmp_path: Path) -> None:
         await stream.close()
 
 
+async def test_who_leaves_without_reading_his_answer_leaves_nothing(tmp_path: Path) -> None:
+    """No timer keeps what there was of a connection that ended by an error."""
+    async with _serving(tmp_path) as served:
+        client = await served.connect()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(GET)
+        await until(lambda: served.app.asked and not served.tasks)
+        (protocol,) = served.connections
+        assert protocol.timeout_keep_alive_task is not None
+        await client.close()  # what it has not read makes that a reset (unix(7))
+        await until(lambda: not served.connections)
+        assert protocol.timeout_keep_alive_task is None
+
+
 async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     """A thousand requests in one write are answered one after the other; at no time are two in progress."""
     async with _serving(tmp_path) as served:
