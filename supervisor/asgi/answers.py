@@ -90,12 +90,13 @@ def counting_cycle(cycle: Any) -> Any:
 
     async def receive(self: Any) -> Any:
         message = await take(self)
-        if body := message.get("body"):
-            self.transport.cells[RECEIVED] += len(body)
+        if (body := message.get("body")) and (cells := _cells_of(self.transport)) is not None:
+            cells[RECEIVED] += len(body)
         return message
 
     async def send_500_response(self: Any) -> None:
-        _answered(self.transport.cells, 5, self.scope)
+        if (cells := _cells_of(self.transport)) is not None:
+            _answered(cells, 5, self.scope)
         await fail(self)
 
     return type(f"Counting{cycle.__name__}", (cycle,), {"receive": receive, "send_500_response": send_500_response})
@@ -105,10 +106,17 @@ def counting_refusals(unavailable: Any) -> Any:
     """Uvicorn's app that answers 503 to what is over the limit, with that counted."""
 
     def counted(scope: Any, receive: Any, send: Any) -> Any:
-        answered_at_once(send.__self__.transport.cells, 5)
+        if (cells := _cells_of(send.__self__.transport)) is not None:
+            answered_at_once(cells, 5)
         return unavailable(scope, receive, send)
 
     return counted
+
+
+def _cells_of(transport: Any) -> Cells | None:
+    """Where it is counted; None on a connection of a server that is uvicorn's own, which has the same classes."""
+    cells: Cells | None = getattr(transport, "cells", None)
+    return cells
 
 
 def cut_off(cells: Cells, cycle: Any) -> None:
