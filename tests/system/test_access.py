@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 
 from supervisor.core.access import Role
 from supervisor.daemon.own_sockets import TRIAL
+from supervisor.wire.events import RequestAudited
 from supervisor.wire.operations import OPERATIONS, Door, Operation
 from tests.system.harness import APP, ROOT, Service, eventually, pids
 
@@ -173,8 +175,28 @@ def differences(
     ]
 
 
+def denied(asked: Sequence[tuple[Door, Operation, tuple[str, str, str]]]) -> Counter[tuple[int, str]]:
+    """How often each user is denied each request for a change, by the table."""
+    people = [(who, False) for who in PEOPLE.values()] + [(WORKERS, True)] * 3
+    return Counter(
+        (who.uid, one.path)
+        for who, worker in people
+        for door, one, _ in asked
+        if one.method == "POST" and due(who, door, one, worker=worker) == "denied"
+    )
+
+
+def audited(service: Service) -> Counter[tuple[int, str]]:
+    """The same by the audit."""
+    with service.client.events() as events:
+        found = [event for event in events if isinstance(event, RequestAudited) and event.outcome == "denied"]
+    return Counter((event.principal.uid, event.path) for event in found)
+
+
 def test_matrix(folder: Path) -> None:
     """Principal x operation x socket: what the table allows and nothing else, at files that anybody may write to.
+
+    Each denial of a request for a change is on the feed, with the right uid.
 
     Workers, their children, and those that have left the line of their parents are refused though they are root. What
     is opened is as configured before that, and after a re-exec, which takes a role away; and gone after the stop that
@@ -205,6 +227,7 @@ def test_matrix(folder: Path) -> None:
             wrong[kind] = differences(asked, answers, WORKERS, worker=True)
         assert not any(wrong.values()), json.dumps(wrong, indent=1)
         assert len(asked) * (len(PEOPLE) + 3) >= 13 * 3 * 17
+        assert audited(service) == denied(asked)
 
         settings.write_text('viewer = ["uid:20009"]\n')
         assert service.cli("supervisor", "reexec").returncode == 0
