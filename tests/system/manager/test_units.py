@@ -44,6 +44,22 @@ def test_how_much_is_exposed(booted: Booted) -> None:
     assert found[2] == "OK"
 
 
+def test_roles_under_the_drop_in(booted: Booted) -> None:
+    """Who calls is still known: root is admin, a viewer may look and not reload, a stranger may do nothing."""
+    shop = small(booted, **{"viewer": ["uid:20001"], "control-group": "stillup", "access-log": True})
+    shop.hardened()
+    shop.drop_in("others.conf", "[Service]\nRuntimeDirectoryMode=0711\n")
+    with shop:
+        group = booted.run("id", "-g", "stillup").stdout.strip()
+        asked = {
+            uid: [shop.status_of(uid, group, *words) for words in (("GET", "/v1/status"), ("POST", "/v1/reload"))]
+            for uid in (0, 20001, 20002)
+        }
+        assert asked == {0: [200, 202], 20001: [200, 403], 20002: [403, 403]}
+        (entry,) = shop.entries("STILLUP_EVENT=request.audited", "PRIORITY=4")[-1:]
+        assert "uid 20002" in entry["MESSAGE"]
+
+
 def test_a_bad_release(booted: Booted) -> None:
     """`systemctl reload` fails, `systemctl status` says why, and the old generation serves."""
     with small(booted) as shop:

@@ -98,6 +98,13 @@ class Shop:
     def log(self) -> str:
         return self.booted.journal(self.unit)
 
+    def status_of(self, uid: int, group: str, method: str, path: str) -> int:
+        """What a user in a group is answered at the control socket."""
+        curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, "--max-time", "10"]
+        socket = ["--unix-socket", f"/run/stillup/{self.name}/control.sock", f"http://localhost{path}"]
+        become = ["setpriv", f"--reuid={uid}", f"--regid={group}", "--clear-groups"]
+        return int(self.booted.run(*become, *curl, *socket).stdout)
+
     def entries(self, *matches: str) -> list[dict[str, str]]:
         """What the journal has of it, with those fields, since it was started last."""
         since = f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}"
