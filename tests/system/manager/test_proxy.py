@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import Mix, Pace
-from tests.system.harness import ROOT
+from tests.system.harness import ROOT, eventually
 from tests.system.manager.booted import Booted
 from tests.system.manager.test_restarts import nothing_lost
 from tests.system.manager.units import Shop
@@ -34,6 +34,7 @@ def test_nginx_in_front(booted: Booted) -> None:
         started = booted.run("systemd-run", "--unit", "proxy", "nginx", "-c", "/etc/nginx.conf", "-g", "daemon off;")
         assert started.returncode == 0, started.stderr
         try:
+            eventually(lambda: booted.run("curl", "-s", "http://127.0.0.1:8080/").returncode == 0, "nginx listens")
             for happens in (shop.reload, shop.restart):
                 nothing_lost(booted, happens, 1, address="127.0.0.1:8080", mix=MIX)
         finally:
