@@ -22,6 +22,7 @@ from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.host.sockets import Listener, is_listening
 from supervisor.host.systemd import Notifier
 from supervisor.wire.address import ActivatedAddress, Bind
+from supervisor.wire.record import Record
 
 logger = logging.getLogger("stillup")
 
@@ -98,9 +99,11 @@ def sort(passed: Iterable[tuple[str, int]], binds: Sequence[Bind]) -> Passed:
     return Passed(activated, listeners, queue, frozenset(found))
 
 
-def names(listeners: Iterable[int], reader: int) -> frozenset[str]:
-    """What the store has of a custody: by the cookies of its listeners, and of its queue's reading end."""
-    return frozenset({*(f"{LISTENER}{listener}" for listener in listeners), f"{READER}{reader}", f"{WRITER}{reader}"})
+def of_record(record: Record) -> frozenset[str]:
+    """What the store has of the custody that is on a record."""
+    reader, _ = record.queue
+    listeners = (f"{LISTENER}{listener.cookie}" for listener in record.listeners)
+    return frozenset({*listeners, f"{READER}{reader}", f"{WRITER}{reader}"})
 
 
 def _check(activated: Mapping[str, int], binds: Sequence[Bind]) -> None:

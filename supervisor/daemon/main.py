@@ -135,9 +135,8 @@ class Supervisor:
         if self._record is not None:
             takeover.check_user(self._record, settings.rights.worker_uid)
         passed = fdstore.Passed() if bequest is not None else fdstore.sort(systemd.passed(), settings.binds)
-        known = self._record if bequest is not None else None
-        tried = fdstore.names((one.cookie for one in known.listeners), known.queue[0]) if known is not None else None
-        self._store = FdStore(self._notifier, passed.names, tried or frozenset())
+        tried = fdstore.of_record(bequest.record) if bequest is not None else frozenset()
+        self._store = FdStore(self._notifier, passed.names, tried)
         self._holder = Holder(settings.binds, passed.activated, outlived=self._policy.parks)
         stack.callback(self._holder.close)
         names = {known.cookie: known.name for known in self._record.listeners} if self._record is not None else {}

@@ -8,11 +8,13 @@ from contextlib import ExitStack
 
 import pytest
 
+from supervisor.core.model import Fleet
 from supervisor.daemon import fdstore
 from supervisor.daemon.fdstore import LISTENER, READER, WRITER, FdStore
 from supervisor.errors import Unavailable, UsageError
 from supervisor.host.adoption import AdoptionQueue, cookie
 from supervisor.wire.address import Bind, parse_bind
+from supervisor.wire.record import SCHEMA, ListenerRecord, Record
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 WEB = parse_bind("systemd:web")
@@ -94,8 +96,9 @@ def test_what_a_program_before_had_kept_is_known(stack: ExitStack, monkeypatch: 
     stack.callback(queue.close)
     manager = Manager()
     monkeypatch.setenv("FDSTORE", "64")
-    number = cookie(listener)
-    store = FdStore(manager, frozenset(), fdstore.names([number, 4], queue.cookies[0]))  # type: ignore[arg-type]
+    held = tuple(ListenerRecord("web", "127.0.0.1:0", number) for number in (cookie(listener), 4))
+    record = Record(SCHEMA, "boot", "ab" * 32, 1, Fleet(), held, queue.cookies)
+    store = FdStore(manager, frozenset(), fdstore.of_record(record))  # type: ignore[arg-type]
     store.keep([listener.fileno()], (queue.reader.fileno(), queue.writer.fileno()))
     assert [word.rpartition("-")[0] for word in manager.said[:3]] == [
         *("store stillup-listener", "store stillup-queue-reader", "store stillup-queue-writer")

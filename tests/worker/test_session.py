@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 import socket
@@ -184,7 +185,9 @@ def test_take_over(path: str, batches: int) -> None:
 
 
 @pytest.mark.parametrize("size", [SIZE, SIZE - 1])
-def test_figures(path: str, tmp_path: Path, size: int) -> None:
+def test_figures(
+    path: str, tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker counts in the file that comes with its welcome; one of a wrong size is left alone."""
     file = tmp_path / "figures"
     file.write_bytes(bytes(size))
@@ -194,6 +197,8 @@ def test_figures(path: str, tmp_path: Path, size: int) -> None:
         supervisor.batch(supervisor.queue.reader, supervisor.queue.writer)
         supervisor.hear()
 
+    # Where uvicorn's logging was set up in this process, nothing comes to pytest's.
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
     with supervised(path, script):
         session = take_over(path, NONCE)
         session.figures[SENT] += 7
@@ -205,6 +210,7 @@ def test_figures(path: str, tmp_path: Path, size: int) -> None:
             mapped.close()
     cells = memoryview(file.read_bytes().ljust(SIZE, b"\0")).cast("Q")
     assert (cells[OF_LAYOUT], cells[SENT]) == ((LAYOUT, 7) if size == SIZE else (0, 0))
+    assert ("not seen" in caplog.text) == (size != SIZE)
 
 
 def test_no_listeners(path: str) -> None:
