@@ -1,7 +1,12 @@
-"""How the tests are spread over processes: what puts load on a service runs in one of them, one after the other."""
+"""How the tests are spread over processes: what puts load on a service runs in one of them, one after the other.
+
+And what a test leaves to the next one in its process: nothing.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path.relative_to(ROOT)).startswith(LOAD):
             item.add_marker(pytest.mark.xdist_group("load"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Take back what each ``uvicorn.Config`` that a test makes sets up for its whole process."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
+    were = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, (level, logger.propagate, logger.handlers[:]) in zip(loggers, were, strict=True):
+        logger.setLevel(level)

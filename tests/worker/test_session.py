@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import mmap
 import os
 import socket
@@ -185,9 +184,7 @@ def test_take_over(path: str, batches: int) -> None:
 
 
 @pytest.mark.parametrize("size", [SIZE, SIZE - 1])
-def test_figures(
-    path: str, tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures(path: str, tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture) -> None:
     """A worker counts in the file that comes with its welcome; one of a wrong size is left alone."""
     file = tmp_path / "figures"
     file.write_bytes(bytes(size))
@@ -197,8 +194,6 @@ def test_figures(
         supervisor.batch(supervisor.queue.reader, supervisor.queue.writer)
         supervisor.hear()
 
-    # Where uvicorn's logging was set up in this process, nothing comes to pytest's.
-    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
     with supervised(path, script):
         session = take_over(path, NONCE)
         session.figures[SENT] += 7
