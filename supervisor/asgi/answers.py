@@ -41,82 +41,53 @@ class _OfStatus(dict[int, int]):
 
 
 _OF_STATUS: Final = _OfStatus({status: _FIRST[status // 100] for status in range(100, 600)})
-BEGAN: Final = "stillup.began"
-"""In a request's scope: when it began, in nanoseconds of the performance counter; 0 once its client has gone."""
-_ANSWER: Final = "stillup.answer"
-"""The message with which its answer began."""
 _ENDLESS: Final = b"text/event-stream"
 
 
-def counting(app: Any, cells: Cells) -> Any:
-    """The app, with each of its answers counted when it begins; the handshakes of WebSockets, too."""
-    counting_handshake = partial(_handshake, app, cells)
-
-    # No coroutine of its own around the app's.
-    def counted(scope: Any, receive: Any, send: Any) -> Any:
-        if scope["type"] != "http":
-            entered = counting_handshake if scope["type"] == "websocket" else app
-            return entered(scope, receive, send)
-        scope[BEGAN] = perf_counter_ns()
-
-        def noted(message: Any) -> Any:
-            if message["type"] == "http.response.start" and (began := scope[BEGAN]):
-                took = perf_counter_ns() - began
-                first = _OF_STATUS[message["status"]]
-                # Most are of the first bucket.
-                cells[first if took <= _LEAST else first + bisect_left(_BOUNDS, took)] += 1
-                cells[first + _SUM] += took
-                if type(message.get("headers")) is not list:  # an iterator can be read once, and that is not for us
-                    message = {**message, "headers": list(message.get("headers", ()))}
-                scope[_ANSWER] = message
-            elif body := message.get("body"):
-                cells[SENT] += len(body)
-            return send(message)
-
-        return app(scope, receive, noted)
-
-    return counted
-
-
-def is_endless(scope: Any) -> bool:
-    """Whether a request is answered with a stream of events, by what the app says of its answer."""
-    headers = scope[_ANSWER]["headers"] if _ANSWER in scope else ()
-    return any(value.startswith(_ENDLESS) and name.lower() == b"content-type" for name, value in headers)
-
-
 def counting_cycle(cycle: Any) -> Any:
-    """The class of uvicorn's that has one request, made to count what it does without the app, and what that takes."""
-    take, fail = cycle.receive, cycle.send_500_response
+    """The class of uvicorn's that has one request, made to count it."""
+    run, give, take = cycle.run_asgi, cycle.send, cycle.receive
+
+    # No coroutines of their own around uvicorn's, but for bodies that come.
+
+    def run_asgi(self: Any, app: Any) -> Any:
+        try:
+            self.cells = self.transport.cells
+        except AttributeError:  # of a server that is uvicorn's own, which has the same classes
+            return run(self, app)
+        self.began = perf_counter_ns()
+        return run(self, app)
+
+    def send(self: Any, message: Any) -> Any:
+        if self.response_started:
+            if (body := message.get("body")) and self.cells is not None:
+                self.cells[SENT] += len(body)
+        elif (began := self.began) and message["type"] == "http.response.start":
+            took = perf_counter_ns() - began
+            cells = self.cells
+            first = _OF_STATUS[message["status"]]
+            # Most are of the first bucket.
+            cells[first if took <= _LEAST else first + bisect_left(_BOUNDS, took)] += 1
+            cells[first + _SUM] += took
+            if type(message.get("headers")) is not list:  # an iterator can be read once, and that is not for us
+                message = {**message, "headers": list(message.get("headers", ()))}
+            self.answer = message
+        return give(self, message)
 
     async def receive(self: Any) -> Any:
         message = await take(self)
-        if (body := message.get("body")) and (cells := _cells_of(self.transport)) is not None:
-            cells[RECEIVED] += len(body)
+        if (body := message.get("body")) and self.cells is not None:
+            self.cells[RECEIVED] += len(body)
         return message
 
-    async def send_500_response(self: Any) -> None:
-        if (cells := _cells_of(self.transport)) is not None:
-            _answered(cells, 5, self.scope)
-        await fail(self)
-
-    return type(f"Counting{cycle.__name__}", (cycle,), {"receive": receive, "send_500_response": send_500_response})
+    members = {"run_asgi": run_asgi, "send": send, "receive": receive, "began": 0, "cells": None, "answer": None}
+    return type(f"Counting{cycle.__name__}", (cycle,), members)
 
 
-def counting_refusals(unavailable: Any) -> Any:
-    """Uvicorn's app that answers 503 to what is over the limit, with that counted."""
-
-    def counted(scope: Any, receive: Any, send: Any) -> Any:
-        if (cells := _cells_of(send.__self__.transport)) is not None:
-            answered_at_once(cells, 5)
-        return unavailable(scope, receive, send)
-
-    return counted
-
-
-def _cells_of(transport: Any) -> Cells | None:
-    """Where it is counted; None on a connection of a server that is uvicorn's own, which has the same classes."""
-    cells: Cells | None = getattr(transport, "cells", None)
-    return cells
+def is_endless(cycle: Any) -> bool:
+    """Whether a request is answered with a stream of events, by what the app says of its answer."""
+    headers = cycle.answer["headers"] if cycle.answer is not None else ()
+    return any(value.startswith(_ENDLESS) and name.lower() == b"content-type" for name, value in headers)
 
 
 def cut_off(cells: Cells, cycle: Any) -> None:
@@ -125,14 +96,9 @@ def cut_off(cells: Cells, cycle: Any) -> None:
         return
     if cycle.response_started:
         cells[CUT_OFF] += 1
-    else:
-        _answered(cells, ABORTED, cycle.scope)
-
-
-def _answered(cells: Cells, hundreds: int, scope: Any) -> None:
-    """Count a request whose answer has not begun; one that never came to the app began now."""
-    began, scope[BEGAN] = scope.get(BEGAN, 0), 0
-    _ended(cells, hundreds, began or perf_counter_ns())
+        return
+    began, cycle.began = cycle.began, 0
+    _ended(cells, ABORTED, began or perf_counter_ns())  # one that never came to the app began now
 
 
 def answered_at_once(cells: Cells, hundreds: int) -> None:
@@ -149,6 +115,16 @@ def _ended(cells: Cells, hundreds: int, began: int) -> None:
 
 _REFUSED: Final = 4
 _FAILED: Final = 5
+
+
+def counting_handshakes(app: Any, cells: Cells) -> Any:
+    """The app, with each handshake of a WebSocket counted when it is answered."""
+    counting_handshake = partial(_handshake, app, cells)
+
+    def counted(scope: Any, receive: Any, send: Any) -> Any:
+        return (counting_handshake if scope["type"] == "websocket" else app)(scope, receive, send)
+
+    return counted
 
 
 async def _handshake(app: Any, cells: Cells, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:

@@ -42,9 +42,8 @@ from uvicorn.server import ServerState
 
 from supervisor.asgi.answers import (
     answered_at_once,
-    counting,
     counting_cycle,
-    counting_refusals,
+    counting_handshakes,
     cut_off,
     is_endless,
 )
@@ -89,11 +88,16 @@ class Site:
         """
         self.config.load()
         app = self.config.loaded_app
-        self._by_proxy = _trusting_its_peer(self.config, app, self.cells)
-        self.config.loaded_app = counting(app, self.cells)
+        self._by_proxy = self._serving(copy.copy(self.config), _trusting_its_peer(app))
+        self._directly = self._serving(self.config, app)
         self.lifespan = self.config.lifespan_class(self.config)
         self._class: Any = ours(cast("Any", self.config.http_protocol_class))
         self.refresh_headers()
+
+    def _serving(self, config: Config, app: Any) -> tuple[Config, Any]:
+        """A configuration of the app for WebSockets, whose handshakes it counts; and the app for what comes before."""
+        config.loaded_app = counting_handshakes(app, self.cells)
+        return config, app
 
     @property
     def can_move(self) -> bool:
@@ -108,8 +112,9 @@ class Site:
     def protocol(self, app_state: dict[str, Any], arrival: Arrival) -> asyncio.Protocol:
         """A protocol for a connection that has come; the peer on a Unix socket is trusted with X-Forwarded-*."""
         # The peer there is the local proxy.
-        config = self._by_proxy if arrival.unix else self.config
+        config, app = self._by_proxy if arrival.unix else self._directly
         made: asyncio.Protocol = self._class(config=config, server_state=self.state, app_state=app_state)
+        made.app = app  # type: ignore[attr-defined]
         made.arrival = arrival  # type: ignore[attr-defined]
         made.site = self  # type: ignore[attr-defined]
         if self.logger is not None:
@@ -260,7 +265,7 @@ def ours(protocol: Any) -> Any:
     if _is_class(protocol, *_HTTPTOOLS, *_H11):
         _count_cycles(protocol)
     if _is_class(protocol, *_HTTPTOOLS):
-        return type("FollowedHttpTools", (_FollowedHttpTools, protocol), {})
+        return _FollowedHttpTools.of(protocol)
     if _is_class(protocol, *_H11):
         return type("FollowedH11", (_FollowedH11, protocol), {})
     return type(f"Lingering{protocol.__name__}", (_Lingering, protocol), {})
@@ -274,7 +279,6 @@ def _count_cycles(protocol: Any) -> None:
             if not hasattr(module, "stillup_counts"):
                 module.stillup_counts = True
                 module.RequestResponseCycle = counting_cycle(module.RequestResponseCycle)
-                module.service_unavailable = counting_refusals(module.service_unavailable)
 
 
 class _FollowedHttpTools(Followed):
@@ -286,19 +290,28 @@ class _FollowedHttpTools(Followed):
     """All bytes since that end, while they are the beginning of a head; empty where the end was not a read's end too,
     for then it is not known which of the read's bytes came after it."""
 
-    def data_received(self: Any, data: bytes) -> None:
-        if self.scope is self._ended:
-            self._head = data
-        elif self._head:
-            in_head = self.cycle is None or self.cycle.scope is not self.scope
-            self._head = self._head + data if in_head and len(self._head) <= MOST_READ else b""
-        super().data_received(data)  # type: ignore[misc]
+    @classmethod
+    def of(cls, protocol: Any) -> Any:
+        """The class that is this one and uvicorn's; every request goes through two of its methods."""
+        # Not by super(), which costs more than all else here.
+        receive, complete = protocol.data_received, protocol.on_message_complete
 
-    def on_message_complete(self: Any) -> None:
-        self._ended = self.scope
-        self._head = b""
-        self.requests += 1
-        super().on_message_complete()  # type: ignore[misc]
+        def data_received(self: Any, data: bytes) -> None:
+            if self.scope is self._ended:
+                self._head = data
+            elif self._head:
+                in_head = self.cycle is None or self.cycle.scope is not self.scope
+                self._head = self._head + data if in_head and len(self._head) <= MOST_READ else b""
+            receive(self, data)
+
+        def on_message_complete(self: Any) -> None:
+            self._ended = self.scope
+            self._head = b""
+            self.requests += 1
+            complete(self)
+
+        methods = {"data_received": data_received, "on_message_complete": on_message_complete}
+        return type("FollowedHttpTools", (cls, protocol), methods)
 
     def all_here(self: Any) -> bool:
         """Whether no part of a request is still to come."""
@@ -311,7 +324,7 @@ class _FollowedHttpTools(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and is_endless(cycle.scope),
+            endless=answering and is_endless(cycle),
             arriving=not answering and scope is not self._ended and not in_head,
             head=(self._head or None) if in_head else b"",
             unsent=self.transport.get_write_buffer_size(),
@@ -354,7 +367,7 @@ class _FollowedH11(Followed):
         return Standing(
             asked=self.requests > 0 or cycle is not None,
             answering=answering,
-            endless=answering and is_endless(cycle.scope),
+            endless=answering and is_endless(cycle),
             arriving=not answering and conn.their_state is h11.SEND_BODY,
             head=bytes(conn.trailing_data[0]) if between else None,
             unsent=self.transport.get_write_buffer_size(),
@@ -524,13 +537,11 @@ class _PeerTrusted:
         return getattr(self._hosts, name)
 
 
-def _trusting_its_peer(config: Config, app: Any, cells: Cells) -> Config:
-    config = copy.copy(config)
+def _trusting_its_peer(app: Any) -> Any:
     if isinstance(app, ProxyHeadersMiddleware):
         app = copy.copy(app)
         app.trusted_hosts = _PeerTrusted(app.trusted_hosts)
-    config.loaded_app = counting(app, cells)
-    return config
+    return app
 
 
 def watch_filter(options: Mapping[str, Any]) -> tuple[list[Path], Callable[[Path], bool]]:

@@ -27,17 +27,17 @@ class LingeringTransport(asyncio.Transport):
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = ("_closing", "_inner", "_socket", "cells", "write")
+    __slots__ = ("_inner", "_socket", "cells", "is_closing", "write")
 
     def __init__(self, inner: asyncio.Transport, sock: socket.socket, cells: Cells | None = None) -> None:
         """``cells`` is where what comes on this connection is counted."""
         # The base class has nothing to do.
         self._inner = inner
         self._socket = sock
-        self._closing = False
         self.cells = cells
         # What every request uses is taken over, the rest asked for below.
         self.write = inner.write  # type: ignore[method-assign]
+        self.is_closing = inner.is_closing  # type: ignore[method-assign]
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         # The connection's own: uvloop has a stand-in, which makes a new socket object for each question.
@@ -49,14 +49,11 @@ class LingeringTransport(asyncio.Transport):
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._inner.get_protocol()
 
-    def is_closing(self) -> bool:
-        return self._closing or self._inner.is_closing()
-
     def close(self) -> None:
         inner = self._inner
-        if self._closing or inner.is_closing():
+        if self.is_closing():
             return
-        self._closing = True
+        self.is_closing = _true  # type: ignore[method-assign]
         protocol = inner.get_protocol()
         said_last = getattr(protocol, "said_last", None)
         if (said_last is not None and said_last()) or not inner.can_write_eof():  # TLS says goodbye in its own way
@@ -72,7 +69,7 @@ class LingeringTransport(asyncio.Transport):
             inner.abort()
 
     def abort(self) -> None:
-        self._closing = True
+        self.is_closing = _true  # type: ignore[method-assign]
         self._inner.abort()
 
     def can_write_eof(self) -> bool:
@@ -105,6 +102,10 @@ class LingeringTransport(asyncio.Transport):
 
 def _drop(_: object) -> None:
     """Write nothing."""
+
+
+def _true() -> bool:
+    return True
 
 
 class _Discard(asyncio.Protocol):
