@@ -34,7 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _logging_as_it_was() -> Iterator[None]:
     """Take back what each ``uvicorn.Config`` that a test makes sets up for its whole process."""
     loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
-    were = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    were = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
     yield
-    for logger, (level, logger.propagate, logger.handlers[:]) in zip(loggers, were, strict=True):
+    for logger, level, propagate, handlers in were:
         logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers

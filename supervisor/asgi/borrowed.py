@@ -14,9 +14,10 @@
    ``logger``, by which they complain; the keep-alive timer, ``timeout_keep_alive_task``, which rings
    ``timeout_keep_alive_handler()`` and is cancelled by the next data. Of WebSocket protocols ``shutdown()``, which
    sends 1012, and ``handshake_complete`` (in the oldest of them ``handshake_completed_event``).
-   ``RequestResponseCycle``, which their modules look up by that name for each request, as they do
-   ``service_unavailable``, the app that answers what is over the limit: ``transport``, ``scope``, ``response_started``,
-   ``response_complete``, that the app's ``send`` is a method of it, and ``send_500_response()`` for an app that fails.
+   ``RequestResponseCycle``, which their modules look up by that name for each request: ``transport``, ``scope``,
+   ``response_started``, ``response_complete``, ``run_asgi(app)``, which gives the app ``receive`` and ``send`` of it
+   and uses the latter for errors and refusals of uvicorn's own, too. A head is one ``write()``, the body's is the next.
+   ``app``, read from the configuration when a protocol is made, and by WebSocket protocols of their own.
    ``send_400_response(msg)``, which answers what is no request.
 5. ``ProxyHeadersMiddleware.trusted_hosts``.
 6. ``FileFilter`` and the ``reload_*`` attributes of Config, for hot reload.
@@ -47,7 +48,7 @@ from supervisor.asgi.answers import (
     cut_off,
     is_endless,
 )
-from supervisor.asgi.lingering import LingeringTransport
+from supervisor.asgi.lingering import LingeringTransport, Turn
 from supervisor.asgi.watched import Watched
 from supervisor.core.crossing import MOST_READ, Standing, class_of
 from supervisor.core.door import Doing
@@ -67,6 +68,7 @@ class Site:
         self.config = config
         self.cells = cells if cells is not None else [0] * CELLS
         self.state = ServerState()
+        self.turn = Turn()
         self.state.connections = self.connections = Watched()
         self.on_arrival: Callable[[Any], None] | None = None
         """Called with each connection that is adopted; a drain wants to know of those, too."""
@@ -229,7 +231,7 @@ class Followed:
     """That came on this connection, here and at earlier workers."""
 
     def connection_made(self: Any, transport: Any) -> None:
-        lingering = LingeringTransport(transport, self.arrival.socket, self.site.cells)
+        lingering = LingeringTransport(transport, self.arrival.socket, self.site.turn, self.site.cells)
         super().connection_made(lingering)  # type: ignore[misc]
         if self.site.most_read is not None:
             transport.max_size = self.site.most_read

@@ -1,8 +1,11 @@
-"""Closing a connection so that what was written arrives.
+"""The transport that a protocol sees: it closes so that what was written arrives, and writes an answer in one piece.
 
-close() with unread input makes the kernel send a reset, which may destroy an answer that is still on its way (RFC 9112
-section 9.6). So: shut down writing, read and drop what still comes until the client closes, and only then close.
-Always: that the request was read to its end does not help, since the client's next one may be on its way already.
+Closing: close() with unread input makes the kernel send a reset, which may destroy an answer that is still on its way
+(RFC 9112 section 9.6). So: shut down writing, read and drop what still comes until the client closes, and only then
+close. Always: that the request was read to its end does not help: the client's next one may be on its way already.
+
+Writing: uvicorn writes an answer's head, then its body. Each write(2) is a packet and costs more than all that is done
+here for a request, so a head waits for its body, but no longer than until the loop's turn is over.
 """
 
 from __future__ import annotations
@@ -18,26 +21,77 @@ LINGER: Final = 5.0
 """Seconds that a client has to close its side, once everything is written."""
 CAP: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped meanwhile."""
+LARGE: Final = 16 * 1024
+"""Bytes of a body that is not joined to its head: copying it would cost more than another write(2)."""
+
+
+class Turn:
+    """Those whose writes wait until the loop's turn is over. One for all transports of a loop, so that it is cheap."""
+
+    def __init__(self) -> None:
+        self._waiting: list[LingeringTransport] = []
+
+    def wait(self, transport: LingeringTransport) -> None:
+        """Flush a transport in the loop's next turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._over)
+        self._waiting.append(transport)
+
+    def _over(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for transport in waiting:
+            transport.flush()
 
 
 class LingeringTransport(asyncio.Transport):
-    """The transport that a protocol sees. Bytes don't pass through it: only close() is different.
+    """The transport that a protocol sees. Bytes don't pass through it but for those of answers that are joined.
 
     A protocol may say in a method ``said_last`` that its client will send nothing more; then nobody lingers for it.
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = ("_inner", "_socket", "cells", "is_closing", "write")
+    __slots__ = ("_inner", "_kept", "_socket", "_straight", "_turn", "cells", "is_closing", "write")
 
-    def __init__(self, inner: asyncio.Transport, sock: socket.socket, cells: Cells | None = None) -> None:
+    def __init__(
+        self, inner: asyncio.Transport, sock: socket.socket, turn: Turn | None = None, cells: Cells | None = None
+    ) -> None:
         """``cells`` is where what comes on this connection is counted."""
         # The base class has nothing to do.
         self._inner = inner
         self._socket = sock
+        self._turn = turn or Turn()
+        self._kept: Any = b""
         self.cells = cells
         # What every request uses is taken over, the rest asked for below.
-        self.write = inner.write  # type: ignore[method-assign]
+        self.write = self._straight = inner.write  # type: ignore[method-assign]
         self.is_closing = inner.is_closing  # type: ignore[method-assign]
+
+    def join(self) -> None:
+        """Keep what is written next, until more is written or the loop's turn is over: they leave together."""
+        if self.write is self._straight:  # else it is closed, or keeps something already
+            self.write = self._keep  # type: ignore[method-assign]
+
+    def _keep(self, data: bytes | bytearray | memoryview) -> None:
+        kept = self._kept
+        if not kept:
+            self._kept = data
+            self._turn.wait(self)
+        elif len(data) > LARGE:
+            self.flush()
+            self.write(data)
+        else:
+            joined = kept + data
+            self._kept = b""
+            self.write = self._straight  # type: ignore[method-assign]
+            self._straight(joined)
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        kept, self._kept = self._kept, b""
+        if self.write == self._keep:
+            self.write = self._straight  # type: ignore[method-assign]
+        if kept and not self.is_closing():
+            self._straight(kept)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         # The connection's own: uvloop has a stand-in, which makes a new socket object for each question.
@@ -53,6 +107,7 @@ class LingeringTransport(asyncio.Transport):
         inner = self._inner
         if self.is_closing():
             return
+        self.flush()
         self.is_closing = _true  # type: ignore[method-assign]
         protocol = inner.get_protocol()
         said_last = getattr(protocol, "said_last", None)
@@ -79,7 +134,7 @@ class LingeringTransport(asyncio.Transport):
         return self._inner.get_write_buffer_limits()
 
     def get_write_buffer_size(self) -> int:
-        return self._inner.get_write_buffer_size()
+        return self._inner.get_write_buffer_size() + len(self._kept)
 
     def is_reading(self) -> bool:
         return self._inner.is_reading()
@@ -94,6 +149,7 @@ class LingeringTransport(asyncio.Transport):
         self._inner.set_write_buffer_limits(high, low)
 
     def write_eof(self) -> None:
+        self.flush()
         self._inner.write_eof()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:

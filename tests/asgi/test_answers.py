@@ -129,6 +129,30 @@ async def test_what_a_client_has_seen_was_counted(http: str) -> None:
         assert all(was == {"2xx": 1} for _, was in seen)
 
 
+async def test_an_answer_is_one_write(http: str) -> None:
+    """Head and body leave together, over kept connections and others, and when requests come together."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        await client.ask("/")
+        await client.answer()
+        transport = served.connection.transport
+        write, pieces = transport._straight, []
+
+        def written(data: bytes) -> None:
+            if data:  # h11 has an empty last piece
+                pieces.append(bytes(data))
+            write(data)
+
+        transport.write = transport._straight = written
+        ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        await client.send(ask)
+        answer = await client.answer()
+        await client.send(ask + ask)
+        assert [(await client.answer()).body for _ in range(2)] == [answer.body] * 2
+        assert len(pieces) == 3
+        assert all(piece.startswith(b"HTTP/1.1 200") and piece.endswith(answer.body) for piece in pieces)
+
+
 async def test_what_the_app_does_wrong(http: str) -> None:
     """An app that fails before its answer is a 500; one that breaks off or says too much is counted once."""
     async with serving(Answering(), http=http) as served:
