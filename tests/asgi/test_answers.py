@@ -122,7 +122,7 @@ async def test_what_a_client_has_seen_was_counted(http: str) -> None:
             seen.append((data, counts(served)))
             write(data)
 
-        transport.write = written
+        transport.write = transport._straight = written
         await client.ask("/")
         await client.answer()
         assert b"200 OK" in seen[0][0]
