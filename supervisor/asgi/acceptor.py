@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from supervisor.errors import PeerError
 from supervisor.host.sources import Arrival, EndOfSource, Source
@@ -27,6 +27,9 @@ EMPTYING: Final = 2.0
 """Seconds in which a backlog is emptied; under enough load it would never be empty."""
 HANDSHAKE: Final = 5.0
 """Seconds that a TLS handshake may take once its listener is closed."""
+
+_UnderWay: TypeAlias = list[tuple[asyncio.Future[Any], Coroutine[Any, Any, Any], socket.socket]]
+"""Connections whose transport is being made: what is waited for, what waits, and the connection."""
 
 
 class Acceptor:
@@ -124,36 +127,47 @@ class Acceptor:
             EndOfSource, PeerError, OSError: as the source.
         """
         arrivals = self._source.take()
+        under_way: _UnderWay = []
         for arrival in arrivals:
             if (protocol := self._protocol(arrival)) is None:
                 arrival.socket.close()
                 continue
             try:
-                self._connect(arrival.socket, protocol)
+                self._connect(arrival.socket, protocol, under_way)
             except (OSError, ValueError) as error:  # nobody else's: those that came with it are served
                 _failed(arrival.socket, error)
+        if under_way:
+            self._loop.call_soon(self._made, under_way)
         return bool(arrivals)
 
-    def _connect(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
+    def _connect(self, connection: socket.socket, protocol: asyncio.Protocol, under_way: _UnderWay) -> None:
         making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
         waiter: asyncio.Future[Any]
         if self._tls is None:
-            # It waits once, for the transport to be made: a task for that would cost a tenth of a short connection.
+            # It waits once, for the transport, which the loop makes in its next turn. A task for that would cost a
+            # tenth of a short connection, and a callback of each a hundredth.
             waiter = making.send(None)
-            waiter.add_done_callback(partial(self._made, making, connection))
+            under_way.append((waiter, making, connection))
         else:
             waiter = self._loop.create_task(making)
             waiter.add_done_callback(partial(self._shaken, connection))
         self._connecting.add(waiter)
 
-    def _made(self, making: Coroutine[Any, Any, Any], connection: socket.socket, waiter: asyncio.Future[Any]) -> None:
-        self._connecting.discard(waiter)
-        try:
-            making.send(None)
-        except StopIteration:
-            return
-        except (OSError, asyncio.CancelledError) as error:
-            _failed(connection, error)
+    def _made(self, under_way: _UnderWay) -> None:
+        late: _UnderWay = []
+        for waiter, making, connection in under_way:
+            if not waiter.done():
+                late.append((waiter, making, connection))
+                continue
+            self._connecting.discard(waiter)
+            try:
+                making.send(None)
+            except StopIteration:
+                continue
+            except (OSError, RuntimeError, asyncio.CancelledError) as error:  # RuntimeError: it was closed before that
+                _failed(connection, error)
+        if late:
+            self._loop.call_soon(self._made, late)
 
     def _shaken(self, connection: socket.socket, task: asyncio.Future[Any]) -> None:
         self._connecting.discard(task)

@@ -14,6 +14,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any, Final
 
+from supervisor.asgi.lingering import LingeringTransport
 from supervisor.wire.figures import (
     ABORTED,
     ANSWERS,
@@ -33,14 +34,11 @@ _FIRST: Final = {hundreds: ANSWERS + PER_CLASS * (hundreds - 1) for hundreds in 
 """The first cell of each class of answers, by the hundreds of its status."""
 
 
-class _OfStatus(dict[int, int]):
-    """The first cell by the whole status: one look-up, and no division; what is no status counts as an error."""
-
-    def __missing__(self, status: int) -> int:
-        return _FIRST[5]
-
-
-_OF_STATUS: Final = _OfStatus({status: _FIRST[status // 100] for status in range(100, 600)})
+_OF_STATUS: Final = {status: (_FIRST[status // 100], _FIRST[status // 100] + _SUM) for status in range(100, 600)}
+"""The first cell and that of the sum by the whole status: one look-up, no division."""
+_OF_ERRORS: Final = _OF_STATUS[500]
+"""What is no status counts so, too."""
+_of_status: Final = _OF_STATUS.get
 _ENDLESS: Final = b"text/event-stream"
 
 
@@ -51,37 +49,35 @@ def counting_cycle(cycle: Any) -> Any:
     # No coroutines of their own around uvicorn's, but for bodies that come.
 
     def run_asgi(self: Any, app: Any) -> Any:
-        try:
-            self.cells = self.transport.cells
-        except AttributeError:  # of a server that is uvicorn's own, which has the same classes
-            return run(self, app)
-        self.began = perf_counter_ns()
+        if type(self.transport) is LingeringTransport:  # else it is of a server that is uvicorn's own
+            self.began = perf_counter_ns()
         return run(self, app)
 
     def send(self: Any, message: Any) -> Any:
         if self.response_started:
-            if (body := message.get("body")) and self.cells is not None:
-                self.cells[SENT] += len(body)
+            if (body := message.get("body")) and self.began:
+                self.transport.cells[SENT] += len(body)
         elif (began := self.began) and message["type"] == "http.response.start":
             took = perf_counter_ns() - began
-            cells = self.cells
-            first = _OF_STATUS[message["status"]]
+            transport = self.transport
+            cells = transport.cells
+            first, total = _of_status(message["status"], _OF_ERRORS)
             # Most are of the first bucket.
             cells[first if took <= _LEAST else first + bisect_left(_BOUNDS, took)] += 1
-            cells[first + _SUM] += took
+            cells[total] += took
             if type(message.get("headers")) is not list:  # an iterator can be read once, and that is not for us
                 message = {**message, "headers": list(message.get("headers", ()))}
             self.answer = message
-            self.transport.join()
+            transport.join()
         return give(self, message)
 
     async def receive(self: Any) -> Any:
         message = await take(self)
-        if (body := message.get("body")) and self.cells is not None:
-            self.cells[RECEIVED] += len(body)
+        if (body := message.get("body")) and self.began:
+            self.transport.cells[RECEIVED] += len(body)
         return message
 
-    members = {"run_asgi": run_asgi, "send": send, "receive": receive, "began": 0, "cells": None, "answer": None}
+    members = {"run_asgi": run_asgi, "send": send, "receive": receive, "began": 0, "answer": None}
     return type(f"Counting{cycle.__name__}", (cycle,), members)
 
 

@@ -212,7 +212,8 @@ class _Lingering:
     arrival: Arrival
 
     def connection_made(self: Any, transport: Any) -> None:
-        super().connection_made(LingeringTransport(transport, self.arrival.socket))  # type: ignore[misc]
+        lingering = LingeringTransport(transport, self.arrival.socket, self.site.turn, self.site.cells)
+        super().connection_made(lingering)  # type: ignore[misc]
         info = self.arrival.info  # of another class, at the worker before
         if info is not None and info.read:
             self.data_received(info.read)

@@ -52,14 +52,12 @@ class LingeringTransport(asyncio.Transport):
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
     __slots__ = ("_inner", "_kept", "_socket", "_straight", "_turn", "cells", "is_closing", "write")
 
-    def __init__(
-        self, inner: asyncio.Transport, sock: socket.socket, turn: Turn | None = None, cells: Cells | None = None
-    ) -> None:
+    def __init__(self, inner: asyncio.Transport, sock: socket.socket, turn: Turn, cells: Cells) -> None:
         """``cells`` is where what comes on this connection is counted."""
         # The base class has nothing to do.
         self._inner = inner
         self._socket = sock
-        self._turn = turn or Turn()
+        self._turn = turn
         self._kept: Any = b""
         self.cells = cells
         # What every request uses is taken over, the rest asked for below.

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from supervisor.asgi import lingering
-from supervisor.asgi.lingering import LingeringTransport
+from supervisor.asgi.lingering import LingeringTransport, Turn
+from supervisor.wire.figures import CELLS
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
 from tests.asgi.serving import Client
@@ -40,7 +41,7 @@ class Recorder(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         sock = transport.get_extra_info("socket")
-        self.transport = LingeringTransport(transport, sock) if self.lingers else transport
+        self.transport = LingeringTransport(transport, sock, Turn(), [0] * CELLS) if self.lingers else transport
 
     def data_received(self, data: bytes) -> None:
         self.received += data
