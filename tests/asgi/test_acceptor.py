@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -146,6 +146,45 @@ async def test_stop_waits_for_accepts_under_way(listener: socket.socket) -> None
         assert side.made == []
         await side.acceptor.stop()
         assert len(side.made) == BATCH
+    await side.end()
+
+
+class Slow:
+    """An event loop that needs some turns to make a transport, and says of the first that it was closed before that."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    async def connect_accepted_socket(
+        self, protocol: Callable[[], asyncio.Protocol], connection: socket.socket, **options: Any
+    ) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            failing = self.loop.create_future()
+            self.loop.call_later(0.01, failing.set_exception, RuntimeError("closed"))
+            await failing
+        making = self.loop.create_task(self.loop.connect_accepted_socket(protocol, connection, **options))
+        made = self.loop.create_future()
+        making.add_done_callback(lambda _: self.loop.call_later(0.01, made.set_result, None))
+        await made
+
+
+async def test_a_slow_loop(listener: socket.socket) -> None:
+    """However many turns a transport takes, stop() waits for it; one that cannot be made ends alone, and closed."""
+    side = Side(listener)
+    side.acceptor._loop = cast("asyncio.AbstractEventLoop", Slow(asyncio.get_running_loop()))
+    with Clients(listener, BATCH) as (first, *others):
+        side.acceptor.start()
+        await until(lambda: side.acceptor.connecting == BATCH)
+        await side.acceptor.stop()
+        assert len(side.made) == BATCH - 1
+        await until(lambda: not side.acceptor.connecting)
+        assert await heard(first) == b""
+        assert [await heard(sock) for sock in others] == [b"hello"] * len(others)
     await side.end()
 
 
