@@ -20,6 +20,7 @@ from supervisor.asgi.borrowed import Site, classify
 from supervisor.core.crossing import class_of, may_move
 from supervisor.core.drain import ConnectionClass, ends_at
 from supervisor.worker.giving import Giver
+from supervisor.worker.lull import leaving
 
 _WITH_TASK = (
     ConnectionClass.IN_PROGRESS,
@@ -128,16 +129,17 @@ class Drain:
         self._site.on_arrival = self.look
         self._site.connections.watch(self._changed.set)
         try:
-            await self._look_at_all()
-            while not self._over(queue_ended):
-                if self._new_rules:  # perhaps while all were looked at
-                    self._new_rules = False
-                    await self._look_at_all()
-                else:
-                    await self._until_changed(self._timeout - self._age())
-            if self._giver is not None:
-                self._giver.stop()
-            await self._cut()
+            with leaving():
+                await self._look_at_all()
+                while not self._over(queue_ended):
+                    if self._new_rules:  # perhaps while all were looked at
+                        self._new_rules = False
+                        await self._look_at_all()
+                    else:
+                        await self._until_changed(self._timeout - self._age())
+                if self._giver is not None:
+                    self._giver.stop()
+                await self._cut()
         finally:
             for timer in self._timers.values():
                 timer.cancel()

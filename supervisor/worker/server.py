@@ -37,6 +37,8 @@ BEAT = 1.0
 """Seconds between two reports; the default headers' date is renewed with each."""
 SOON = 0.1
 """Seconds after which news of the crossing is reported, together with what came meanwhile."""
+PART = 10
+"""How many times as long as a report took the next waits: one that counts thousands of connections holds them up."""
 TERM_PATIENCE = 10.0
 """Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
 QUEUE_PATIENCE = 5.0
@@ -299,19 +301,22 @@ class Server:
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
+        soon = SOON
         while True:
             due = loop.time() + BEAT
             try:
                 async with asyncio.timeout_at(due):
                     await self._news.wait()
-                due = loop.time() + SOON
-                await asyncio.sleep(SOON)  # together with what comes meanwhile
+                due = loop.time() + soon
+                await asyncio.sleep(soon)  # together with what comes meanwhile
             except TimeoutError:
                 pass  # no news
             self._news.clear()
-            self._count_lag(loop.time() - due)
+            began = loop.time()
+            self._count_lag(began - due)
             self._site.refresh_headers()
             await self._tell(await self._report())
+            soon = min(max(SOON, PART * (loop.time() - began)), BEAT)
 
     def _count_lag(self, seconds: float) -> None:
         figures.LAGS.observe(self._cells, seconds)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.worker.lull import FROZEN_AT_START, Lull
+from supervisor.worker.lull import FROZEN_AT_START, Lull, leaving
 from tests.asgi.running import until
+from tests.worker.working import idle, working
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -61,3 +62,36 @@ async def test_what_an_app_has_frozen_stays_frozen() -> None:
     lull.end()
     assert count > FROZEN_AT_START
     assert not {id(one) for one in kept} & {id(one) for one in gc.get_objects()}
+
+
+def test_what_leaves_is_passed_over() -> None:
+    """What is there when the leaving begins is not looked at until it is over; then it is again."""
+    there: list[object] = []
+    with leaving():
+        came: list[object] = []
+        assert id(there) not in map(id, gc.get_objects())
+        assert id(came) in map(id, gc.get_objects())
+    assert id(there) in map(id, gc.get_objects())
+    assert gc.get_freeze_count() <= FROZEN_AT_START
+
+
+def test_what_an_app_has_frozen_outlasts_the_leaving() -> None:
+    """Where an app has frozen something, no more is frozen, and nothing is thawed."""
+    gc.freeze()
+    count = gc.get_freeze_count()
+    assert count > FROZEN_AT_START
+    there: list[object] = []
+    with leaving():
+        assert id(there) in map(id, gc.get_objects())
+    assert gc.get_freeze_count() == count
+
+
+async def test_a_drain_is_a_leaving() -> None:
+    """While a worker drains, the collector passes over what it had when that began."""
+    async with working() as worker:
+        client = await idle(worker)
+        _, task = worker.drain()
+        await until(lambda: gc.get_freeze_count() > FROZEN_AT_START)
+        client.close()
+        await task
+        assert gc.get_freeze_count() <= FROZEN_AT_START
