@@ -7,6 +7,7 @@ one turn of the loop (so that one worker hoards), and closing it loses the accep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -30,6 +31,7 @@ HANDSHAKE: Final = 5.0
 
 _UnderWay: TypeAlias = list[tuple[asyncio.Future[Any], Coroutine[Any, Any, Any], socket.socket]]
 """Connections whose transport is being made: what is waited for, what waits, and the connection."""
+_USUAL: Final = (OSError, ValueError, asyncio.CancelledError)
 
 
 class Acceptor:
@@ -128,19 +130,22 @@ class Acceptor:
         """
         arrivals = self._source.take()
         under_way: _UnderWay = []
-        for arrival in arrivals:
-            if (protocol := self._protocol(arrival)) is None:
-                arrival.socket.close()
-                continue
-            try:
-                self._connect(arrival.socket, protocol, under_way)
-            except (OSError, ValueError) as error:  # nobody else's: those that came with it are served
-                _failed(arrival.socket, error)
-        if under_way:
-            self._loop.call_soon(self._made, under_way)
+        try:
+            for arrival in arrivals:
+                try:
+                    self._connect(arrival, under_way)
+                except Exception as error:  # noqa: BLE001 - whatever it is, those that came with it are served
+                    _failed(arrival.socket, error)
+        finally:
+            if under_way:
+                self._loop.call_soon(self._made, under_way)
         return bool(arrivals)
 
-    def _connect(self, connection: socket.socket, protocol: asyncio.Protocol, under_way: _UnderWay) -> None:
+    def _connect(self, arrival: Arrival, under_way: _UnderWay) -> None:
+        connection = arrival.socket
+        if (protocol := self._protocol(arrival)) is None:
+            connection.close()
+            return
         making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
         waiter: asyncio.Future[Any]
         if self._tls is None:
@@ -154,20 +159,22 @@ class Acceptor:
         self._connecting.add(waiter)
 
     def _made(self, under_way: _UnderWay) -> None:
-        late: _UnderWay = []
         for waiter, making, connection in under_way:
-            if not waiter.done():
-                late.append((waiter, making, connection))
+            if not waiter.done():  # a loop of another make may need longer
+                waiter.add_done_callback(partial(self._made_late, making, connection))
                 continue
             self._connecting.discard(waiter)
             try:
                 making.send(None)
             except StopIteration:
                 continue
-            except (OSError, RuntimeError, asyncio.CancelledError) as error:  # RuntimeError: it was closed before that
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
                 _failed(connection, error)
-        if late:
-            self._loop.call_soon(self._made, late)
+
+    def _made_late(
+        self, making: Coroutine[Any, Any, Any], connection: socket.socket, waiter: asyncio.Future[Any]
+    ) -> None:
+        self._made([(waiter, making, connection)])
 
     def _shaken(self, connection: socket.socket, task: asyncio.Future[Any]) -> None:
         self._connecting.discard(task)
@@ -177,6 +184,10 @@ class Acceptor:
 
 
 def _failed(connection: socket.socket, error: BaseException) -> None:
-    """The client has left, or its TLS handshake failed or took too long."""
-    logger.debug("a connection ended before it began: %s", error)
-    connection.close()
+    """End one connection alone: its client has left, its TLS handshake failed or took too long, or worse."""
+    if isinstance(error, _USUAL):
+        logger.debug("a connection ended before it began: %s", error)
+    else:
+        logger.error("a connection cannot be served", exc_info=error)
+    with contextlib.suppress(OSError):
+        connection.close()

@@ -49,7 +49,7 @@ def counting_cycle(cycle: Any) -> Any:
     # No coroutines of their own around uvicorn's, but for bodies that come.
 
     def run_asgi(self: Any, app: Any) -> Any:
-        if type(self.transport) is LingeringTransport:  # else it is of a server that is uvicorn's own
+        if type(self.transport) is LingeringTransport:  # else nothing is counted: as of a server that is uvicorn's own
             self.began = perf_counter_ns()
         return run(self, app)
 
@@ -57,7 +57,7 @@ def counting_cycle(cycle: Any) -> Any:
         if self.response_started:
             if (body := message.get("body")) and self.began:
                 self.transport.cells[SENT] += len(body)
-        elif (began := self.began) and message["type"] == "http.response.start":
+        elif (began := self.began) and self.answer is None and message["type"] == "http.response.start":
             took = perf_counter_ns() - began
             transport = self.transport
             cells = transport.cells
@@ -91,7 +91,7 @@ def cut_off(cells: Cells, cycle: Any) -> None:
     """Count the request in progress, if there is one, on a connection that has ended."""
     if cycle is None or cycle.response_complete:
         return
-    if cycle.response_started:
+    if cycle.response_started or cycle.answer is not None:  # counted, though perhaps not written yet
         cells[CUT_OFF] += 1
         return
     began, cycle.began = cycle.began, 0

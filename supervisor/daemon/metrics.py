@@ -104,7 +104,7 @@ def _of_service(scene: Scene) -> Iterator[Metric]:
     yield _gauge("stillup_http_requests_in_progress", text, under_way)
     text = "Bytes of the bodies of requests, as the app took them."
     yield _counter("stillup_http_request_body_bytes", text, cells[figures.RECEIVED])
-    text = "Bytes of the bodies of answers, as the app gave them."
+    text = "Bytes of the bodies of answers, as the app, or uvicorn in its place, gave them."
     yield _counter("stillup_http_response_body_bytes", text, cells[figures.SENT])
     text = "Open connections by what they are doing; background: tasks that outlive their answers."
     yield _gauge("stillup_connections", text, connections, "class")

@@ -82,7 +82,7 @@ OF_START: Final = 2
 CUT_OFF: Final = 3
 """Answers that began, and whose connection ended before they did."""
 SENT: Final = 4
-"""Bytes of the bodies of answers, as the app gave them."""
+"""Bytes of the bodies of answers, as the app, or uvicorn in its place, gave them."""
 RECEIVED: Final = 5
 """Bytes of the bodies of requests, as the app took them."""
 GIVEN: Final = 6

@@ -45,7 +45,7 @@ class Lull:
             return
         self._timer.cancel()
         self._timer = None
-        if gc.get_freeze_count() <= FROZEN_AT_START:  # else an app has frozen something, and it stays so
+        if gc.get_freeze_count() <= FROZEN_AT_START:  # else an app has, or the drain, and it stays so
             # What is young goes straight to the oldest generation, as after two passes in which it survived.
             gc.freeze()
             gc.unfreeze()
@@ -55,7 +55,7 @@ class Lull:
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
     """Have the collector pass over all that is here: it leaves, and most of it without the collector's help."""
-    if gc.get_freeze_count() > FROZEN_AT_START:  # an app has frozen something, and it stays so
+    if gc.get_freeze_count() > FROZEN_AT_START:  # an app has frozen something, and no more is
         yield
         return
     gc.freeze()

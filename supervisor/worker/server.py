@@ -34,11 +34,11 @@ from supervisor.worker.state import Stillup
 logger = logging.getLogger("uvicorn.error")
 
 BEAT = 1.0
-"""Seconds between two reports; the default headers' date is renewed with each."""
+"""Seconds between two reports, if nothing comes up; the default headers' date is renewed with each."""
 SOON = 0.1
-"""Seconds after which news of the crossing is reported, together with what came meanwhile."""
+"""Seconds after which news of the crossing is reported at the earliest, together with what came meanwhile."""
 PART = 10
-"""How many times as long as a report took the next waits: one that counts thousands of connections holds them up."""
+"""So many times as long as a report took the next waits, if it can: one of thousands of connections holds them up."""
 TERM_PATIENCE = 10.0
 """Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
 QUEUE_PATIENCE = 5.0
@@ -301,14 +301,15 @@ class Server:
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
-        soon = SOON
+        took = 0.0
         while True:
             due = loop.time() + BEAT
             try:
                 async with asyncio.timeout_at(due):
                     await self._news.wait()
-                due = loop.time() + soon
-                await asyncio.sleep(soon)  # together with what comes meanwhile
+                wait = patience(took, due - loop.time())
+                due = loop.time() + wait
+                await asyncio.sleep(wait)  # together with what comes meanwhile
             except TimeoutError:
                 pass  # no news
             self._news.clear()
@@ -316,7 +317,7 @@ class Server:
             self._count_lag(began - due)
             self._site.refresh_headers()
             await self._tell(await self._report())
-            soon = min(max(SOON, PART * (loop.time() - began)), BEAT)
+            took = loop.time() - began
 
     def _count_lag(self, seconds: float) -> None:
         figures.LAGS.observe(self._cells, seconds)
@@ -434,6 +435,11 @@ class Server:
                 await self._site.lifespan.shutdown()
         except TimeoutError:
             logger.error("the app's shutdown took longer than %.0f s", patience)  # noqa: TRY400 - the app's, not ours
+
+
+def patience(took: float, left: float) -> float:
+    """Seconds that news waits, if the last report took ``took`` and the next beat is due in ``left``."""
+    return max(SOON, min(PART * took, left))
 
 
 def _jittered(seconds: float) -> float:

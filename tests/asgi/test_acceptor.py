@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, cast
 
 import pytest
 
 from supervisor.asgi import acceptor as module
 from supervisor.asgi.acceptor import Acceptor
-from supervisor.host.sources import BATCH, Backlog
+from supervisor.host.sources import BATCH, Arrival, Backlog
 from tests.asgi.conftest import Certificate
 from tests.asgi.running import until
 
@@ -147,6 +148,27 @@ async def test_stop_waits_for_accepts_under_way(listener: socket.socket) -> None
         await side.acceptor.stop()
         assert len(side.made) == BATCH
     await side.end()
+
+
+async def test_no_protocol_can_be_made(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection whose protocol cannot be made is closed, and logged why; those that came with it are served."""
+    made: list[Greeter] = []
+    numbers = count()
+
+    def protocol(_: Arrival) -> Greeter:
+        if next(numbers) == 1:
+            raise LookupError("no such thing")
+        return Greeter(b"hello", made)
+
+    acceptor = Acceptor(Backlog("web", listener.dup()), protocol)
+    with Clients(listener, 3) as (first, second, third):
+        acceptor.start()
+        assert [await heard(sock) for sock in (first, second, third)] == [b"hello", b"", b"hello"]
+        await until(lambda: not acceptor.connecting)
+    assert "a connection cannot be served" in caplog.text
+    assert "no such thing" in caplog.text
+    await acceptor.stop()
+    await until(lambda: all(greeter.lost for greeter in made))
 
 
 class Slow:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
+from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from supervisor.core.drain import ConnectionClass
 from supervisor.wire import figures
 from tests.asgi.running import until
-from tests.asgi.serving import App, Served, serving
+from tests.asgi.serving import App, Client, Served, serving
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -30,6 +34,13 @@ class Answering(App):
         for _ in range(3):
             await send({"type": "http.response.body", "body": b"12345", "more_body": True})
         await send({"type": "http.response.body"})
+
+    async def _large(self, _: Any, __: Any, send: Any) -> None:
+        """Give more than fits between a server and a client that does not read."""
+        body = b"b" * (32 << 20)
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _fails(self, *_: Any) -> None:
         raise LookupError
@@ -127,6 +138,42 @@ async def test_what_a_client_has_seen_was_counted(http: str) -> None:
         await client.answer()
         assert b"200 OK" in seen[0][0]
         assert all(was == {"2xx": 1} for _, was in seen)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_an_answer_that_waits_to_be_written_is_counted_once(http: str, *, cancelled: bool) -> None:
+    """One that was counted, and whose client leaves before there is room for it, is cut off, and nothing else.
+
+    As when its task is cancelled before that, as by a drain that is over, and uvicorn says that it failed.
+    """
+    async with serving(Answering(), http=http) as served:
+        client = await served.connect()
+        await client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\nGET /status?404 HTTP/1.1\r\nHost: a\r\n\r\n")
+        await become(served, s200=1, s400=1)
+        for task in served.site.state.tasks if cancelled else ():
+            task.cancel()
+        await asyncio.sleep(0)  # the turn in which that is noticed
+        client.reset()
+        await until(lambda: not served.site.state.connections and not served.site.state.tasks)
+        assert counts(served) == {"2xx": 1, "4xx": 1, "cut off": 1}
+
+
+async def test_a_server_of_uvicorns_own(http: str) -> None:
+    """One that an app runs beside it, in the same process and so with the same classes, answers, and is not counted."""
+    async with serving(Answering(), http=http) as served:
+        site, loop = served.site, asyncio.get_running_loop()
+        protocol = partial(cast("Any", site.config.http_protocol_class), site.config, ServerState(), {})
+        server = await loop.create_server(protocol, "127.0.0.1", 0)
+        sock = socket.create_connection(server.sockets[0].getsockname())
+        client = Client(sock)
+        await client.ask("/upload", "Content-Length: 4", "Connection: close", method="POST")
+        await client.send(b"body")
+        assert (await client.answer()).body == b"body"
+        assert await client.rest() == b""
+        client.close()
+        server.close()
+        await server.wait_closed()
+        assert not any(site.cells)
 
 
 async def test_an_answer_is_one_write(http: str) -> None:
