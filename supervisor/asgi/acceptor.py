@@ -130,15 +130,13 @@ class Acceptor:
         """
         arrivals = self._source.take()
         under_way: _UnderWay = []
-        try:
-            for arrival in arrivals:
-                try:
-                    self._connect(arrival, under_way)
-                except Exception as error:  # noqa: BLE001 - whatever it is, those that came with it are served
-                    _failed(arrival.socket, error)
-        finally:
-            if under_way:
-                self._loop.call_soon(self._made, under_way)
+        for arrival in arrivals:
+            try:
+                self._connect(arrival, under_way)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those that came with it are served
+                _failed(arrival.socket, error)
+        if under_way:
+            self._loop.call_soon(self._made, under_way)
         return bool(arrivals)
 
     def _connect(self, arrival: Arrival, under_way: _UnderWay) -> None:
