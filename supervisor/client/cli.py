@@ -59,7 +59,7 @@ def scale(client: Client, *, workers: int, as_json: bool) -> None:
     """Have N workers.
 
     More are started beside those that serve; fewer drain, the last ones first, and finish what they hold. Later
-    generations have as many, until the supervisor is started again: then --workers counts.
+    generations have as many, until the service is stopped, or its supervisor started with another --workers.
 
     Returns when N workers serve and whoever is beyond takes nothing new (exit 0), or when a new one failed (exit 1; N
     are still wanted, and its slot is tried again), or when somebody asked for another number meanwhile (exit 5).

@@ -383,7 +383,7 @@ OPERATIONS: Final = (
         Role.ADMIN,
         "Put the stillup that is installed now in the place of the one that runs, after a trial.",
         {202: _json("It is being replaced.", control.Replacing)},
-        problems=("out-of-order", "trial-failed", "unavailable", "stopping"),
+        problems=("out-of-order", "rollout-in-progress", "trial-failed", "unavailable", "stopping"),
     ),
 )
 
