@@ -136,7 +136,9 @@ class Acceptor:
             except Exception as error:  # noqa: BLE001 - whatever it is, those that came with it are served
                 _failed(arrival.socket, error)
         if under_way:
-            self._loop.call_soon(self._made, under_way)
+            # The turn after the one that makes them: what their clients have sent already is read by then, and whoever
+            # waits in stop(), to end what is idle, does not end these.
+            self._loop.call_soon(self._loop.call_soon, self._made, under_way)
         return bool(arrivals)
 
     def _connect(self, arrival: Arrival, under_way: _UnderWay) -> None:

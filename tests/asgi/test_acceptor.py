@@ -36,6 +36,23 @@ class Greeter(asyncio.Protocol):
         self.lost = True
 
 
+class Reader(asyncio.Protocol):
+    """Keeps what it reads."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
 class Side:
     """One process's part: its own copy of the listener, with an acceptor."""
 
@@ -148,6 +165,30 @@ async def test_stop_waits_for_accepts_under_way(listener: socket.socket) -> None
         await side.acceptor.stop()
         assert len(side.made) == BATCH
     await side.end()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_stop_leaves_nothing_unread(listener: socket.socket, turns: int) -> None:
+    """What a client had sent before its connection was taken has been read when stop() returns, whenever that began."""
+    protocols: list[Reader] = []
+
+    def protocol(_: Arrival) -> Reader:
+        protocols.append(Reader())
+        return protocols[-1]
+
+    acceptor = Acceptor(Backlog("web", listener.dup()), protocol)
+    with Clients(listener, BATCH) as clients:
+        for client in clients:
+            client.sendall(b"hello")
+        acceptor.start()
+        await until(lambda: protocols)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await acceptor.stop()
+        assert [reader.received for reader in protocols] == [b"hello"] * BATCH
+        for reader in protocols:
+            reader.transport.abort()
+    await until(lambda: all(reader.lost for reader in protocols))
 
 
 async def test_no_protocol_can_be_made(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
