@@ -219,6 +219,18 @@ def open_socket(address: str) -> socket.socket:
     return socket.create_connection((host.strip("[]"), int(port)), timeout=DEADLINE)
 
 
+def alone(service: Service) -> int:
+    """Wait until no caller is connected any more; the supervisor's pid."""
+    control = f" {service.runtime}/control.sock"
+
+    def look() -> bool:
+        """Whether the listening socket is all that has its address: who is connected to it has it, too (unix(7))."""
+        return sum(line.endswith(control) for line in Path("/proc/net/unix").read_text().splitlines()) == 1
+
+    eventually(look, "no caller")
+    return service.process.pid
+
+
 def descriptors(pid: int) -> dict[str, str]:
     """A process's open descriptors and what they are."""
     found = {}

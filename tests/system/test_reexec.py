@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.system.clients import Peer, request
-from tests.system.harness import ROOT, Service, descriptors, eventually, lines, mutated
+from tests.system.harness import ROOT, Service, alone, descriptors, eventually, lines, mutated
 
 GATED = ("tests.system.gated:app", "--app-dir", str(ROOT), "--no-access-log")
 
@@ -45,7 +45,7 @@ def test_nothing_changes_but_the_program(start: Start) -> None:
     address, pids = service.address(), _pids(service)
     with Peer(address) as kept:
         assert kept.get().generation == 1
-        before = len(descriptors(service.process.pid))
+        before = len(descriptors(alone(service)))
         for times in range(1, 4):
             done = service.cli("supervisor", "reexec")
             assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from supervisor.daemon.door import SPARE
-from tests.system.harness import Service, connect, descriptors, eventually, open_socket
+from tests.system.harness import Service, alone, connect, descriptors, eventually, open_socket
 
 NOBODY = 20_000 + os.getpid() % 40_000
 """A user of our own: processes are counted by user."""
@@ -66,18 +66,6 @@ def at_ease(*pids: int) -> Iterator[None]:
     yield
     share = (computed() - before) / (time.monotonic() - began)
     assert share < 0.2, f"{share:.0%} of the processor"
-
-
-def alone(service: Service) -> int:
-    """Wait until no caller is connected any more; the supervisor's pid."""
-    control = f" {service.runtime}/control.sock"
-
-    def look() -> bool:
-        """Whether the listening socket is all that has its address: who is connected to it has it, too (unix(7))."""
-        return sum(line.endswith(control) for line in Path("/proc/net/unix").read_text().splitlines()) == 1
-
-    eventually(look, "no caller")
-    return service.process.pid
 
 
 def at_rest(service: Service) -> int:
