@@ -20,6 +20,11 @@ PACKET_FOR_ONE: Final = 64
 MOST_READ: Final = 64 * 1024
 """Bytes of a half-read head that may move; a longer one completes where it began."""
 
+SOON: Final = 0.1
+"""Seconds after which news of the crossing is reported at the earliest, together with what came meanwhile."""
+PART: Final = 10
+"""So many times as long as a report took the next waits, if it can: one of thousands of connections holds them up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -64,6 +69,11 @@ def class_of(standing: Standing) -> ConnectionClass:
 def packet_limit(serving: int) -> int:
     """How many connections a packet may hold while so many workers are there to take them."""
     return PACKET_FOR_ONE if serving <= 1 else PACKET_AMONG_SEVERAL
+
+
+def news_waits(took: float, left: float) -> float:
+    """Seconds until news is reported, if the last report took ``took`` and the next beat is due in ``left``."""
+    return max(SOON, min(PART * took, left))
 
 
 @dataclass(frozen=True, slots=True)

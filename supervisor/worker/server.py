@@ -19,7 +19,7 @@ from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site
 from supervisor.asgi.tracebacks import show_error
-from supervisor.core.crossing import PACKET_FOR_ONE
+from supervisor.core.crossing import PACKET_FOR_ONE, news_waits
 from supervisor.errors import PeerError
 from supervisor.host import descriptors, memory
 from supervisor.host.sources import Adoptions, Arrival, Backlog
@@ -35,10 +35,6 @@ logger = logging.getLogger("uvicorn.error")
 
 BEAT = 1.0
 """Seconds between two reports, if nothing comes up; the default headers' date is renewed with each."""
-SOON = 0.1
-"""Seconds after which news of the crossing is reported at the earliest, together with what came meanwhile."""
-PART = 10
-"""So many times as long as a report took the next waits, if it can: one of thousands of connections holds them up."""
 TERM_PATIENCE = 10.0
 """Seconds that a worker which was sent SIGTERM serves on until its replacement does."""
 QUEUE_PATIENCE = 5.0
@@ -307,7 +303,7 @@ class Server:
             try:
                 async with asyncio.timeout_at(due):
                     await self._news.wait()
-                wait = patience(took, due - loop.time())
+                wait = news_waits(took, due - loop.time())
                 due = loop.time() + wait
                 await asyncio.sleep(wait)  # together with what comes meanwhile
             except TimeoutError:
@@ -435,11 +431,6 @@ class Server:
                 await self._site.lifespan.shutdown()
         except TimeoutError:
             logger.error("the app's shutdown took longer than %.0f s", patience)  # noqa: TRY400 - the app's, not ours
-
-
-def patience(took: float, left: float) -> float:
-    """Seconds that news waits, if the last report took ``took`` and the next beat is due in ``left``."""
-    return max(SOON, min(PART * took, left))
 
 
 def _jittered(seconds: float) -> float:

@@ -18,6 +18,7 @@ from supervisor.core.crossing import (
     Standing,
     class_of,
     may_move,
+    news_waits,
     packet_limit,
 )
 from supervisor.core.drain import ConnectionClass
@@ -166,3 +167,20 @@ def test_since_when() -> None:
     story = serving(size=1)
     story.tell(Reported(1, oldest={"stream": 12.5}))
     assert story.fleet.workers[1].oldest == {"stream": story.now - 12.5}
+
+
+@pytest.mark.parametrize(
+    ("took", "left", "seconds"),
+    [
+        (0.0, 1.0, 0.1),  # a report that costs nothing
+        (0.01, 1.0, 0.1),
+        (0.05, 1.0, 0.5),  # one that holds others up
+        (0.05, 0.3, 0.3),  # the beat is due
+        (0.5, 1.0, 1.0),
+        (0.5, 0.0, 0.1),  # what comes together is reported together all the same
+        (0.0, -1.0, 0.1),
+    ],
+)
+def test_news_waits_in_proportion(took: float, left: float, seconds: float) -> None:
+    """It waits ten times as long as the last report took, but not beyond the beat, and never for less than a little."""
+    assert news_waits(took, left) == pytest.approx(seconds)
