@@ -27,6 +27,7 @@ ENDLESS_LINE = "endless line"
 _READ = 65536
 _LINE_LIMIT = 65536
 _UNIX_RETRY = 0.005
+_SHOWN = 300  # bytes of an answer that says what went wrong
 _STATUS_LINE = re.compile(r"HTTP/1\.1 (\d{3})(?: [^\r\n]*)?")
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;.*)?")
 
@@ -152,16 +153,18 @@ class Connection:
         status, headers = await self._head()
         while 100 <= status < 200:
             status, headers = await self._head()
+        body = await self._body(headers)
         if status != 200:
-            raise NoAnswer(f"status {status}")
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            body = await self._chunks()
-        elif re.fullmatch(r"\d{1,12}", length := headers.get("content-length", "")):
-            body = await self._take(int(length))
-        else:
-            # An answer that only a close ends looks the same whole and cut off.
-            raise NoAnswer(NO_LENGTH)
+            raise NoAnswer(f"status {status}: {body[:_SHOWN].decode(errors='replace')}")
         return Answer(body, headers)
+
+    async def _body(self, headers: dict[str, str]) -> bytes:
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            return await self._chunks()
+        if re.fullmatch(r"\d{1,12}", length := headers.get("content-length", "")):
+            return await self._take(int(length))
+        # An answer that only a close ends looks the same whole and cut off.
+        raise NoAnswer(NO_LENGTH)
 
     def ended_by_server(self) -> bool:
         """Whether the server has closed this connection, asked while it is idle."""

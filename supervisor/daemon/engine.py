@@ -2,22 +2,27 @@
 
 Nothing is performed before the fleet that orders it is on record, so that the next supervisor knows of everything that
 this one may have done. A request that cannot be written down is refused; for whatever just happens the show goes on.
+While a disk does not answer, events are dealt with and requests wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from supervisor.core.commands import Command, Exit, Reexec
 from supervisor.core.events import BeatsDue, Event, ReloadAsked, Reported, RollbackAsked, ScaleAsked, StopAsked
 from supervisor.core.model import Fleet
 from supervisor.core.step import Decision, step
+from supervisor.daemon.writer import SLOW
 from supervisor.errors import Refused
 
 logger = logging.getLogger("stillup")
+
+PATIENCE: Final = 10.0
+"""Seconds that a request waits for a disk that does not answer."""
 
 
 class Effects(Protocol):
@@ -26,19 +31,23 @@ class Effects(Protocol):
     def perform(self, command: Command) -> None: ...
 
 
-class Save(Protocol):
-    """Writes a fleet down, and says why that cannot be; ``asked``: it is refused then."""
+class Keeper(Protocol):
+    """Keeps the fleet on record."""
 
-    def __call__(self, fleet: Fleet, *, asked: bool) -> Awaitable[str]: ...
+    async def save(self, fleet: Fleet, *, asked: bool) -> str:
+        """Write a fleet down; why that cannot be, or nothing. ``asked``: it is refused then."""
+
+    async def caught_up(self, patience: float) -> bool:
+        """Whether a disk that did not answer in time has done so within so many seconds from now."""
 
 
 class Engine:
     """Owns the fleet."""
 
-    def __init__(self, fleet: Fleet, save: Save, changed: Callable[[Fleet, Fleet], None] = lambda *_: None) -> None:
+    def __init__(self, fleet: Fleet, keeper: Keeper, changed: Callable[[Fleet, Fleet], None] = lambda *_: None) -> None:
         """Begin with that fleet; ``changed`` is told what it was and what it has become."""
         self.fleet = fleet
-        self._save = save
+        self._keeper = keeper
         self._changed = changed
         self.asked_to_stop = False
         """Whether a stop was asked for, be it decided on or not yet."""
@@ -53,11 +62,18 @@ class Engine:
         """Let an event happen; the fleet right after it.
 
         Raises:
-            Refused: it has no place in the fleet as it is.
+            Refused: it has no place in the fleet as it is, or is a request that cannot be written down.
         """
-        answer: asyncio.Future[Fleet] = asyncio.get_running_loop().create_future()
-        self._put(event, answer)
-        return await answer
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + PATIENCE
+        while True:
+            answer: asyncio.Future[Fleet] = loop.create_future()
+            self._put(event, answer)
+            try:
+                return await answer
+            except _NotWritten as refusal:
+                if refusal.trouble != SLOW or not await self._keeper.caught_up(ends - loop.time()):
+                    raise
 
     async def turn(self) -> None:
         """Return once everything that was submitted before has been dealt with: a loop that is stuck does not."""
@@ -94,10 +110,9 @@ class Engine:
             asked = answer is not None and isinstance(event, ReloadAsked | RollbackAsked | ScaleAsked)
             # What is merely heard or looked at changes nothing that is on record, unless something is done about it.
             merely = isinstance(event, Reported | BeatsDue) and not decision.commands
-            trouble = "" if merely else await self._save(decision.fleet, asked=asked)
+            trouble = "" if merely else await self._keeper.save(decision.fleet, asked=asked)
             if trouble and asked:
-                message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
-                _settle(answer, error=Refused(message, code="unavailable"))
+                _settle(answer, error=_NotWritten(trouble))
                 continue
             if not merely:
                 self._changed(self.fleet, decision.fleet)
@@ -135,6 +150,15 @@ class Engine:
             else:
                 waiting.append((holds, watcher))
         self._watchers = waiting
+
+
+class _NotWritten(Refused):
+    """A request that could not be written down."""
+
+    def __init__(self, trouble: str) -> None:
+        message = f"it cannot be written down, and so is not done: {trouble}; what serves goes on"
+        super().__init__(message, code="unavailable")
+        self.trouble = trouble
 
 
 def _settle(answer: asyncio.Future[Fleet] | None, fleet: Fleet | None = None, error: Exception | None = None) -> None:

@@ -164,7 +164,7 @@ class Store:
             return
         try:
             # Not synced: after the host's end nobody reads it.
-            self._runtime.replace(f"{FIGURES}.json", figures.encode(self._base), lasting=False)
+            self._runtime.replace(f"{FIGURES}.json", figures.encode(self._base))
         except OSError as error:
             if str(error) != self._trouble:
                 logger.error("figures cannot be written down: %s", error)  # noqa: TRY400 - no bug

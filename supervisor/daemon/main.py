@@ -156,7 +156,7 @@ class Supervisor:
         )
         self._figures = figures = Figures(Store(self._runtime))
         fleet = Fleet(policy=self._policy, size=settings.workers)
-        self._engine = engine = Engine(fleet, recorder.save, figures.changed)
+        self._engine = engine = Engine(fleet, recorder, figures.changed)
         self._trace = Trace(self._worker_of)
         rights = settings.rights
         self._door = door = HandoffDoor(

@@ -94,6 +94,10 @@ class Recorder:
             self._trouble = trouble
         return trouble
 
+    async def caught_up(self, patience: float) -> bool:
+        """Whether a disk that did not answer in time has done so within ``patience`` seconds from now."""
+        return await self._writer.settled(patience)
+
     def _write(self, wanted: Record, asked: bool) -> None:  # noqa: FBT001 - for a thread
         content = record.encode(wanted)
         try:

@@ -42,6 +42,12 @@ class Writer:
         done, _ = await asyncio.wait({self._writing}, timeout=PATIENCE)
         return _why(self._writing.exception()) if done else SLOW
 
+    async def settled(self, patience: float) -> bool:
+        """Whether a write that is under way is over within so many seconds."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=patience)
+        return not self.busy
+
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 

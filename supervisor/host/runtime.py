@@ -60,13 +60,14 @@ class RuntimeDirectory:
         except FileNotFoundError:
             return None
 
-    def replace(self, name: str, content: bytes, *, lasting: bool = True) -> None:
-        """Put a file in another's place: whoever looks finds the old or the new. Blocks.
+    def replace(self, name: str, content: bytes) -> None:
+        """Put a file in another's place: whoever looks finds the old or the new, also after a kill -9. Blocks.
+
+        Nothing here is of use after the power went, so there is no fsync(2), which under load may take seconds.
 
         Args:
             name: the file's.
             content: what is to be in it.
-            lasting: whether that holds when the power goes, too.
 
         Raises:
             OSError: it cannot be; the old one is as it was.
@@ -76,8 +77,6 @@ class RuntimeDirectory:
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 write_all(fd, content)
-                if lasting:
-                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.rename(fresh, self.file(name))
@@ -85,13 +84,6 @@ class RuntimeDirectory:
             with contextlib.suppress(OSError):  # what there is of it takes room on a disk that may have none
                 os.unlink(fresh)
             raise
-        if not lasting:
-            return
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
     def append(self, name: str) -> int:
         """A descriptor that writes at a file's end; the caller's.

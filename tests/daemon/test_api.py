@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.core.access import Principal, Role, Rules
 from supervisor.core.events import ReloadAsked
-from supervisor.core.model import Fleet, RolloutState
+from supervisor.core.model import RolloutState
 from supervisor.daemon.api import Api, Call, Handler
 from supervisor.daemon.engine import Engine
 from supervisor.daemon.handlers import Handlers
@@ -18,6 +18,7 @@ from supervisor.daemon.identities import Identity
 from supervisor.wire.control import Problem
 from supervisor.wire.operations import API_HEADER, OPERATIONS, Door
 from tests.core.telling import NEW, serving
+from tests.daemon.engines import EFFECTS, KEEPER
 
 ROOT = Principal(uid=0, gid=0, pid=77)
 DONE = {"type": "http.request", "body": b"", "more_body": False}
@@ -95,27 +96,18 @@ class _Call:
         self.audited = _Audited()
 
 
-async def _save(fleet: Fleet, *, asked: bool) -> str:
-    return ""
-
-
-class _Effects:
-    def perform(self, _: object) -> None:
-        """Nothing is real here."""
-
-
 @pytest.mark.parametrize("before", [0, 1])
 async def test_what_is_called_off_is_what_was_asked_for_before(before: int) -> None:
     """An abort behind a reload that is not decided on yet calls that one off, whatever was under way when it came."""
     story = serving(1)
     for _ in range(before):
         story.reload()
-    engine = Engine(story.fleet, _save)
+    engine = Engine(story.fleet, KEEPER)
     handlers = Handlers.__new__(Handlers)  # an abort needs nothing else of it
     handlers._engine = engine
     engine.submit(ReloadAsked(NEW, "another"))
     call = _Call()
-    running = asyncio.create_task(engine.run(_Effects()))
+    running = asyncio.create_task(engine.run(EFFECTS))
     answer = await handlers._abort(cast("Any", call))
     running.cancel()
     number = 2 + before

@@ -13,16 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.events import Reported
+from supervisor.core.events import Exited, ReloadAsked, Reported
+from supervisor.daemon import engine as engine_module
 from supervisor.daemon import writer as module
+from supervisor.daemon.engine import Engine
 from supervisor.daemon.record import Recorder, read
 from supervisor.daemon.writer import SLOW
+from supervisor.errors import Refused
 from supervisor.host.processes import boot_id
 from supervisor.host.runtime import RuntimeDirectory, claim
 from supervisor.wire import record
 from supervisor.wire.record import ListenerRecord, Record
 from tests.asgi.running import until
-from tests.core.telling import Story, serving
+from tests.core.telling import NEW, Story, serving
+from tests.daemon.engines import EFFECTS
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -174,6 +178,40 @@ async def test_a_disk_that_does_not_answer(disk: Stuck, monkeypatch: pytest.Monk
     await until(lambda: not recorder._writer.busy)
     assert await recorder.save(story.fleet, asked=False) == ""
     assert disk.written == [1, 51]
+    recorder.close()
+
+
+async def test_a_request_waits_for_the_disk(disk: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done once the disk answers; what happens in the meantime is dealt with."""
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    recorder = Recorder(disk, 1)  # type: ignore[arg-type]
+    engine = Engine(serving(1).fleet, recorder)
+    running = asyncio.create_task(engine.run(EFFECTS))
+    reloading = asyncio.create_task(engine.ask(ReloadAsked(NEW, "test")))
+    await until(lambda: recorder._writer.busy)
+    engine.submit(Exited(1, "killed by SIGKILL"))
+    await until(lambda: 1 not in engine.fleet.workers)
+    assert (reloading.done(), engine.fleet.last_rollout) == (False, 1)
+    disk.go.set()
+    assert (await reloading).last_rollout == 2
+    assert disk.written[-1] == 2
+    running.cancel()
+    recorder.close()
+
+
+async def test_a_request_does_not_wait_for_ever(disk: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that goes on not to answer refuses it, and its waiter hears why."""
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(engine_module, "PATIENCE", 0.3)
+    recorder, loop = Recorder(disk, 1), asyncio.get_running_loop()  # type: ignore[arg-type]
+    engine = Engine(serving(1).fleet, recorder)
+    running = asyncio.create_task(engine.run(EFFECTS))
+    began = loop.time()
+    with pytest.raises(Refused, match="not done: the disk does not answer; what serves goes on"):
+        await engine.ask(ReloadAsked(NEW, "test"))
+    assert 0.2 < loop.time() - began < 5
+    assert engine.fleet.last_rollout == 1
+    running.cancel()
     recorder.close()
 
 

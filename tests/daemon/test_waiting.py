@@ -15,10 +15,7 @@ from supervisor.daemon.engine import Engine
 from supervisor.daemon.handlers import Handlers
 from supervisor.errors import Refused
 from tests.asgi.running import until
-
-
-async def _save(fleet: Fleet, *, asked: bool) -> str:
-    return ""
+from tests.daemon.engines import KEEPER
 
 
 class _Request:
@@ -39,7 +36,7 @@ class _Call:
 
 async def test_who_leaves_while_he_waits_leaves_nothing() -> None:
     """Of a hundred callers who wait for what never comes and then leave, neither a watcher nor a task stays."""
-    engine = Engine(Fleet(), _save)
+    engine = Engine(Fleet(), KEEPER)
     handlers = Handlers.__new__(Handlers)  # waiting needs nothing else of it
     handlers._engine = engine
     calls = [_Call() for _ in range(100)]
