@@ -185,9 +185,10 @@ class World(RuleBasedStateMachine):
                 assert serial not in self.hung, "law 19: once"
                 self.hung.add(serial)
             case Kill(serial) if before.workers[serial].state is WorkerState.SERVING:
-                assert isinstance(event, BeganServing), "law 20: its replacement serves first"
+                assert isinstance(event, BeganServing | Resumed), "law 20: its replacement serves first"
+                assert self.fleet.workers[event.serial].state is WorkerState.SERVING, "law 20"
                 assert serial in self.hung, "law 20: who is heard is not killed"
-            case BeginDrain(serial=serial) if isinstance(event, BeganServing):
+            case BeginDrain(serial=serial) if isinstance(event, BeganServing | Resumed):
                 assert serial not in self.hung or before.workers[serial].state is WorkerState.DRAINING, "law 20"
             case Announce("rollout.cut-over", data):
                 self.cut[int(str(data["generation"]))] = self.now
