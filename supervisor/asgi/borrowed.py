@@ -244,6 +244,8 @@ class Followed:
         super().connection_lost(exc)  # type: ignore[misc]
         # uvicorn's own does that without an error alone: all that was here would stay until its time is over.
         self._unset_keepalive_if_required()
+        # Each has the other; nothing of a connection that has left is to be left to the garbage collector.
+        self.cycle = None
 
     def send_400_response(self: Any, msg: str) -> None:
         answered_at_once(self.site.cells, 4)
@@ -381,13 +383,24 @@ def follow(protocol: Any, look: Callable[[Any], None]) -> None:
     """From now on call ``look`` with the connection after whatever may have changed what it is doing."""
     if not issubclass(type(protocol), Followed) or "resume_writing" in vars(protocol):
         return
-    for name in ("data_received", "on_response_complete", "resume_writing"):
+    for name in _SAYING:
         setattr(protocol, name, _then(getattr(protocol, name), partial(look, protocol)))
     if protocol.cycle is not None:
         protocol.cycle.on_response = protocol.on_response_complete
     for cycle, _ in getattr(protocol, "pipeline", ()):
         cycle.on_response = protocol.on_response_complete
     protocol.transport.set_protocol(protocol)  # uvloop looks a protocol's methods up here, once
+
+
+_SAYING: Final = ("data_received", "on_response_complete", "resume_writing")
+"""The methods of a protocol that may change what it is doing."""
+
+
+def unfollow(protocol: Any) -> None:
+    """Have a connection that has left hold nobody any more, itself neither."""
+    if isinstance(protocol, Followed):
+        for name in _SAYING:
+            vars(protocol).pop(name, None)
 
 
 def _then(method: Callable[..., None], after: Callable[[], None]) -> Callable[..., None]:

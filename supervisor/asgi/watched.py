@@ -9,11 +9,11 @@ from typing import Any
 class Watched(set[Any]):
     """Any set, until it is watched: each connection leaves one, and pays what leaving costs."""
 
-    def watch(self, left: Callable[[], None]) -> None:
-        """Call ``left`` from now on, whenever something leaves."""
+    def watch(self, left: Callable[[Any], None]) -> None:
+        """Call ``left`` from now on with whatever leaves."""
 
         def discard(element: Any) -> None:
             set.discard(self, element)
-            left()
+            left(element)
 
         self.discard = self.remove = discard  # type: ignore[method-assign]

@@ -116,9 +116,8 @@ class Drain:
     def oldest(self) -> dict[str, float]:
         """For each class, how many seconds its oldest connection has been doing that in this drain."""
         ages: dict[str, float] = {}
-        for connection, (kind, since) in self._seen.items():
-            if connection in self._site.state.connections:
-                ages[kind] = max(ages.get(kind, 0.0), self._age() - since)
+        for kind, since in self._seen.values():
+            ages[kind] = max(ages.get(kind, 0.0), self._age() - since)
         return ages
 
     async def run(self, queue_ended: Callable[[], bool]) -> None:
@@ -127,7 +126,7 @@ class Drain:
         ``queue_ended`` says whether the adoption queue has come to its end; ``changed`` is set when that happens, too.
         """
         self._site.on_arrival = self.look
-        self._site.connections.watch(self._changed.set)
+        self._site.connections.watch(self._forget)
         try:
             with leaving():
                 await self._look_at_all()
@@ -143,6 +142,16 @@ class Drain:
         finally:
             for timer in self._timers.values():
                 timer.cancel()
+
+    def _forget(self, connection: Any) -> None:
+        """Keep nothing of a connection that has left: thousands of them would make the process end late."""
+        self._seen.pop(connection, None)
+        self._places.pop(connection, None)
+        self._ended.discard(connection)
+        if (timer := self._timers.pop(connection, None)) is not None:
+            timer.cancel()
+        borrowed.unfollow(connection)
+        self._changed.set()
 
     def _over(self, queue_ended: Callable[[], bool]) -> bool:
         if self._cut_short or self._age() >= self._timeout:

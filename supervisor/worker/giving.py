@@ -142,18 +142,21 @@ class Giver:
         """
         packet: dict[Any, ConnectionInfo] = {}
         now, read = time.monotonic(), 0
-        for connection in tuple(self._waiting):
+        stay = []
+        for connection in self._waiting:
             # It was served meanwhile: it may have come to its end, or have a request under way.
             found = borrowed.standing(connection)
             if found is None or not may_move(found):
-                del self._waiting[connection]
-                self._stayed(connection)
+                stay.append(connection)
                 continue
             head = found.head or b""
             packet[connection] = borrowed.describe(connection, head, now)
             read += len(head)
             if len(packet) == self._packet or read > PACKET_ENOUGH:
                 break
+        for connection in stay:
+            del self._waiting[connection]
+            self._stayed(connection)
         if not packet:
             return
         adoption.send(self._writer, encode(list(packet.values())), map(borrowed.descriptor, packet))

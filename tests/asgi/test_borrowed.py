@@ -134,7 +134,7 @@ async def test_connections_say_when_one_leaves(http: str) -> None:
     """``connections`` and ``tasks`` hold what is open; once ``connections`` are watched, each end of one is told."""
     calls: list[tuple[int, int]] = []
 
-    def left() -> None:
+    def left(_: Any) -> None:
         calls.append((len(served.site.state.connections), len(served.site.state.tasks)))
 
     async with serving(http=http) as served:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +54,29 @@ async def test_everything_moves(http: str) -> None:
             assert [await ask(client) for client in clients[:2]] == [b"ok", b"ok"]
             await clients[2].send(UPLOAD[20:] + b"body")
             assert (await clients[2].answer()).body == b"body"
+
+
+async def test_nothing_is_kept_of_those_that_left(http: str) -> None:
+    """Not by the drain, and not in cycles: thousands of them would make the process's end the longest part of it."""
+    with a_queue() as queue:
+        async with working(http=http) as old:
+            clients = [await old.served.connect(), await idle(old), await idle(old)]
+            await clients[0].ask("/held")
+            await old.served.waits()
+            known = [weakref.ref(connection) for connection in old.served.site.state.connections]
+            gc.collect()
+            gc.disable()
+            try:
+                begun, giver, task = old.hand_over(queue)
+                await until(lambda: giver.given == 2)
+                clients[0].close()
+                await until(lambda: len(old.served.site.state.connections) == 0)
+                old.served.app.go.set()
+                await task
+                await until(lambda: [ref() for ref in known] == [None] * 3)
+                assert begun.oldest() == {}
+            finally:
+                gc.enable()
 
 
 async def test_in_progress_moves_after_its_answer(http: str) -> None:
