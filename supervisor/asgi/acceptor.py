@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -46,7 +46,7 @@ class Acceptor:
         ready: Callable[[], bool] = lambda: True,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serve what comes with what ``protocol`` makes of it; None turns a connection away.
+        """Serve what comes with what ``protocol`` makes of it; None: the connection is its affair from here on.
 
         While ``ready`` says no, nothing is taken: others that read from the same source may have it. ``ended`` is
         called when the source says that nothing more will ever come; ``at_end`` says so from then on.
@@ -90,6 +90,10 @@ class Acceptor:
             # At once: whoever connects between the last accept and the close is reset.
             self._source.close()
             self.at_end = True
+        await self.made()
+
+    async def made(self) -> None:
+        """Wait until each connection that was taken has its protocol: for a TLS handshake HANDSHAKE seconds at most."""
         if self._connecting:
             _, late = await asyncio.wait(self._connecting, timeout=HANDSHAKE)
             for waiter in late:
@@ -129,6 +133,11 @@ class Acceptor:
             EndOfSource, PeerError, OSError: as the source.
         """
         arrivals = self._source.take()
+        self.serve(arrivals)
+        return bool(arrivals)
+
+    def serve(self, arrivals: Iterable[Arrival]) -> None:
+        """Connect each to its protocol."""
         under_way: _UnderWay = []
         for arrival in arrivals:
             try:
@@ -139,12 +148,10 @@ class Acceptor:
             # The turn after the one that makes them: what their clients have sent already is read by then, and whoever
             # waits in stop(), to end what is idle, does not end these.
             self._loop.call_soon(self._loop.call_soon, self._made, under_way)
-        return bool(arrivals)
 
     def _connect(self, arrival: Arrival, under_way: _UnderWay) -> None:
         connection = arrival.socket
         if (protocol := self._protocol(arrival)) is None:
-            connection.close()
             return
         making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
         waiter: asyncio.Future[Any]

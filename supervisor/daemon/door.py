@@ -123,6 +123,7 @@ class ControlDoor:
             leaving = whom_to_end(self._look(), principal.uid, self._limits)
         except Refused as refusal:
             logger.warning("%s: %s turned away: %s", self._name, principal, refusal)
+            arrival.socket.close()
             return None
         if leaving is not None:
             self._end(leaving, f"{principal} comes, and there are too many")

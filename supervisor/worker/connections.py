@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from supervisor.asgi import borrowed
 from supervisor.asgi.borrowed import Site, classify
+from supervisor.asgi.resting import Resting
 from supervisor.core.crossing import class_of, may_move
 from supervisor.core.drain import ConnectionClass, ends_at
 from supervisor.worker.giving import Giver
@@ -42,9 +43,11 @@ BACKGROUND: Final = "background"
 """What a request's task is called whose answer is out."""
 
 
-async def count(site: Site) -> dict[str, int]:
+async def count(site: Site, resting: Resting) -> dict[str, int]:
     """Open connections by class; requests whose answer is out and whose task still runs count as ``background``."""
     classes: Counter[str] = Counter()
+    if resting:
+        classes[ConnectionClass.IDLE] = len(resting)
     for place, connection in enumerate(list(site.state.connections)):
         if (kind := classify(connection)) is not None:
             classes[kind] += 1
@@ -64,8 +67,9 @@ class Drain:
     ``changed`` is set whenever a connection has ended, when the queue has, and when the drain itself is changed.
     """
 
-    def __init__(self, site: Site, changed: asyncio.Event, *, timeout: float, final: bool) -> None:
+    def __init__(self, site: Site, resting: Resting, changed: asyncio.Event, *, timeout: float, final: bool) -> None:
         self._site = site
+        self._resting = resting
         self._changed = changed
         self._timeout = timeout
         self._final = final
@@ -115,7 +119,7 @@ class Drain:
 
     def oldest(self) -> dict[str, float]:
         """For each class, how many seconds its oldest connection has been doing that in this drain."""
-        ages: dict[str, float] = {}
+        ages: dict[str, float] = {ConnectionClass.IDLE: self._age()} if self._resting else {}
         for kind, since in self._seen.values():
             ages[kind] = max(ages.get(kind, 0.0), self._age() - since)
         return ages
@@ -157,14 +161,14 @@ class Drain:
         if self._cut_short or self._age() >= self._timeout:
             return True
         state = self._site.state
-        return not (state.connections or state.tasks) and (not self._final or queue_ended())
+        return not (state.connections or state.tasks or self._resting) and (not self._final or queue_ended())
 
     async def _until_changed(self, seconds: float) -> None:
         """Wait for the end of a connection, or of a request's task once there are only those, or a change of rules."""
         self._changed.clear()
         changed = self._loop.create_task(self._changed.wait())
         try:
-            tasks = () if self._site.state.connections else self._site.state.tasks
+            tasks = () if self._site.state.connections or self._resting else self._site.state.tasks
             await asyncio.wait([changed, *tasks], timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
@@ -172,6 +176,10 @@ class Drain:
     async def _look_at_all(self) -> None:
         if self._final and self._giver is not None:
             self._giver.stop()
+        if self._final:
+            await self._resting.wake()
+        elif self._giver is not None:
+            self._giver.offer_resting(self._resting)
         connections = list(self._site.state.connections)
         for place, connection in enumerate(connections):
             self._places.setdefault(connection, place / len(connections))
@@ -256,7 +264,8 @@ class Drain:
     async def _cut(self) -> None:
         """The drain's own time is over: end what is left, and say what that was."""
         state = self._site.state
-        left = await count(self._site)
+        await self._resting.wake()
+        left = await count(self._site, self._resting)
         if left:
             logger.warning(
                 "drain ended %s after %.1f s", ", ".join(f"{n} {kind}" for kind, n in left.items()), self._age()

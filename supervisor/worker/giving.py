@@ -14,10 +14,13 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from supervisor.asgi import borrowed
+from supervisor.asgi.resting import Resting
 from supervisor.core.crossing import may_move
 from supervisor.host import adoption
 from supervisor.wire.adoption import PACKET_ENOUGH, ConnectionInfo, encode
@@ -45,6 +48,7 @@ class Giver:
         self._stayed = stayed
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Any, None] = {}
+        self._resting: Resting | None = None
         self._turn: asyncio.Handle | None = None
         """What will give next, unless that is the queue's becoming writable."""
         self._pausing = False
@@ -65,11 +69,22 @@ class Giver:
         if self._turn is None and not self._listening:
             self._turn = self._loop.call_soon(self._give_while_writable)
 
+    def offer_resting(self, resting: Resting) -> None:
+        """Give away those at rest, too, whenever no other waits."""
+        self._resting = resting
+        if self._wants_to and self._turn is None and not self._listening:
+            self._turn = self._loop.call_soon(self._give_while_writable)
+
+    @property
+    def _wants_to(self) -> bool:
+        """Whether there is somebody to give away."""
+        return bool(self._waiting or (self.works and self._resting))
+
     def park(self, full: Callable[[], None]) -> None:
         """Fill the queue, which nobody reads now; ``full`` is told once no more goes in."""
         self._full = full
         self._rest()
-        if self._waiting:
+        if self._wants_to:
             self._turn = self._loop.call_soon(self._give_while_writable)
 
     def give_now(self) -> None:
@@ -97,22 +112,25 @@ class Giver:
     def _give_while_writable(self) -> None:
         self._turn = None
         self._pausing = False
-        while self._waiting and (self._full is not None or adoption.is_writable(self._writer)):
+        while self._wants_to and (self._full is not None or adoption.is_writable(self._writer)):
             if not self._give_some():
                 return
-        if self._waiting:
+        if self._wants_to:
             self._listening = True
             self._loop.add_writer(self._writer.fileno(), self._writable)
 
     def _writable(self) -> None:
         """Send one packet; the loop's other work comes before the next."""
-        if self._give_some() and not self._waiting:
+        if self._give_some() and not self._wants_to:
             self._rest()
 
     def _give_some(self) -> bool:
         """Send one packet; False when there is no more to be done for now."""
         try:
-            self._give()
+            if self._waiting:
+                self._give()
+            elif self._resting:
+                self._give_resting(self._resting)
         except BlockingIOError:
             if self._full is None:
                 return True  # another worker was faster; the queue says when there is room again
@@ -159,12 +177,26 @@ class Giver:
             self._stayed(connection)
         if not packet:
             return
-        adoption.send(self._writer, encode(list(packet.values())), map(borrowed.descriptor, packet))
-        self.given += len(packet)
-        self._cells[GIVEN] += len(packet)
+        self._send(list(packet.values()), map(borrowed.descriptor, packet))
         for connection in packet:
             del self._waiting[connection]
             borrowed.let_go(connection)
+
+    def _give_resting(self, resting: Resting) -> None:
+        """Send one packet of those at rest.
+
+        Raises:
+            OSError: as ``host.adoption.send``. All stays as it was.
+        """
+        packet, now = resting.first(self._packet), time.monotonic()
+        infos = [arrival.info for arrival in packet if arrival.info is not None]
+        self._send([replace(info, given=now) for info in infos], [arrival.socket.fileno() for arrival in packet])
+        resting.let_go(packet)
+
+    def _send(self, infos: list[ConnectionInfo], fds: Iterable[int]) -> None:
+        adoption.send(self._writer, encode(infos), fds)
+        self.given += len(infos)
+        self._cells[GIVEN] += len(infos)
 
     def _keep_all(self) -> None:
         self.works = False

@@ -18,6 +18,7 @@ from uvicorn.config import Config
 from supervisor.asgi import borrowed
 from supervisor.asgi.acceptor import Acceptor
 from supervisor.asgi.borrowed import Site
+from supervisor.asgi.resting import Resting
 from supervisor.asgi.tracebacks import show_error
 from supervisor.core.crossing import PACKET_FOR_ONE, news_waits
 from supervisor.errors import PeerError
@@ -67,6 +68,9 @@ class Server:
             Acceptor(adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
             for adoptions in self._adoptions
         ]
+        self._resting = Resting(self._protocol, config.timeout_keep_alive, self._changed.set)
+        self._lets_rest = config.limit_concurrency is None
+        """Else uvicorn is to count them all."""
         self._adopted = 0
         self._lull = Lull()
         self._longest = 0.0
@@ -124,7 +128,7 @@ class Server:
     def _let_go_in_child(self) -> None:
         self._lull.end()
         fds = [borrowed.descriptor(connection) for connection in self._site.state.connections]
-        descriptors.blind([*self._session.descriptors(), *fds])
+        descriptors.blind([*self._session.descriptors(), *self._resting.descriptors(), *fds])
 
     # Boot
 
@@ -282,13 +286,15 @@ class Server:
             self._full_since = now
         return now - self._full_since > ROOM_PATIENCE
 
-    def _adopt(self, arrival: Arrival) -> asyncio.Protocol:
+    def _adopt(self, arrival: Arrival) -> asyncio.Protocol | None:
         self._adopted += 1
         self._cells[figures.ADOPTED] += 1
         self._lull.one_more()
         if arrival.info is not None:
             self._longest = max(self._longest, time.monotonic() - arrival.info.given)
         self._news.set()
+        if self._lets_rest and self._drain is None and self._resting.keep(arrival):
+            return None
         return self._protocol(arrival)
 
     async def _tell(self, message: FromWorker) -> None:
@@ -322,7 +328,7 @@ class Server:
     async def _report(self) -> Report:
         drain, giver = self._drain, self._giver
         report = Report(
-            await connections.count(self._site),
+            await connections.count(self._site, self._resting),
             self._site.state.total_requests,
             self._worn(),
             oldest=drain.oldest() if drain is not None else {},
@@ -372,7 +378,7 @@ class Server:
 
     def _begin_drain(self, timeout: float, *, final: bool = False, packet: int = 1) -> None:
         if self._drain is None:
-            self._drain = connections.Drain(self._site, self._changed, timeout=timeout, final=final)
+            self._drain = connections.Drain(self._site, self._resting, self._changed, timeout=timeout, final=final)
             self._packet = 1 if self._site.config.limit_concurrency is not None else packet
             self._stillup.draining.begin()
             self._leaving.set()
@@ -404,6 +410,7 @@ class Server:
         self._news.set()
         await drain.run(self._queue_ended)
         await self._stop_adopting()
+        await self._resting.stop()
         self._session.say_now(await self._report())
         await self._shut_down(max(SHUTDOWN_DEADLINE, ends - loop.time()))
 

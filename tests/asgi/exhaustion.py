@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from supervisor.asgi import acceptor
-from supervisor.host.sources import Backlog
+from supervisor.host.sources import Arrival, Backlog
 from tests.asgi.running import LOOPS, run, until
 
 PAUSE = 0.2
@@ -46,8 +46,13 @@ async def serve(errors: Errors) -> None:
     """Take three clients, for none of whom there is a descriptor at first and for one at a time then."""
     loop = asyncio.get_running_loop()
     taken: list[float] = []
+
+    def turn_away(arrival: Arrival) -> None:
+        taken.append(loop.time())
+        arrival.socket.close()
+
     with exhausted(3) as (listener, clients, spare):
-        serving = acceptor.Acceptor(Backlog("web", listener), lambda _: taken.append(loop.time()))
+        serving = acceptor.Acceptor(Backlog("web", listener), turn_away)
         serving.start()
         await until(lambda: errors.messages)
         failed = loop.time()

@@ -119,14 +119,22 @@ async def test_batches(listener: socket.socket) -> None:
 
 
 async def test_turned_away(listener: socket.socket) -> None:
-    """A connection for which there is no protocol is closed, and the next is served."""
-    greeter = Greeter(b"hello", [])
-    protocols: Iterator[Greeter | None] = iter([None, greeter])
-    acceptor = Acceptor(Backlog("web", listener.dup()), lambda _: next(protocols))
+    """A connection for which there is no protocol is whoever's who says so, and the next is served."""
+    greeter, kept = Greeter(b"hello", []), list[socket.socket]()
+
+    def protocol(arrival: Arrival) -> Greeter | None:
+        if kept:
+            return greeter
+        kept.append(arrival.socket)
+        return None
+
+    acceptor = Acceptor(Backlog("web", listener.dup()), protocol)
     with Clients(listener, 2) as (away, served):
         acceptor.start()
-        assert await heard(away) == b""
         assert await heard(served) == b"hello"
+        kept[0].sendall(b"mine")
+        assert await heard(away) == b"mine"
+        kept[0].close()
     await acceptor.stop()
     await until(lambda: greeter.lost)
 

@@ -135,7 +135,7 @@ async def test_background_task_is_waited_for(http: str) -> None:
         await client.answer()
         client.close()
         await until(lambda: not worker.served.site.state.connections)
-        assert await count(worker.served.site) == {"background": 1}
+        assert await count(worker.served.site, worker.resting) == {"background": 1}
         _, task = worker.drain()
         assert await still(task)
         worker.served.app.go.set()
@@ -266,7 +266,7 @@ async def test_closing_is_waited_for(http: str) -> None:
         for connection in worker.served.site.state.connections:
             connection.transport.close()
         await worker.served.becomes(None)
-        assert await count(worker.served.site) == {}
+        assert await count(worker.served.site, worker.resting) == {}
         _, task = worker.drain(final=True)
         assert await still(task)
         client.close()
@@ -284,7 +284,7 @@ async def test_count(http: str) -> None:
         await after.answer()
         websocket = await worker.dial()
         await worker.served.waits(2)
-        assert await count(worker.served.site) == {
+        assert await count(worker.served.site, worker.resting) == {
             "idle": 2,
             "unread": 1,
             "in-progress": 1,
@@ -294,4 +294,9 @@ async def test_count(http: str) -> None:
         first.close()
         await websocket.close()
         await until(lambda: len(worker.served.kinds) == 3 and len(worker.served.site.state.tasks) == 2)
-        assert await count(worker.served.site) == {"idle": 1, "unread": 1, "in-progress": 1, "background": 1}
+        assert await count(worker.served.site, worker.resting) == {
+            "idle": 1,
+            "unread": 1,
+            "in-progress": 1,
+            "background": 1,
+        }

@@ -354,7 +354,7 @@ async def test_room_in_time(http: str) -> None:
 
 async def final(worker: Worker, queue: AdoptionQueue) -> tuple[connections.Drain, asyncio.Task[None]]:
     """Begin a final drain that reads the queue to its end."""
-    begun = connections.Drain(worker.served.site, worker.changed, timeout=LONG, final=True)
+    begun = connections.Drain(worker.served.site, worker.resting, worker.changed, timeout=LONG, final=True)
     worker.served.site.announce_close()
     adopter = worker.adopt(queue)
     worker.tasks.append(asyncio.create_task(begun.run(lambda: adopter.at_end)))

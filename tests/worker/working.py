@@ -12,8 +12,9 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from supervisor.asgi.acceptor import Acceptor
+from supervisor.asgi.resting import Resting
 from supervisor.host.adoption import AdoptionQueue
-from supervisor.host.sources import Adoptions
+from supervisor.host.sources import Adoptions, Arrival
 from supervisor.worker.connections import Drain
 from supervisor.worker.giving import Giver
 from supervisor.worker.state import Stillup
@@ -30,13 +31,14 @@ class Worker:
     served: Served
     changed: asyncio.Event
     stillup: Stillup
+    resting: Resting
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     givers: list[Giver] = field(default_factory=list)
     adopters: list[Acceptor] = field(default_factory=list)
 
     def drain(self, *, timeout: float = LONG, final: bool = False) -> tuple[Drain, asyncio.Task[None]]:
         """Begin to drain, as a worker does after it has stopped to accept."""
-        begun = Drain(self.served.site, self.changed, timeout=timeout, final=final)
+        begun = Drain(self.served.site, self.resting, self.changed, timeout=timeout, final=final)
         self.stillup.draining.begin()
         self.served.site.announce_close()
         self.tasks.append(asyncio.create_task(begun.run(lambda: True)))
@@ -46,7 +48,7 @@ class Worker:
         self, queue: AdoptionQueue, *, timeout: float = LONG, packet: int = 16
     ) -> tuple[Drain, Giver, asyncio.Task[None]]:
         """Begin to drain into a queue, as a worker does whose successors serve."""
-        begun = Drain(self.served.site, self.changed, timeout=timeout, final=False)
+        begun = Drain(self.served.site, self.resting, self.changed, timeout=timeout, final=False)
         giver = Giver(queue.writer.dup(), packet, begun.look)
         begun.give_to(giver)
         self.stillup.draining.begin()
@@ -54,10 +56,14 @@ class Worker:
         self.givers.append(giver)
         return begun, giver, self.tasks[-1]
 
-    def adopt(self, queue: AdoptionQueue) -> Acceptor:
-        """Take what comes from the queue, until it ends."""
-        source = Adoptions(queue.reader.dup(), 64)
-        taking = Acceptor(source, partial(self.served.site.protocol, {}), ended=self.changed.set)
+    def adopt(self, queue: AdoptionQueue, *, rest: bool = False) -> Acceptor:
+        """Take what comes from the queue, until it ends; with ``rest`` those that are idle rest."""
+        source, protocol = Adoptions(queue.reader.dup(), 64), partial(self.served.site.protocol, {})
+
+        def adopted(arrival: Arrival) -> asyncio.Protocol | None:
+            return None if rest and self.resting.keep(arrival) else protocol(arrival)
+
+        taking = Acceptor(source, adopted, ended=self.changed.set)
         taking.start()
         self.adopters.append(taking)
         return taking
@@ -74,7 +80,8 @@ async def working(*, told: bool = False, **options: Any) -> AsyncIterator[Worker
     stillup = Stillup(1, 1)
     state = {"stillup": stillup} if told else {}
     async with serving(app_state=state, **options) as served:
-        worker = Worker(served, changed, stillup)
+        resting = Resting(partial(served.site.protocol, {}), served.site.config.timeout_keep_alive, changed.set)
+        worker = Worker(served, changed, stillup, resting)
         try:
             yield worker
         finally:
@@ -85,6 +92,7 @@ async def working(*, told: bool = False, **options: Any) -> AsyncIterator[Worker
                 giver.stop()
             for adopter in worker.adopters:
                 await adopter.stop()
+            await resting.stop()
 
 
 @contextlib.contextmanager

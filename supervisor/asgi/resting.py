@@ -1,0 +1,115 @@
+"""Idle connections that were adopted rest: nothing is made of them until their client speaks.
+
+A transport and a protocol are most of what adopting costs. Of thousands of connections most say nothing for a long
+time, and many not before the next reload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from supervisor.asgi.acceptor import Acceptor
+from supervisor.asgi.borrowed import LEAST_KEEP_ALIVE
+from supervisor.host.resting import Rest
+from supervisor.host.sources import Arrival
+
+SLICE: Final = 64
+"""Connections woken in one turn of the loop, so that waking thousands stops no request."""
+
+
+class Resting:
+    """Connections at rest, each with its keep-alive time. Owns them until they wake, or are given away."""
+
+    def __init__(
+        self, protocol: Callable[[Arrival], asyncio.Protocol | None], keep_alive: float, given: Callable[[], None]
+    ) -> None:
+        """Serve those that wake with what ``protocol`` makes of them; ``given`` is told when some were given away.
+
+        Whoever is idle for ``keep_alive`` seconds is woken, for its protocol to end it.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._rest = Rest()
+        self._acceptor = Acceptor(self._rest, protocol)
+        self._keep_alive = keep_alive
+        self._given = given
+        self._due: list[tuple[float, int, Arrival]] = []
+        """A heap of when each is to be woken; some in it rest no longer."""
+        self._numbers = itertools.count()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._acceptor.start()
+
+    def __len__(self) -> int:
+        return len(self._rest)
+
+    def keep(self, arrival: Arrival) -> bool:
+        """Let a connection rest; False if it is not idle, or not for long any more, and so still the caller's."""
+        info = arrival.info
+        if info is None or info.idle_since is None or info.read:
+            return False
+        due = info.idle_since + self._keep_alive - LEAST_KEEP_ALIVE
+        if due <= time.monotonic():
+            return False
+        try:
+            self._rest.add(arrival)
+        except OSError:  # no memory for it, perhaps: it is served like any other
+            return False
+        heapq.heappush(self._due, (due, next(self._numbers), arrival))
+        if self._alarm is None or due < self._alarm_at:
+            self._set_alarm()
+        return True
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._due:
+            self._alarm_at = self._due[0][0]
+            self._alarm = self._loop.call_later(max(0.0, self._alarm_at - time.monotonic()), self._wake_due)
+
+    def _wake_due(self) -> None:
+        now, due = time.monotonic(), list[Arrival]()
+        while self._due and self._due[0][0] <= now and len(due) < SLICE:
+            arrival = heapq.heappop(self._due)[2]
+            if arrival in self._rest:
+                due.append(arrival)
+        self._wake(due)
+        self._set_alarm()
+
+    def _wake(self, arrivals: Sequence[Arrival]) -> None:
+        self._rest.remove(arrivals)
+        self._acceptor.serve(arrivals)
+
+    async def wake(self) -> None:
+        """Wake them all. Each has its protocol when this returns."""
+        while self._rest:
+            self._wake(self._rest.first(SLICE))
+            await asyncio.sleep(0)
+        await self._acceptor.made()
+
+    def first(self, most: int) -> list[Arrival]:
+        """So many of those that rest longest, who rest on."""
+        return self._rest.first(most)
+
+    def let_go(self, arrivals: Sequence[Arrival]) -> None:
+        """Close this process's copies of connections that somebody else has, too, without a word to their clients."""
+        self._rest.remove(arrivals)
+        for arrival in arrivals:
+            arrival.socket.close()
+        self._given()
+
+    def descriptors(self) -> list[int]:
+        """Of all that rest, and of what watches them."""
+        return self._rest.descriptors()
+
+    async def stop(self) -> None:
+        """End those that rest still. Idempotent."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        await self._acceptor.stop()

@@ -1,0 +1,228 @@
+"""Connections at rest: adopted while idle, without a transport and a protocol until their client speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from supervisor.asgi.borrowed import LEAST_KEEP_ALIVE
+from supervisor.asgi.resting import SLICE
+from supervisor.host.adoption import AdoptionQueue
+from supervisor.worker.connections import count
+from tests.asgi.running import until
+from tests.asgi.serving import Client
+from tests.worker.filling import empty, fill
+from tests.worker.working import Worker, a_queue, idle, still, working
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+
+async def rested(new: Worker, queue: AdoptionQueue, connections: int) -> None:
+    """Have a worker adopt so many idle connections."""
+    new.adopt(queue, rest=True)
+    await until(lambda: len(new.resting) == connections)
+    assert not new.served.site.state.connections
+
+
+@asynccontextmanager
+async def at_rest(connections: int, **options: Any) -> AsyncIterator[tuple[AdoptionQueue, Worker, list[Client]]]:
+    """A worker that has adopted so many idle connections, and their clients."""
+    with a_queue() as queue:
+        async with working(**options) as old, working(**options) as new:
+            clients = [await idle(old) for _ in range(connections)]
+            _, _, task = old.hand_over(queue)
+            await task
+            await rested(new, queue, connections)
+            yield queue, new, clients
+
+
+async def asked(client: Client) -> bytes:
+    await client.ask("/")
+    return (await client.answer()).body
+
+
+async def test_they_wake_when_their_clients_speak(http: str) -> None:
+    """One after the other gets its protocol with its first request; all that time each counts as idle."""
+    async with at_rest(3, http=http) as (_, new, clients):
+        assert await count(new.served.site, new.resting) == {"idle": 3}
+        for place, client in enumerate(clients):
+            assert (len(new.resting), len(new.served.site.state.connections)) == (3 - place, place)
+            assert await asked(client) == b"ok"
+            assert await count(new.served.site, new.resting) == {"idle": 3}
+        connections: set[Any] = set(new.served.site.state.connections)
+        assert [connection.requests for connection in connections] == [2, 2, 2]
+        assert [await asked(client) for client in clients] == [b"ok"] * 3
+
+
+async def test_only_the_idle_rest(http: str) -> None:
+    """Whoever was never answered, or has begun a request, is served from its adoption on."""
+    with a_queue() as queue:
+        async with working(http=http) as old, working(http=http) as new:
+            unread, half, busy = await old.served.connect(), await old.served.connect(), await idle(old)
+            await half.send(b"GET / HTTP/1.1\r\n")
+            await until(lambda: "half-read" in old.served.kinds)
+            await idle(old)
+            old.hand_over(queue)
+            await until(lambda: queue.waiting() == 4)
+            await busy.ask("/")
+            new.adopt(queue, rest=True)
+            assert (await busy.answer()).body == b"ok"
+            await until(lambda: len(new.served.site.state.connections) == 3)
+            assert len(new.resting) == 1
+            await half.send(b"Host: a\r\n\r\n")
+            assert [(await half.answer()).body, await asked(unread)] == [b"ok", b"ok"]
+
+
+async def test_clients_that_leave(http: str) -> None:
+    """Whoever hangs up or resets leaves nothing behind."""
+    async with at_rest(3, http=http) as (_, new, clients):
+        clients[0].close()
+        await until(lambda: len(new.resting) == 2)
+        clients[1].reset()
+        await until(lambda: len(new.resting) == 1)
+        await until(lambda: not new.served.site.state.connections)
+        assert await asked(clients[2]) == b"ok"
+
+
+async def test_keep_alive_goes_on(http: str) -> None:
+    """The idle time that the old worker began is over when it would have been there, not before, and not much later."""
+    async with at_rest(SLICE + 2, http=http, timeout_keep_alive=2) as (_, new, clients):
+        assert await asked(clients[0]) == b"ok"
+        began = time.monotonic()
+        assert {await client.rest() for client in clients[1:]} == {b""}
+        assert not new.resting
+        assert await clients[0].rest() == b""
+        assert 2 - LEAST_KEEP_ALIVE < time.monotonic() - began < 10
+
+
+async def test_hardly_any_time_left(http: str) -> None:
+    """Whoever comes with less than the least time has that, and then is closed."""
+    with a_queue() as queue:
+        async with working(http=http, timeout_keep_alive=1) as old, working(http=http, timeout_keep_alive=1) as new:
+            client = await idle(old)
+            _, _, task = old.hand_over(queue)
+            await task
+            await asyncio.sleep(1.0)  # the time that it spends between two workers
+            new.adopt(queue, rest=True)
+            began = time.monotonic()
+            assert await client.rest() == b""
+            assert LEAST_KEEP_ALIVE / 2 < time.monotonic() - began < 10
+            assert not new.resting
+
+
+async def test_given_onward_as_they_are(http: str) -> None:
+    """The next reload moves them without having woken them; with what was known of them."""
+    async with at_rest(40, http=http) as (queue, new, clients), working(http=http) as newest:
+        since = sorted(arrival.info.idle_since or 0 for arrival in new.resting.first(40) if arrival.info is not None)
+        await new.adopters[0].stop()
+        _, giver, task = new.hand_over(queue)
+        await task
+        assert (giver.given, len(new.resting), queue.waiting()) == (40, 0, 40)
+        await rested(newest, queue, 40)
+        infos = [arrival.info for arrival in newest.resting.first(40) if arrival.info is not None]
+        assert sorted(info.idle_since or 0 for info in infos) == since
+        assert {(info.requests, info.read, info.listener) for info in infos} == {(1, b"", "web")}
+        assert [await asked(client) for client in clients] == [b"ok"] * 40
+
+
+async def test_a_queue_that_nobody_empties(http: str) -> None:
+    """Those that find no room rest on: who speaks is served where it is, and moves as soon as there is room."""
+    async with at_rest(3, http=http) as (queue, new, clients):
+        await new.adopters[0].stop()
+        filling = fill(queue)
+        drain, giver, task = new.hand_over(queue)
+        assert await still(task)
+        assert drain.oldest().keys() == {"idle"}
+        assert await asked(clients[0]) == b"ok"
+        assert (len(new.resting), giver.given) == (2, 0)
+        empty(queue, filling)
+        await task
+        assert (giver.given, drain.closed, queue.waiting()) == (3, 0, 3)
+
+
+async def test_a_final_drain_ends_them(http: str) -> None:
+    """With nobody to come after they end as all idle connections do, spread over the same time."""
+    async with at_rest(5, http=http) as (_, new, clients):
+        drain, task = new.drain(final=True, timeout=2.0)
+        ends = []
+
+        async def end(client: Client) -> None:
+            assert await client.rest() == b""
+            ends.append(asyncio.get_running_loop().time())
+
+        await asyncio.gather(*map(end, clients))
+        await task
+        assert drain.closed == 5
+        assert ends[-1] - ends[0] > 0.1, "all at once"
+
+
+async def test_a_handover_that_becomes_final(http: str) -> None:
+    """Whoever could not be given any more ends in order."""
+    async with at_rest(3, http=http) as (queue, new, clients):
+        await new.adopters[0].stop()
+        fill(queue)
+        drain, _, task = new.hand_over(queue)
+        assert await still(task)
+        drain.become_final(4.0)
+        assert [await client.rest() for client in clients] == [b""] * 3
+        await task
+        assert (drain.closed, len(new.resting)) == (3, 0)
+
+
+async def test_the_drain_has_a_deadline(http: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Those that nobody took until then are ended, counted and told of."""
+    async with at_rest(3, http=http) as (queue, new, clients):
+        await new.adopters[0].stop()
+        fill(queue)
+        with caplog.at_level(logging.WARNING, "uvicorn.error"):
+            drain, _, task = new.hand_over(queue, timeout=0.3)
+            assert [await client.rest() for client in clients] == [b""] * 3
+            await task
+        assert (drain.closed, len(new.resting)) == (3, 0)
+        assert "drain ended 3 idle" in caplog.text
+
+
+async def test_parked(http: str) -> None:
+    """They are put into a queue that nobody reads now."""
+    async with at_rest(3, http=http) as (queue, new, _):
+        await new.adopters[0].stop()
+        full: list[bool] = []
+        _, giver, task = new.hand_over(queue)
+        giver.park(lambda: full.append(True))
+        await task
+        assert (giver.given, queue.waiting(), full) == (3, 3, [])
+
+
+async def test_parked_in_a_full_queue(http: str) -> None:
+    """What does not fit is served to its end here, and ends in order."""
+    async with at_rest(3, http=http) as (queue, new, clients):
+        await new.adopters[0].stop()
+        fill(queue)
+        drain, giver, task = new.hand_over(queue)
+        giver.park(lambda: drain.become_final(2.0))
+        assert [await client.rest() for client in clients] == [b""] * 3
+        await task
+        assert (giver.given, drain.closed, len(new.resting)) == (0, 3, 0)
+
+
+async def test_without_memory_for_a_watch(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot rest is served like any other."""
+
+    def full(*_: object) -> None:
+        raise OSError("no room")
+
+    with a_queue() as queue:
+        async with working(http=http) as old, working(http=http) as new:
+            client = await idle(old)
+            _, _, task = old.hand_over(queue)
+            await task
+            monkeypatch.setattr(new.resting._rest, "add", full)
+            new.adopt(queue, rest=True)
+            await until(lambda: len(new.served.site.state.connections) == 1)
+            assert await asked(client) == b"ok"
