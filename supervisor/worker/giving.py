@@ -14,7 +14,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -66,14 +66,13 @@ class Giver:
         At the loop's next turn, before anything more is read: else a client that asks without a pause would never move.
         """
         self._waiting[connection] = None
-        if self._turn is None and not self._listening:
-            self._turn = self._loop.call_soon(self._give_while_writable)
+        self._give_soon()
 
     def offer_resting(self, resting: Resting) -> None:
         """Give away those at rest, too, whenever no other waits."""
         self._resting = resting
-        if self._wants_to and self._turn is None and not self._listening:
-            self._turn = self._loop.call_soon(self._give_while_writable)
+        if self._wants_to:
+            self._give_soon()
 
     @property
     def _wants_to(self) -> bool:
@@ -100,6 +99,10 @@ class Giver:
         self._rest()
         self._writer.close()
         self._keep_all()
+
+    def _give_soon(self) -> None:
+        if self._turn is None and not self._listening:
+            self._turn = self._loop.call_soon(self._give_while_writable)
 
     def _rest(self) -> None:
         if self._turn is not None:
@@ -177,7 +180,7 @@ class Giver:
             self._stayed(connection)
         if not packet:
             return
-        self._send(list(packet.values()), map(borrowed.descriptor, packet))
+        self._send(list(packet.values()), list(map(borrowed.descriptor, packet)))
         for connection in packet:
             del self._waiting[connection]
             borrowed.let_go(connection)
@@ -193,7 +196,7 @@ class Giver:
         self._send([replace(info, given=now) for info in infos], [arrival.socket.fileno() for arrival in packet])
         resting.let_go(packet)
 
-    def _send(self, infos: list[ConnectionInfo], fds: Iterable[int]) -> None:
+    def _send(self, infos: list[ConnectionInfo], fds: list[int]) -> None:
         adoption.send(self._writer, encode(infos), fds)
         self.given += len(infos)
         self._cells[GIVEN] += len(infos)

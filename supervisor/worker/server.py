@@ -62,13 +62,14 @@ class Server:
         self._stillup = Stillup(session.welcome.generation, session.welcome.worker)
         self._acceptors: list[Acceptor] = []
         """Of the listeners."""
+        self._resting = Resting(self._protocol, config.timeout_keep_alive, self._changed.set)
+        # After all else that needs a descriptor: they keep all those that are free, if there are too few.
         self._adoptions = [Adoptions(reader, PACKET_FOR_ONE) for reader in (session.queue.reader, *session.older)]
         """Of our queue first; what other supervisors' workers write to ends when they have left."""
         self._adopters = [
             Acceptor(adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
             for adoptions in self._adoptions
         ]
-        self._resting = Resting(self._protocol, config.timeout_keep_alive, self._changed.set)
         self._lets_rest = config.limit_concurrency is None
         """Else uvicorn is to count them all."""
         self._adopted = 0

@@ -332,7 +332,7 @@ def test_the_queue_waits_for_somebody_who_lives(start: Start, stack: ExitStack) 
 
 DIES_GIVING = (
     "worker/giving.py",
-    "        self.given += len(packet)\n",
+    "        self.given += len(infos)\n",
     """        import os, signal
         try:
             os.rename("kill", "killed")
@@ -340,9 +340,9 @@ DIES_GIVING = (
             pass
         else:
             with open("given", "w") as file:
-                file.write(f"{os.getpid()} {len(packet)}")
+                file.write(f"{os.getpid()} {len(infos)}")
             os.kill(os.getpid(), signal.SIGKILL)
-        self.given += len(packet)
+        self.given += len(infos)
 """,
 )
 """Whoever finds the file `kill` dies when it has given connections, and before it has let go of them."""

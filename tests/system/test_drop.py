@@ -97,7 +97,7 @@ DRAINS_BEFORE_READY = (
 CLOSES_INSTEAD_OF_GIVING = (
     (
         "worker/giving.py",
-        "adoption.send(self._writer, encode(list(packet.values())), map(borrowed.descriptor, packet))",
+        "adoption.send(self._writer, encode(infos), fds)",
         "pass",
     ),
 )

@@ -115,8 +115,8 @@ PHASES = (
         Victim.OLD,
         "connections are in the queue, and still open here",
         "worker/giving.py",
-        "        self.given += len(packet)\n",
-        'reached("crossing", given=map(borrowed.descriptor, packet))',
+        "        self.given += len(infos)\n",
+        'reached("crossing", given=fds)',
     ),
     Phase(
         "leaving",
