@@ -48,17 +48,15 @@ class Resting:
         return len(self._rest)
 
     def keep(self, arrival: Arrival) -> bool:
-        """Let a connection rest; False if it is not idle, or not for long any more, and so still the caller's."""
+        """Let a connection rest; False if it is not idle, and so still the caller's."""
         info = arrival.info
         if info is None or info.idle_since is None or info.read:
-            return False
-        due = info.idle_since + self._keep_alive - LEAST_KEEP_ALIVE
-        if due <= time.monotonic():
             return False
         try:
             self._rest.add(arrival)
         except OSError:  # no memory for it, perhaps: it is served like any other
             return False
+        due = info.idle_since + self._keep_alive - LEAST_KEEP_ALIVE
         heapq.heappush(self._due, (due, next(self._numbers), arrival))
         if self._alarm is None or due < self._alarm_at:
             self._set_alarm()

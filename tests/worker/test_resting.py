@@ -7,9 +7,11 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from supervisor.asgi.borrowed import LEAST_KEEP_ALIVE
 from supervisor.asgi.resting import SLICE
@@ -119,15 +121,18 @@ async def test_hardly_any_time_left(http: str) -> None:
 async def test_given_onward_as_they_are(http: str) -> None:
     """The next reload moves them without having woken them; with what was known of them."""
     async with at_rest(40, http=http) as (queue, new, clients), working(http=http) as newest:
-        since = sorted(arrival.info.idle_since or 0 for arrival in new.resting.first(40) if arrival.info is not None)
+        before = new.resting.first(40)
+        since = sorted(arrival.info.idle_since or 0 for arrival in before if arrival.info is not None)
         await new.adopters[0].stop()
         _, giver, task = new.hand_over(queue)
         await task
         assert (giver.given, len(new.resting), queue.waiting()) == (40, 0, 40)
+        assert {arrival.socket.fileno() for arrival in before} == {-1}
         await rested(newest, queue, 40)
         infos = [arrival.info for arrival in newest.resting.first(40) if arrival.info is not None]
         assert sorted(info.idle_since or 0 for info in infos) == since
         assert {(info.requests, info.read, info.listener) for info in infos} == {(1, b"", "web")}
+        assert min(info.given for info in infos) > max(arrival.info.given for arrival in before if arrival.info)
         assert [await asked(client) for client in clients] == [b"ok"] * 40
 
 
@@ -188,12 +193,16 @@ async def test_the_drain_has_a_deadline(http: str, caplog: pytest.LogCaptureFixt
         assert "drain ended 3 idle" in caplog.text
 
 
-async def test_parked(http: str) -> None:
-    """They are put into a queue that nobody reads now."""
+@pytest.mark.parametrize("late", [False, True])
+async def test_parked(http: str, late: bool) -> None:
+    """They are put into a queue that nobody reads now, be it said at the drain's beginning or later."""
     async with at_rest(3, http=http) as (queue, new, _):
         await new.adopters[0].stop()
         full: list[bool] = []
+        filling = fill(queue) if late else 0
         _, giver, task = new.hand_over(queue)
+        assert not late or await still(task)
+        empty(queue, filling)
         giver.park(lambda: full.append(True))
         await task
         assert (giver.given, queue.waiting(), full) == (3, 3, [])
@@ -226,3 +235,12 @@ async def test_without_memory_for_a_watch(http: str, monkeypatch: pytest.MonkeyP
             new.adopt(queue, rest=True)
             await until(lambda: len(new.served.site.state.connections) == 1)
             assert await asked(client) == b"ok"
+
+
+async def test_what_was_read_of_a_head_does_not_rest(http: str) -> None:
+    """Another version's word that a connection was answered and has begun a head means that it is not idle."""
+    async with at_rest(1, http=http) as (_, new, _):
+        (arrival,) = new.resting.first(1)
+        assert arrival.info is not None
+        assert not new.resting.keep(replace(arrival, info=structs.replace(arrival.info, read=b"GET")))
+        assert not new.resting.keep(replace(arrival, info=None))
