@@ -244,7 +244,7 @@ class Followed:
         super().connection_lost(exc)  # type: ignore[misc]
         # uvicorn's own does that without an error alone: all that was here would stay until its time is over.
         self._unset_keepalive_if_required()
-        # Each has the other; nothing of a connection that has left is to be left to the garbage collector.
+        # Each has the other: no connection that was answered would leave without the garbage collector.
         self.cycle = None
 
     def send_400_response(self: Any, msg: str) -> None:

@@ -88,6 +88,10 @@ class Resting:
         while self._rest:
             self._wake(self._rest.first(SLICE))
             await asyncio.sleep(0)
+        await self.made()
+
+    async def made(self) -> None:
+        """Wait until those that are waking have their protocols."""
         await self._acceptor.made()
 
     def first(self, most: int) -> list[Arrival]:

@@ -72,7 +72,8 @@ class Engine:
             try:
                 return await answer
             except _NotWritten as refusal:
-                if refusal.trouble != SLOW or not await self._keeper.caught_up(ends - loop.time()):
+                left = ends - loop.time()
+                if refusal.trouble != SLOW or left <= 0 or not await self._keeper.caught_up(left):
                     raise
 
     async def turn(self) -> None:

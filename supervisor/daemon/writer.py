@@ -43,9 +43,11 @@ class Writer:
         return _why(self._writing.exception()) if done else SLOW
 
     async def settled(self, patience: float) -> bool:
-        """Whether a write that is under way is over within so many seconds."""
-        if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=patience)
+        """Whether there comes a moment, within so many seconds, in which no write is under way."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + patience
+        while (writing := self._writing) is not None and not writing.done() and loop.time() < ends:
+            await asyncio.wait({writing}, timeout=ends - loop.time())
         return not self.busy
 
     def close(self) -> None:

@@ -63,8 +63,8 @@ class Rest:
         return spoken
 
     def descriptors(self) -> list[int]:
-        """Of all that rest, and of what watches them."""
-        return [self._epoll.fileno(), *self._held]
+        """Of all that rest, and of what watches them; none once it is closed."""
+        return [] if self._epoll.closed else [self._epoll.fileno(), *self._held]
 
     def close(self) -> None:
         """End them all."""

@@ -134,7 +134,7 @@ class Drain:
         try:
             with leaving():
                 await self._look_at_all()
-                while not self._over(queue_ended):
+                while not await self._is_over(queue_ended):
                     if self._new_rules:  # perhaps while all were looked at
                         self._new_rules = False
                         await self._look_at_all()
@@ -156,6 +156,11 @@ class Drain:
             timer.cancel()
         borrowed.unfollow(connection)
         self._changed.set()
+
+    async def _is_over(self, queue_ended: Callable[[], bool]) -> bool:
+        if self._over(queue_ended):
+            await self._resting.made()  # one that wakes is in neither place for a turn
+        return self._over(queue_ended)
 
     def _over(self, queue_ended: Callable[[], bool]) -> bool:
         if self._cut_short or self._age() >= self._timeout:
@@ -182,7 +187,8 @@ class Drain:
             self._giver.offer_resting(self._resting)
         connections = list(self._site.state.connections)
         for place, connection in enumerate(connections):
-            self._places.setdefault(connection, place / len(connections))
+            if connection in self._site.state.connections:
+                self._places.setdefault(connection, place / len(connections))
             self._look(connection)
             if place % SLICE == SLICE - 1:
                 await asyncio.sleep(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from supervisor.worker.connections import count
 from tests.asgi.running import until
 from tests.asgi.serving import Client
 from tests.worker.filling import empty, fill
-from tests.worker.working import Worker, a_queue, idle, still, working
+from tests.worker.working import LONG, Worker, a_queue, idle, still, working
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -35,6 +36,7 @@ async def rested(new: Worker, queue: AdoptionQueue, connections: int) -> None:
 @asynccontextmanager
 async def at_rest(connections: int, **options: Any) -> AsyncIterator[tuple[AdoptionQueue, Worker, list[Client]]]:
     """A worker that has adopted so many idle connections, and their clients."""
+    options = {"timeout_keep_alive": LONG} | options
     with a_queue() as queue:
         async with working(**options) as old, working(**options) as new:
             clients = [await idle(old) for _ in range(connections)]
@@ -151,6 +153,25 @@ async def test_a_queue_that_nobody_empties(http: str) -> None:
         assert (giver.given, drain.closed, queue.waiting()) == (3, 0, 3)
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_one_that_wakes_is_not_overlooked(http: str, turns: int, caplog: pytest.LogCaptureFixture) -> None:
+    """For a turn of the loop it neither rests nor has a protocol: a drain that looks then is not over."""
+    async with at_rest(1, http=http) as (queue, new, (client,)):
+        await new.adopters[0].stop()
+        filling = fill(queue)
+        drain, giver, task = new.hand_over(queue)
+        assert await still(task)
+        new.changed.set()  # as somebody else's end does
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        client.sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        new.resting._acceptor._ready()
+        assert (await client.answer()).body == b"ok"
+        empty(queue, filling)
+        await task
+        assert (giver.given, drain.closed, caplog.messages) == (1, 0, [])
+
+
 async def test_a_final_drain_ends_them(http: str) -> None:
     """With nobody to come after they end as all idle connections do, spread over the same time."""
     async with at_rest(5, http=http) as (_, new, clients):
@@ -242,5 +263,7 @@ async def test_what_was_read_of_a_head_does_not_rest(http: str) -> None:
     async with at_rest(1, http=http) as (_, new, _):
         (arrival,) = new.resting.first(1)
         assert arrival.info is not None
-        assert not new.resting.keep(replace(arrival, info=structs.replace(arrival.info, read=b"GET")))
-        assert not new.resting.keep(replace(arrival, info=None))
+        with socket.socket() as sock:
+            another = replace(arrival, socket=sock)
+            assert not new.resting.keep(replace(another, info=structs.replace(arrival.info, read=b"GET")))
+            assert not new.resting.keep(replace(another, info=None))
