@@ -43,7 +43,7 @@ from supervisor.daemon.signals import Signals
 from supervisor.daemon.trace import Trace
 from supervisor.daemon.watch import watch
 from supervisor.errors import Refused
-from supervisor.host import descriptors, systemd
+from supervisor.host import descriptors, signal_stack, systemd
 from supervisor.host.descriptors import ensure_standard
 from supervisor.host.processes import HANDLED, block_handled, close_on_exec_all, raise_descriptor_limit
 from supervisor.host.runtime import RuntimeDirectory, claim
@@ -79,6 +79,7 @@ def run(settings: Settings) -> int:
     ensure_standard()
     # So that a supervisor which the manager's watchdog ends (SIGABRT) says where it was stuck.
     faulthandler.enable(2)
+    signal_stack.widen()
     close_on_exec_all()
     raise_descriptor_limit()
     # Inherited as ignored it would keep us from learning how a worker ended (waitid(2)).

@@ -14,7 +14,7 @@ from uvicorn.config import Config
 from supervisor.asgi.borrowed import make_config
 from supervisor.asgi.tracebacks import show_error
 from supervisor.errors import PeerError
-from supervisor.host import descriptors
+from supervisor.host import descriptors, signal_stack
 from supervisor.host.processes import DUMP_STACKS, HANDLED, raise_descriptor_limit
 from supervisor.wire.handoff import boot_failed
 from supervisor.worker.server import Server
@@ -29,10 +29,11 @@ def main() -> int:
         sys.stderr.write("a worker is started by 'stillup run', not by hand\n")
         return 2
     atexit.register(_let_out)  # first of all, so that it comes last
-    _take_signals()
-    raise_descriptor_limit()  # the supervisor's may have been lowered since
     # Written by the handler itself, in C: it works while the interpreter is busy or waits for a system call.
     faulthandler.register(DUMP_STACKS, all_threads=True)
+    signal_stack.widen()
+    _take_signals()
+    raise_descriptor_limit()  # the supervisor's may have been lowered since
     try:
         session = take_over(path, nonce)
     except (PeerError, OSError) as error:

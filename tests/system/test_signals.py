@@ -15,6 +15,17 @@ from tests.system.harness import APP, Service, eventually, open_socket
 
 SLOW_BOOT = "import time\ntime.sleep(0.6)\n" + APP
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+SOON_SEEN = {"PYTHONFAULTHANDLER": "1"}
+"""Where signals that nest run over the end of their stack, what they write over is something that is used."""
+SHRUGGED = [
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+]
 OTHERS = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU]
 
 
@@ -133,16 +144,28 @@ def test_a_second_stop_hurries(tmp_path: Path) -> None:
 
 def test_signals_to_a_worker(tmp_path: Path) -> None:
     """A worker shrugs off what a terminal sends to everybody; TERM makes it drain, and its slot is filled again."""
-    service = Service(tmp_path)
+    service = Service(tmp_path, environment=SOON_SEEN)
     service.write()
     with service:
         pid = service.workers()[0].pid
         assert pid is not None
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGSTOP, *SHRUGGED, signal.SIGCONT):  # so that they come at the same instant
             os.kill(pid, number)
         assert service.get().split()[1] == str(pid)
         os.kill(pid, signal.SIGTERM)
         eventually(lambda: service.get().split()[1] != str(pid), "another worker")
+    assert "SIGSEGV" not in service.log()
+
+
+def test_all_at_once(tmp_path: Path) -> None:
+    """A supervisor to which everything comes at the same instant, a stop among it, stops in order."""
+    service = Service(tmp_path, environment=SOON_SEEN)
+    service.write()
+    with service:
+        for number in (signal.SIGSTOP, *OTHERS, *STOPS, signal.SIGCONT):
+            service.signal(number)
+        assert service.process.wait(15) == 0
+    assert "SIGSEGV" not in service.log()
 
 
 def test_a_terminal_that_hangs_up_stops_the_service(tmp_path: Path) -> None:
