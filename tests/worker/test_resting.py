@@ -96,23 +96,23 @@ async def test_clients_that_leave(http: str) -> None:
 
 async def test_keep_alive_goes_on(http: str) -> None:
     """The idle time that the old worker began is over when it would have been there, not before, and not much later."""
-    async with at_rest(SLICE + 2, http=http, timeout_keep_alive=2) as (_, new, clients):
+    keep_alive = 3
+    async with at_rest(SLICE + 2, http=http, timeout_keep_alive=keep_alive) as (_, new, clients):
         assert await asked(clients[0]) == b"ok"
         began = time.monotonic()
         assert {await client.rest() for client in clients[1:]} == {b""}
         assert not new.resting
         assert await clients[0].rest() == b""
-        assert 2 - LEAST_KEEP_ALIVE < time.monotonic() - began < 10
+        assert keep_alive - LEAST_KEEP_ALIVE < time.monotonic() - began < 10
 
 
 async def test_hardly_any_time_left(http: str) -> None:
     """Whoever comes with less than the least time has that, and then is closed."""
     with a_queue() as queue:
-        async with working(http=http, timeout_keep_alive=1) as old, working(http=http, timeout_keep_alive=1) as new:
+        async with working(http=http) as old, working(http=http, timeout_keep_alive=0) as new:
             client = await idle(old)
             _, _, task = old.hand_over(queue)
             await task
-            await asyncio.sleep(1.0)  # the time that it spends between two workers
             new.adopt(queue, rest=True)
             began = time.monotonic()
             assert await client.rest() == b""
@@ -169,13 +169,14 @@ async def test_one_that_wakes_is_not_overlooked(http: str, turns: int, caplog: p
         assert (await client.answer()).body == b"ok"
         empty(queue, filling)
         await task
-        assert (giver.given, drain.closed, caplog.messages) == (1, 0, [])
+        assert (giver.given, drain.closed) == (1, 0)
+        assert "drain ended" not in caplog.text
 
 
 async def test_a_final_drain_ends_them(http: str) -> None:
     """With nobody to come after they end as all idle connections do, spread over the same time."""
     async with at_rest(5, http=http) as (_, new, clients):
-        drain, task = new.drain(final=True, timeout=2.0)
+        drain, task = new.drain(final=True, timeout=8.0)
         ends = []
 
         async def end(client: Client) -> None:
