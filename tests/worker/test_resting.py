@@ -51,6 +51,13 @@ async def asked(client: Client) -> bytes:
     return (await client.answer()).body
 
 
+async def ended(client: Client) -> bytes:
+    """What came until the server's side ended; it lingers until the client's does, too."""
+    rest = await client.rest()
+    client.close()
+    return rest
+
+
 async def test_they_wake_when_their_clients_speak(http: str) -> None:
     """One after the other gets its protocol with its first request; all that time each counts as idle."""
     async with at_rest(3, http=http) as (_, new, clients):
@@ -180,7 +187,7 @@ async def test_a_final_drain_ends_them(http: str) -> None:
         ends = []
 
         async def end(client: Client) -> None:
-            assert await client.rest() == b""
+            assert await ended(client) == b""
             ends.append(asyncio.get_running_loop().time())
 
         await asyncio.gather(*map(end, clients))
@@ -197,7 +204,7 @@ async def test_a_handover_that_becomes_final(http: str) -> None:
         drain, _, task = new.hand_over(queue)
         assert await still(task)
         drain.become_final(4.0)
-        assert [await client.rest() for client in clients] == [b""] * 3
+        assert [await ended(client) for client in clients] == [b""] * 3
         await task
         assert (drain.closed, len(new.resting)) == (3, 0)
 
@@ -209,7 +216,7 @@ async def test_the_drain_has_a_deadline(http: str, caplog: pytest.LogCaptureFixt
         fill(queue)
         with caplog.at_level(logging.WARNING, "uvicorn.error"):
             drain, _, task = new.hand_over(queue, timeout=0.3)
-            assert [await client.rest() for client in clients] == [b""] * 3
+            assert [await ended(client) for client in clients] == [b""] * 3
             await task
         assert (drain.closed, len(new.resting)) == (3, 0)
         assert "drain ended 3 idle" in caplog.text
@@ -237,7 +244,7 @@ async def test_parked_in_a_full_queue(http: str) -> None:
         fill(queue)
         drain, giver, task = new.hand_over(queue)
         giver.park(lambda: drain.become_final(2.0))
-        assert [await client.rest() for client in clients] == [b""] * 3
+        assert [await ended(client) for client in clients] == [b""] * 3
         await task
         assert (giver.given, drain.closed, len(new.resting)) == (0, 3, 0)
 
