@@ -84,7 +84,7 @@ class Giver:
         self._full = full
         self._rest()
         if self._wants_to:
-            self._turn = self._loop.call_soon(self._give_while_writable)
+            self._give_soon()
 
     def give_now(self) -> None:
         """Give what was offered, as far as the queue has room."""

@@ -70,8 +70,6 @@ class Server:
             Acceptor(adoptions, self._adopt, ready=self._may_adopt, ended=self._changed.set)
             for adoptions in self._adoptions
         ]
-        self._lets_rest = config.limit_concurrency is None
-        """Else uvicorn is to count them all."""
         self._adopted = 0
         self._lull = Lull()
         self._longest = 0.0
@@ -294,7 +292,9 @@ class Server:
         if arrival.info is not None:
             self._longest = max(self._longest, time.monotonic() - arrival.info.given)
         self._news.set()
-        if self._lets_rest and self._drain is None and self._resting.keep(arrival):
+        # With a limit uvicorn is to count them all.
+        limited = self._site.config.limit_concurrency is not None
+        if not limited and self._drain is None and self._resting.keep(arrival):
             return None
         return self._protocol(arrival)
 
