@@ -5,27 +5,21 @@ VENV ?= .venv
 INSTALL ?= -e .
 BIN = $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
-JOBS ?= 2
+JOBS ?= 4
+LAWS = tests/core tests/wire tests/daemon/workers tests/worker/test_strange_supervisors.py
+# Whatever PROVE=full makes a difference to; what installs is proved by prove-install.
+REPEATS = $(filter-out tests/system/test_supervisord.py,$(shell grep -rlE --include='test_*.py' 'harness import.*\bFULL\b' tests))
 RUNTIME ?= $(CURDIR)/run
 
-.PHONY: help run test demo drop chaos takeover soak systemd check cover bench-peers bench-crowd bench-throughput \
-	bench-counting wheel clean
+.PHONY: help run demo wheel clean test check cover \
+	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers \
+	bench-peers bench-idle bench-throughput bench-counting bench-before
 
-help:
-	@echo "make run          serve the example app on $(ADDRESS) and say what to try"
-	@echo "make test         run every test"
-	@echo "make demo         put load on the example app, reload it five times, count what failed"
-	@echo "make drop         reload under load, for each parser, loop, transport and think time, until the first loss"
-	@echo "make chaos        hit the supervisor, an old or a new worker in every phase of a reload, by SIGKILL and by SIGSTOP"
-	@echo "make takeover     kill the supervisor at a random instant of a reload, 20 times, under load"
-	@echo "make soak         reload for 20 minutes under load while workers are killed at random"
-	@echo "make systemd      boot a real systemd in namespaces; reload, restart and kill in it, under load (needs root)"
-	@echo "make bench-peers  measure uvicorn, gunicorn, granian, hypercorn and stillup side by side"
-	@echo "make bench-crowd  reload stillup with 10,000 idle connections, and without"
-	@echo "make bench-throughput  measure stillup beside uvicorn while nothing is reloaded (needs wrk)"
-	@echo "make bench-counting    measure stillup with its metrics and without (needs wrk)"
-	@echo "make check        ruff, mypy, import directions, branch coverage of core and wire"
-	@echo "make wheel        build the wheel into dist/"
+.NOTPARALLEL:  # one load at a time
+
+help: ## show this
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
 
 # pip's own --group needs 25.1.
 $(VENV)/installed: pyproject.toml
@@ -42,7 +36,12 @@ $(VENV)/peers: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --group peers
 	@touch $@
 
-run: $(VENV)/installed
+$(VENV)/uvicorn-tests: $(VENV)/tools
+	$(BIN)/python -m pip install --quiet --group uvicorn-tests
+	@touch $@
+
+##@ Use
+run: $(VENV)/installed ## serve the example app on ADDRESS (127.0.0.1:8000) until Ctrl-C, and say what to try
 	@echo
 	@echo "  curl http://$(ADDRESS)/"
 	@echo "  $(BIN)/stillup reload --runtime-dir run      # or, with curl alone:"
@@ -52,54 +51,81 @@ run: $(VENV)/installed
 	@$(BIN)/stillup run app_example.main:app --bind $(ADDRESS) --workers 2 --name example \
 		--runtime-dir $(RUNTIME) --health-path /healthz
 
-test: $(VENV)/tools
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+demo: $(VENV)/installed ## put load on the example app, reload it five times, count what failed (15 s)
+	$(BIN)/python -m benchmarks.demo $(OPTIONS)
 
-demo: $(VENV)/installed
-	$(BIN)/python -m benchmarks.demo
+wheel: $(VENV)/tools ## build the wheel into dist/ (10 s)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-drop: $(VENV)/installed
-	$(BIN)/python -m benchmarks.drop $(OPTIONS)
+clean: ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) dist build run .coverage .coverage.*
 
-chaos: $(VENV)/tools
-	$(BIN)/python -m tests.system.chaos $(OPTIONS)
+##@ Test
+test: $(VENV)/tools ## run every test, or those in TESTS (7 min)
+	@# What stays compiled from run to run: a thousand processes would each do it, and pytest rewrites each assertion.
+	@test ! -d supervisor || $(BIN)/python -m compileall -q supervisor tests benchmarks
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
-takeover: $(VENV)/installed
-	$(BIN)/python -m benchmarks.takeover $(OPTIONS)
-
-soak: $(VENV)/installed
-	$(BIN)/python -m benchmarks.soak $(OPTIONS)
-
-systemd: $(VENV)/tools
-	$(BIN)/python -m tests.system.manager $(OPTIONS)
-
-bench-peers: $(VENV)/peers
-	$(BIN)/python -m benchmarks.peers $(OPTIONS)
-
-bench-crowd: $(VENV)/installed
-	$(BIN)/python -m benchmarks.crowd $(OPTIONS)
-
-bench-throughput: $(VENV)/installed
-	$(BIN)/python -m benchmarks.throughput $(OPTIONS)
-
-bench-counting: $(VENV)/installed
-	$(BIN)/python -m benchmarks.counting $(OPTIONS)
-
-check: $(VENV)/tools
+check: $(VENV)/tools ## ruff, mypy, the directions of imports, and make cover (2 min)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) cover
 
-cover: $(VENV)/tools
+cover: $(VENV)/tools ## branch coverage of core and wire: 100 %, or it fails (1 min)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q tests/core tests/wire
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=100 --include='*/supervisor/core/*,*/supervisor/wire/*'
+	$(BIN)/coverage report --fail-under=100 --include='*/supervisor/stillup/core/*,*/supervisor/stillup/wire/*'
 
-wheel: $(VENV)/tools
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+##@ Prove (under a load of every kind, until the first loss; OPTIONS=--help says what can be chosen)
+prove: prove-drop prove-takeover prove-chaos prove-systemd prove-laws prove-repeats prove-install prove-peers prove-hostile prove-soak ## all of the following (1 h; root, for systemd)
 
-clean:
-	rm -rf $(VENV) dist build run .coverage .coverage.*
+prove-drop: $(VENV)/installed ## reload 20 times with each parser, loop, transport and think time (10 min)
+	$(BIN)/python -m benchmarks.drop $(OPTIONS)
+
+prove-takeover: $(VENV)/installed ## kill the supervisor at a random instant of a reload, 20 times (3 min)
+	$(BIN)/python -m benchmarks.takeover $(OPTIONS)
+
+prove-chaos: $(VENV)/tools ## kill and stop the supervisor, an old and a new worker in every phase of a reload (15 min)
+	$(BIN)/python -m tests.system.chaos $(OPTIONS)
+
+prove-systemd: $(VENV)/tools ## reload, restart, kill and upgrade in a systemd booted in namespaces, this one, 257 and 262 (10 min; root, apt)
+	$(BIN)/python -m tests.system.manager $(OPTIONS)
+	for version in 257 262; do SYSTEMD=$$version $(BIN)/python -m pytest -q -p no:cacheprovider tests/system/manager || exit; done
+
+prove-hostile: $(VENV)/installed ## reload beside a worker that misbehaves by turns (10 min, or OPTIONS="--minutes 2 --reloads 22")
+	$(BIN)/python -m benchmarks.hostile $(OPTIONS)
+
+prove-soak: $(VENV)/installed ## reload while workers are killed at random (20 min, or OPTIONS="--minutes 5")
+	$(BIN)/python -m benchmarks.soak $(OPTIONS)
+
+prove-laws: $(VENV)/tools ## the laws of the core and all that Hypothesis makes up, with 1,000 examples each (10 min)
+	$(BIN)/python -m pytest -n $(JOBS) --timeout 1800 --hypothesis-profile prove $(LAWS) $(OPTIONS)
+
+prove-repeats: $(VENV)/tools ## the tests that try a random instant or many reloads in a row, as often as it takes (8 min)
+	PROVE=full $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --timeout 900 $(REPEATS) $(OPTIONS)
+
+prove-install: $(VENV)/tools ## install it, or WHEEL, beside supervisord in both orders, and as the pages say (2 min; pip)
+	PROVE=full WHEEL=$(WHEEL) $(BIN)/python -m pytest tests/system/test_supervisord.py tests/docs/test_pages.py \
+		tests/system/manager/test_deploy_page.py $(OPTIONS)
+
+prove-peers: $(VENV)/uvicorn-tests ## run uvicorn's own tests with our classes in place of its own; each ends as with its own (4 min; pip)
+	$(BIN)/python -m tests.peers $(OPTIONS)
+
+##@ Bench (docs/benchmarks.md says what each measures)
+bench-peers: $(VENV)/peers ## what clients see of a reload: uvicorn, gunicorn, granian, hypercorn and stillup (4 min)
+	$(BIN)/python -m benchmarks.peers $(OPTIONS)
+
+bench-idle: $(VENV)/installed ## a reload with 10,000 idle connections, and one without (1 min)
+	$(BIN)/python -m benchmarks.idle_connections $(OPTIONS)
+
+bench-throughput: $(VENV)/installed ## requests a second beside uvicorn while nothing is reloaded (2 min; wrk)
+	$(BIN)/python -m benchmarks.throughput $(OPTIONS)
+
+bench-counting: $(VENV)/installed ## requests a second with the figures for /metrics and without (4 min; wrk)
+	$(BIN)/python -m benchmarks.counting $(OPTIONS)
+
+bench-before: $(VENV)/installed ## requests a second, reload time and memory beside COMMIT, with this tree once more (13 min; wrk)
+	$(BIN)/python -m benchmarks.before $(COMMIT) $(OPTIONS)

@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from supervisor.worker.state import Stillup
+from stillup.worker.app_state import Stillup
 
 GENERATION = os.environ.get("STILLUP_GENERATION", "0")
 WORKER = os.environ.get("STILLUP_WORKER", "0")

@@ -85,6 +85,14 @@ class Control:
         """
         return dict(json.loads(await self._call("POST /v1/reload?wait=true")))
 
+    async def change(self, what: str) -> None:
+        """Ask for a change, such as ``scale?workers=3``.
+
+        Raises:
+            NoAnswer: it was refused.
+        """
+        await self._call(f"POST /v1/{what}")
+
     async def _call(self, line: str) -> bytes:
         connection = Connection(Target.parse(f"unix:{self.directory}/control.sock"))
         try:

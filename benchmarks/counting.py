@@ -16,32 +16,18 @@ from tempfile import TemporaryDirectory
 from benchmarks.control import Control
 from benchmarks.server import ROOT, ServerFailed, command, run, started
 from benchmarks.throughput import WARM_UP, WRK_MISSING, Contestant
+from tests.system.mutations import COUNTS_NOTHING, Stale, mutated
 
 APP = "app_example.main:app"
-CHANGES = (
-    ("            self.began = perf_counter_ns()\n", "            self.began = 1\n"),
-    ("            took = perf_counter_ns() - began\n", ""),
-    ("            cells = transport.cells\n", ""),
-    ('            first, total = _of_status(message["status"], _OF_ERRORS)\n', ""),
-    ("            cells[first if took <= _LEAST else first + bisect_left(_BOUNDS, took)] += 1\n", ""),
-    ("            cells[total] += took\n", ""),
-    ('            if (body := message.get("body")) and self.began:\n', "            if False:\n"),
-)
-"""What is left notes of each answer whether it is a stream, which a drain has to know."""
 LIMIT = 0.97  # of the requests that are answered without counting
 
 
 def uncounted(folder: Path) -> Path:
     """Put a copy of stillup into `folder` that counts no request; where it can be imported from."""
-    shutil.copytree(ROOT / "supervisor", folder / "supervisor")
-    file = folder / "supervisor/asgi/answers.py"
-    text = file.read_text()
-    for old, new in CHANGES:
-        if text.count(old) != 1:
-            raise ServerFailed(f"{file.name} has changed: {old!r} is not in it once")
-        text = text.replace(old, new)
-    file.write_text(text)
-    return folder
+    try:
+        return Path(mutated(folder, *COUNTS_NOTHING)["PYTHONPATH"])
+    except Stale as error:
+        raise ServerFailed(f"counting has changed: {error}") from error
 
 
 async def measure(stillup: Path, wrk: str, options: argparse.Namespace) -> list[float]:
@@ -49,7 +35,7 @@ async def measure(stillup: Path, wrk: str, options: argparse.Namespace) -> list[
     same = f"--workers {options.workers} --http {options.http} --loop {options.loop} --no-access-log {options.app}"
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
-        without = options.against or uncounted(directory / "copy")
+        without = options.against or uncounted(directory)
         contestants = []
         for name, path in (("counting", ROOT), ("without", without)):
             control = Control(str(directory / name))

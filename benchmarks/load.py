@@ -18,8 +18,8 @@ from typing import Self
 
 from benchmarks.app import BODY
 from benchmarks.connection import Answer, Connection, NoAnswer, Target
-from benchmarks.kinds import KINDS, Kind, Pace, Terms
 from benchmarks.report import FAILURES_KEPT, Failure, Loss, Report, Tally
+from benchmarks.request_types import KINDS, Kind, Pace, Terms
 
 __all__ = ["KINDS", "MIXED", "Failure", "Load", "Loss", "Mix", "Pace", "Report", "Tally", "Target"]
 

@@ -16,7 +16,7 @@ from typing import Self
 
 POLL = 0.005
 STOPS = 10.0  # seconds until a process that was stopped stands still, or one that was killed is gone
-MODULE = "supervisor.worker"
+MODULE = "stillup.worker"
 
 
 @dataclass(frozen=True)

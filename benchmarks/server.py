@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from benchmarks.connection import Connection, NoAnswer, Target
-from benchmarks.kinds import GET_ONCE
+from benchmarks.request_types import GET_ONCE
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL = 0.05

@@ -16,11 +16,11 @@ from random import Random
 import psutil
 
 from benchmarks.connection import NoAnswer
-from benchmarks.lasting import Lasting, lasting
+from benchmarks.killable_service import KillableService, killable_service
 from benchmarks.load import Load, Mix, Pace
+from benchmarks.losses import Losses
 from benchmarks.processes import fewest_descriptors, hold, workers
 from benchmarks.server import ServerFailed, run
-from benchmarks.toll import Toll
 
 MIX = Mix(
     fresh=2,
@@ -66,9 +66,9 @@ class Sample:
 class Soak:
     """One run, and all that it counted."""
 
-    service: Lasting
+    service: KillableService
     load: Load
-    toll: Toll
+    losses: Losses
     random: Random
     reloads: int = 0
     rejected: int = 0
@@ -89,7 +89,7 @@ class Soak:
         try:
             while time.monotonic() < ends:
                 await self._reload()
-                self.toll.demand_all_explained()
+                self.losses.demand_all_explained()
                 if killing.done():
                     killing.result()
                 if self.reloads > WARM_UP:
@@ -125,7 +125,7 @@ class Soak:
                 with hold(victim.pid) as grip:
                     await grip.stop()
                     self._hit.add(victim.generation)
-                    self.toll.will_take(grip.holds())
+                    self.losses.will_take(grip.holds())
                     await grip.kill()
             except (ProcessLookupError, FileNotFoundError, TimeoutError):
                 continue  # it left by itself before it could be stopped
@@ -149,11 +149,11 @@ class Soak:
         )
 
     def __str__(self) -> str:
-        report, toll = self.load.report, self.toll
+        report, losses = self.load.report, self.losses
         return (
             f"{report.duration:5.0f} s: {self.reloads} reloads, {self.rejected} rejected as a new worker was killed; "
-            f"{self.kills} workers killed, {toll.lost} of the {toll.allowed} connections lost that they held, "
-            f"{len(toll.unexplained)} others; {report.requests} requests, {report.failed} failed, "
+            f"{self.kills} workers killed, {losses.lost} of the {losses.allowed} connections lost that they held, "
+            f"{len(losses.unexplained)} others; {report.requests} requests, {report.failed} failed, "
             f"{report.closed} closed"
         )
 
@@ -192,16 +192,16 @@ def _median(samples: Sequence[Sample]) -> Sample:
 
 async def main(options: argparse.Namespace) -> int:
     """Run for as long as was asked and print what it saw; 1 if anything was not as it has to be."""
-    toll = Toll()
+    losses = Losses()
     try:
-        async with lasting() as (service, target):
-            async with Load(target, MIX, seed=options.seed, lost=toll.note) as load:
+        async with killable_service() as (service, target):
+            async with Load(target, MIX, seed=options.seed, lost=losses.note) as load:
                 await load.wait_every_client()
-                soak = Soak(service, load, toll, Random(options.seed))
+                soak = Soak(service, load, losses, Random(options.seed))
                 try:
                     await soak.run(options.minutes * 60)
                     await load.stop()
-                    toll.demand_all_explained()
+                    losses.demand_all_explained()
                 except (AssertionError, NoAnswer, TimeoutError) as error:
                     raise service.server.failed(f"{error or 'did not answer in time'}\n{soak}") from error
             service.server.check()

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.connection import NoAnswer
 from benchmarks.control import Exits
 from benchmarks.drop import MIX, Noticed, demand_nothing_lost
-from benchmarks.lasting import WORKERS, Lasting, lasting
+from benchmarks.killable_service import WORKERS, KillableService, killable_service
 from benchmarks.load import Load
 from benchmarks.processes import fewest_descriptors
 from benchmarks.server import ServerFailed, run
@@ -53,13 +53,13 @@ class Counts:
 class Series:
     """What is done to the supervisor, again and again."""
 
-    strike: Callable[[Lasting, Random], Awaitable[None]]
+    strike: Callable[[KillableService, Random], Awaitable[None]]
     """Does it; when it returns, there is a supervisor that serves."""
     at_any_time: bool
     """Whether also before the reload has been answered."""
 
 
-async def kill(service: Lasting, random: Random) -> None:
+async def kill(service: KillableService, random: Random) -> None:
     """Kill it, and start another one a moment later; one time in four that is killed too while it takes over."""
     await service.kill()
     await asyncio.sleep(random.uniform(0, AWAY))
@@ -70,7 +70,7 @@ async def kill(service: Lasting, random: Random) -> None:
     await service.start()
 
 
-async def reexec(service: Lasting, random: Random) -> None:
+async def reexec(service: KillableService, random: Random) -> None:
     """Have it replace its own program, in the same process; one time in four it is killed while it does."""
     pid, before = service.pid, int((await service.control.status())["reexecs"])
     service.server.process.send_signal(signal.SIGUSR2)
@@ -92,7 +92,7 @@ async def reexec(service: Lasting, random: Random) -> None:
 KILL, REEXEC = Series(kill, at_any_time=True), Series(reexec, at_any_time=False)
 
 
-async def prove(service: Lasting, load: Load, series: Series, runs: int, random: Random) -> Counts:
+async def prove(service: KillableService, load: Load, series: Series, runs: int, random: Random) -> Counts:
     """Strike the supervisor in the middle of so many reloads, and demand that nobody notices.
 
     Raises:
@@ -110,7 +110,7 @@ async def prove(service: Lasting, load: Load, series: Series, runs: int, random:
     return counts
 
 
-async def _strike_in_a_reload(service: Lasting, series: Series, random: Random, counts: Counts) -> str:
+async def _strike_in_a_reload(service: KillableService, series: Series, random: Random, counts: Counts) -> str:
     """Ask for a reload and strike; whether that was before its answer."""
     control = service.control
     asked = asyncio.create_task(control.reload())
@@ -144,7 +144,7 @@ def _is_at_rest(status: dict[str, object]) -> bool:
     return isinstance(rollout, dict) and rollout["state"] in ("done", "aborted")
 
 
-async def _reload(service: Lasting, load: Load) -> None:
+async def _reload(service: KillableService, load: Load) -> None:
     """The next reload works, and all clients come to its generation."""
     control = service.control
     with ExitStack() as stack:
@@ -161,7 +161,7 @@ async def main(options: argparse.Namespace) -> int:
     """Run the series and print what it saw; 1 if anything was lost."""
     random = Random(options.seed)
     try:
-        async with lasting() as (service, target):
+        async with killable_service() as (service, target):
             async with Load(target, MIX, seed=options.seed) as load:
                 await load.wait_every_client()
                 descriptors = await fewest_descriptors(service.pid)

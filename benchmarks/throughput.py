@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.connection import Connection, NoAnswer, Target
 from benchmarks.control import Control
-from benchmarks.kinds import GET_ONCE
 from benchmarks.peers import free_port
+from benchmarks.request_types import GET_ONCE
 from benchmarks.server import Server, ServerFailed, command, run, started
 
 APP = "benchmarks.app:app"

@@ -1,10 +1,12 @@
 """How the tests are spread over processes: what puts load on a service runs in one of them, one after the other.
 
-And what a test leaves to the next one in its process: nothing.
+And what a test leaves to the next one: nothing, neither in its process nor beside it.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,27 +14,64 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import children
+
 # An example has no deadline of its own: a machine that others share may stand still for 0.2 s in any of them.
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
+# The usual ones are the same in each run: a change is judged by what it changes. `make prove-laws` finds new ones.
+settings.register_profile("usual", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("prove", deadline=None, max_examples=1000)
+settings.load_profile("usual")
 
 ROOT = Path(__file__).parent
-LOAD = (
-    "benchmarks",
-    "system/chaos",
-    "system/manager",
-    "system/test_crossing.py",
-    "system/test_drop.py",
-    "system/test_endurance.py",
-)
-"""Two loads at a time would be in each other's way, and in that of every deadline."""
+GROUPS = {
+    "benchmarks": "load",
+    "system/chaos": "load",
+    "system/crossing/test_many_reloads.py": "load",
+    "system/manager/test_deploy_page.py": "systemd",
+    "system/manager/test_proxy.py": "load",
+    "system/manager/test_restarts.py": "load",
+    "system/manager/test_units.py": "systemd",
+    "system/rolling": "load",
+    "system/sessions/test_load.py": "load",
+    "system/test_drop.py": "load",
+    "system/test_schemathesis.py": "schemathesis",
+}
+"""Two loads at a time would be in each other's way, and in that of every deadline. Others share what took long."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put those under load into one group (pytest-xdist, ``--dist loadgroup``)."""
+    """Say which tests run in one process, one after the other (pytest-xdist, ``--dist loadgroup``)."""
     for item in items:
-        if str(item.path.relative_to(ROOT)).startswith(LOAD):
-            item.add_marker(pytest.mark.xdist_group("load"))
+        for group in _groups(item.path):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@functools.cache
+def _groups(file: Path) -> list[str]:
+    """The groups that a file's tests are of by its name."""
+    name = str(file.relative_to(ROOT))
+    return [group for beginning, group in GROUPS.items() if name.startswith(beginning)]
+
+
+def pytest_collection_finish() -> None:
+    """Let a garbage collection look at what tests have made, and at nothing that was there before."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _none_outlives_us() -> Iterator[None]:
+    with children.none_outlives_us():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left(_none_outlives_us: None) -> Iterator[None]:
+    """What the tests of a module have started has ended with them."""
+    before = children.running()
+    yield
+    left = children.end(set(children.running()) - set(before))
+    assert not left, f"left behind, and killed: {left}"
 
 
 @pytest.fixture(autouse=True)

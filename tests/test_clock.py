@@ -6,22 +6,28 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import supervisor
+import stillup
 
-ROOT = Path(supervisor.__file__).parent
+ROOT = Path(stillup.__file__).parent
 WALL = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.strftime", "datetime"}
 ALLOWED = {
-    ("asgi/borrowed.py", "time.time"),
-    ("daemon/trace.py", "time.time"),
-    ("daemon/console.py", "datetime"),
-    ("daemon/history.py", "datetime"),
-    ("wire/entry.py", "datetime"),
-    ("wire/events.py", "datetime"),
-    ("wire/kinds.py", "datetime"),
-    ("client/tracing.py", "time.localtime"),
-    ("client/tracing.py", "time.strftime"),
+    ("asgi/site.py", "time.time"),
+    ("daemon/control/message_trace.py", "time.time"),
+    ("daemon/state/console.py", "time.time"),
+    ("daemon/state/history.py", "datetime"),
+    ("wire/event_encoding.py", "datetime"),
+    ("wire/event_feed.py", "datetime"),
+    ("wire/event_envelope.py", "datetime"),
+    ("worker/worker_log.py", "time.time"),
+    ("worker/fresh_sources.py", "time.time"),
+    ("host/log_time.py", "time.localtime"),
+    ("host/log_time.py", "time.gmtime"),
+    ("host/log_time.py", "time.strftime"),
+    ("client/trace_command.py", "time.localtime"),
+    ("client/trace_command.py", "time.strftime"),
 }
-"""The Date header of an answer, and the times of events and of traced messages, which are to say what it says."""
+"""The Date header of an answer, and the times of events, log lines and traced messages, are to say what it says; a
+source file's time is of that clock."""
 
 
 def uses(tree: ast.AST) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.asgi.running import loop_factory, pytest_itemcollected, pytest_pyfunc_call
+from tests.asgi.event_loops import loop_factory, pytest_itemcollected, pytest_pyfunc_call
 
 __all__ = ["loop_factory", "pytest_itemcollected", "pytest_pyfunc_call"]
 

@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from supervisor.asgi import acceptor as module
-from supervisor.asgi.acceptor import Acceptor
-from supervisor.host.sources import BATCH, Arrival, Backlog
+from stillup.asgi import acceptor as module
+from stillup.asgi.acceptor import Acceptor
+from stillup.errors import PeerError
+from stillup.host.sources import BATCH, Arrival, Backlog
 from tests.asgi.conftest import Certificate
-from tests.asgi.running import until
+from tests.asgi.event_loops import until
+from tests.host.tcp_ports import wait_for_backlog
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -82,6 +84,7 @@ class Clients:
 
     def __init__(self, listener: socket.socket, count: int) -> None:
         self.socks = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(count)]
+        wait_for_backlog(listener, count)
 
     def __enter__(self) -> list[socket.socket]:
         return self.socks
@@ -220,6 +223,32 @@ async def test_no_protocol_can_be_made(listener: socket.socket, caplog: pytest.L
     await until(lambda: all(greeter.lost for greeter in made))
 
 
+class StandingStill:
+    """An event loop whose process is stopped for long between any two looks at the clock."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.stopped = count(step=2 * module.EMPTYING)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    def time(self) -> float:
+        return self.loop.time() + next(self.stopped)
+
+
+async def test_stop_takes_the_backlog_though_it_stands_still(listener: socket.socket) -> None:
+    """Who is stopped for longer than a backlog may take to be emptied closes it on nobody."""
+    side = Side(listener)
+    side.acceptor._loop = cast("asyncio.AbstractEventLoop", StandingStill(asyncio.get_running_loop()))
+    with Clients(listener, 3 * BATCH + 1) as clients:
+        listener.close()
+        await side.acceptor.stop(empty=True)
+        assert len(side.made) == len(clients)
+        assert [await heard(sock) for sock in clients] == [b"hello"] * len(clients)
+    await side.end()
+
+
 class Slow:
     """An event loop that needs some turns to make a transport, and says of the first that it was closed before that."""
 
@@ -242,6 +271,20 @@ class Slow:
         made = self.loop.create_future()
         making.add_done_callback(lambda _: self.loop.call_later(0.01, made.set_result, None))
         await made
+
+
+async def test_a_start_ends_the_pause(listener: socket.socket) -> None:
+    """One that is full looks again later, unless it is started before: no timer is left to start it once more."""
+    side = Side(listener)
+    side.acceptor._is_ready = lambda: False
+    with Clients(listener, 1):
+        side.acceptor.start()
+        await until(lambda: side.acceptor._pause is not None)
+        pause = side.acceptor._pause
+        side.acceptor.start()
+        assert pause is not None
+        assert pause.cancelled()
+    await side.end()
 
 
 async def test_a_slow_loop(listener: socket.socket) -> None:
@@ -312,3 +355,36 @@ async def test_failed_handshake(listener: socket.socket, certificate: Certificat
     writer.close()
     await writer.wait_closed()
     await acceptor.stop()
+
+
+class Garbage:
+    """A source that has nothing but what another worker did wrong."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.taken = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def take(self) -> list[Arrival]:
+        self.taken += 1
+        raise PeerError("not a packet of the adoption queue")
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+async def test_what_another_worker_does_wrong_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it does so, there is one line about it for a while; and everybody else has its turn."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.send(b"x")  # never read: there is always more
+        source = Garbage(ours)
+        acceptor = Acceptor(source, lambda _: None)
+        acceptor.start()
+        await until(lambda: source.taken > 100)
+        await acceptor.stop()
+    assert [record.message for record in caplog.records if "lost" in record.message] == [
+        "connections lost: not a packet of the adoption queue"
+    ]

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from tests.asgi.running import until
-from tests.asgi.serving import serving
+from tests.asgi.event_loops import until
+from tests.asgi.served_app import serving
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 

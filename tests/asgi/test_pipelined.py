@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.asgi.running import until
-from tests.asgi.serving import App, Client, Served, serving
+from stillup.asgi import lingering_close
+from tests.asgi.event_loops import until
+from tests.asgi.served_app import App, Client, Served, serving
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
 SIZE = 300_000
 NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linger for longer than a test waits: what ends then has ended for another reason."""
+    monkeypatch.setattr(lingering_close, "LINGER", 1000.0)
 
 
 class Big(App):
@@ -33,7 +40,7 @@ async def _slow_client(served: Served) -> Client:
     sock.connect(served.address)
     client = Client(sock)
     served.clients.append(client)
-    await until(lambda: len(served.site.state.connections) == 1)
+    await until(lambda: len(served.site.connections) == 1)
     buffered = served.connection.transport.get_extra_info("socket")
     buffered.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     await client.ask("/held")

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from supervisor.asgi import borrowed
-from supervisor.core.crossing import MOST_READ, Standing
-from tests.asgi.moving import movable, standing
-from tests.asgi.running import until
-from tests.asgi.serving import App, Client, Served, serving
+from stillup.core.crossing import MOST_READ, Standing
+from stillup.core.values import replace
+from tests.asgi.crossing_pair import movable, standing
+from tests.asgi.event_loops import until
+from tests.asgi.served_app import App, Client, Served, serving
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
 HEAD = b"POST /upload?a=1 HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\nContent-Length: 4\r\n\r\n"
-NOTHING = Standing(asked=False, answering=False, endless=False, arriving=False, head=b"", unsent=0)
-IDLE = Standing(asked=True, answering=False, endless=False, arriving=False, head=b"", unsent=0)
-IN_PROGRESS = Standing(asked=True, answering=True, endless=False, arriving=False, head=b"", unsent=0)
+NOTHING = Standing(
+    asked=False, answering=False, streaming=False, event_source=False, arriving=False, head=b"", unsent=0
+)
+IDLE = Standing(asked=True, answering=False, streaming=False, event_source=False, arriving=False, head=b"", unsent=0)
+IN_PROGRESS = Standing(
+    asked=True, answering=True, streaming=False, event_source=False, arriving=False, head=b"", unsent=0
+)
 
 
 async def read(served: Served, count: int) -> None:
@@ -59,11 +62,17 @@ async def test_half_a_head_at_every_byte(http: str, before: int) -> None:
             await client.send(HEAD[:size])
             await read(served, size)
             assert standing(served) == Standing(
-                asked=bool(before), answering=False, endless=False, arriving=False, head=HEAD[:size], unsent=0
+                asked=bool(before),
+                answering=False,
+                streaming=False,
+                event_source=False,
+                arriving=False,
+                head=HEAD[:size],
+                unsent=0,
             ), size
             assert movable(served)
             client.close()
-            await until(lambda: not served.site.state.connections)
+            await until(lambda: not served.site.connections)
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -147,7 +156,7 @@ async def test_half_answered(http: str) -> None:
         client = await served.connect()
         await client.ask("/halves")
         await client.read_to(b"half")
-        assert (replace(standing(served), head=b""), movable(served)) == (IN_PROGRESS, False)
+        assert (replace(standing(served), head=b""), movable(served)) == (replace(IN_PROGRESS, streaming=True), False)
 
 
 async def test_pipelined(http: str) -> None:
@@ -173,7 +182,7 @@ async def test_upload(http: str) -> None:
         client = await served.connect()
         await client.send(HEAD + b"bo")
         await until(lambda: standing(served).answering)
-        assert not movable(served)
+        assert (standing(served).arriving, movable(served)) == (True, False)
         await client.send(b"dy")
         assert (await client.answer()).body == b"body"
         assert (standing(served), movable(served)) == (IDLE, True)
@@ -214,17 +223,17 @@ async def test_unsent(http: str) -> None:
     """An answer that is complete and has not left keeps its connection, until its last byte has left."""
     async with serving(Big(), http=http) as served:
         sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sock.connect(served.address)
         client = Client(sock)
         served.clients.append(client)
-        await until(lambda: len(served.site.state.connections) == 1)
+        await until(lambda: len(served.site.connections) == 1)
         await client.ask("/held")
         await until(lambda: standing(served).unsent > 0 and not standing(served).answering)
         assert not movable(served)
         seen: list[bool] = []
-        borrowed.hear_when_sent(served.connection)
-        borrowed.follow(served.connection, lambda _: seen.append(movable(served)))
+        served.connection.hear_when_sent()
+        served.connection.follow(lambda _: seen.append(movable(served)))
         assert len((await client.answer()).body) == 8_000_000
         await until(lambda: seen)
         assert seen[-1]
@@ -232,13 +241,14 @@ async def test_unsent(http: str) -> None:
 
 
 async def test_stream(http: str) -> None:
-    """A stream of events is endless while it goes on, keeps its connection, and frees it by its end."""
+    """A stream of events says what it is while it goes on, keeps its connection, and frees it by its end."""
     async with serving(http=http) as served:
         client = await served.connect()
         await client.ask("/events")
         await client.read_to(b"data: 1\n\n")
         found = standing(served)
-        assert (found.answering, found.endless, movable(served)) == (True, True, False)
+        assert (found.answering, movable(served)) == (True, False)
+        assert (found.streaming, found.event_source) == (True, True)
         served.app.go.set()
         await client.read_to(b"data: bye\n\n\r\n0\r\n\r\n")
         assert (standing(served), movable(served)) == (IDLE, True)
@@ -296,8 +306,8 @@ async def test_last_words(http: str) -> None:
             await client.send(head)
             await until(lambda: standing(served).answering)
             assert served.connection.said_last() == last, head
-            client.close()
-            await until(lambda: not served.site.state.connections)
+            client.reset()
+            await until(lambda: not served.site.connections)
 
 
 async def test_a_connection_that_ends(http: str) -> None:
@@ -306,7 +316,7 @@ async def test_a_connection_that_ends(http: str) -> None:
         await served.connect()
         connection = served.connection
         connection.transport.close()
-        assert borrowed.standing(connection) is None
+        assert connection.standing() is None
 
 
 async def test_who_can_move(http: str) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.asgi.running import pytest_pyfunc_call
+from tests.asgi.event_loops import pytest_pyfunc_call
 
 __all__ = ["pytest_pyfunc_call"]

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.load import KINDS, MIXED, Load, Mix, Pace
-from tests.benchmarks.answering import Answering, serving_benchmarks_app
+from benchmarks.load import KINDS, Load, Mix, Pace
+from tests.benchmarks.fake_server import Answering, serving_benchmarks_app
 
 QUICK = Pace(slow=0.02, upload=0.05, stream=0.05, early=0.03, silence=0.05)
+TWO_OF_EACH = Mix(**dict.fromkeys(KINDS, 2), pace=QUICK)
 SILENT = Mix(keepalive=2, idle=3, pace=replace(QUICK, silence=600))
 
 
@@ -21,7 +22,7 @@ async def test_every_kind_is_served_on_the_connection_it_began_with(
 ) -> None:
     """Where nothing is reloaded, nothing of any kind is failed, closed or reconnected, with and without think time."""
     monkeypatch.setenv("STILLUP_GENERATION", "7")
-    mix = replace(MIXED, think=think, pace=QUICK)
+    mix = replace(TWO_OF_EACH, think=think)
     async with serving_benchmarks_app(http) as target, Load(target, mix) as load:
         await load.wait_every_client(2)
         await load.every_kept_connection_answers("7")
@@ -49,7 +50,7 @@ async def test_silent_connections_are_woken_to_answer() -> None:
     async with server.serving() as target, Load(target, SILENT) as load:
         await load.wait_every_client()
         server.generation = "2"
-        await load.every_kept_connection_answers("2", deadline=5)
+        await load.every_kept_connection_answers("2", deadline=20)
         report = await load.stop()
     assert (report.crossed, report.failed, report.closed, report.reconnected) == (5, 0, 0, 0)
 
@@ -67,7 +68,7 @@ async def test_it_goes_on_asking_until_the_generation_answers() -> None:
     server = Answering(lambda _: server.ok())
     async with server.serving() as target, Load(target, SILENT) as load:
         await load.wait_every_client()
-        check = asyncio.create_task(load.every_kept_connection_answers("2", deadline=5))
+        check = asyncio.create_task(load.every_kept_connection_answers("2", deadline=20))
         await load.wait_requests(50)
         assert load.report.kinds["idle"].requests > 6
         server.generation = "2"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.client.doctor import gather as look
-from supervisor.client.doctor.facts import Answer
-from supervisor.client.doctor.gather import gather
-from tests.client.speaking import answer, supervisor
-from tests.system.nobody import NOBODY, as_nobody, being, open_folder
+from stillup.client.doctor import gather as look
+from stillup.client.doctor.facts import ConnectResult
+from stillup.client.doctor.gather import gather
+from tests.client.scripted_supervisor import answer, supervisor
+from tests.system.other_user import NOBODY, as_nobody, being, open_folder
 
 DENIED = """\
 type=AVC msg=audit(1.1:7): avc:  denied  { connectto } for  pid=7 comm="nginx" path="/run/other"
@@ -33,7 +33,7 @@ def test_a_supervisor_that_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "did not answer in time" in seen.service.trouble
     control = seen.place.file("control.sock")
     assert control is not None
-    assert control.answer is Answer.YES
+    assert control.answer is ConnectResult.YES
 
 
 def test_what_a_dead_supervisor_has_left(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_what_a_dead_supervisor_has_left(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("garbled")
     place = gather(str(tmp_path)).place
     assert [(file.name, file.kind, file.answer) for file in place.files] == [
-        ("control.sock", "socket", Answer.REFUSED),
-        ("handoff.sock", "socket", Answer.REFUSED),
+        ("control.sock", "socket", ConnectResult.REFUSED),
+        ("handoff.sock", "socket", ConnectResult.REFUSED),
         ("lock", "file", None),
         ("record.json", "file", None),
     ]
@@ -59,7 +59,7 @@ def test_a_live_hand_off_socket_is_not_connected_to(tmp_path: Path) -> None:
         listener.bind(str(tmp_path / "handoff.sock"))
         listener.listen()
         (file,) = gather(str(tmp_path)).place.files
-        assert file.answer is Answer.YES
+        assert file.answer is ConnectResult.YES
         with pytest.raises(BlockingIOError):
             listener.accept()
 
@@ -82,6 +82,21 @@ def test_a_place_that_is_not_open_to_us() -> None:
         with being(NOBODY):
             place = gather(str(folder / "closed" / "rt" / "shop")).place
     assert (place.directory, place.can_be_made) == (None, False)
+
+
+def test_levels_of_somebody_else() -> None:
+    """What is above a directory counts, be it there or not; a level of the user whose it is does not."""
+    as_nobody()
+    with open_folder() as folder:
+        (folder / "level" / "rt").mkdir(parents=True)
+        os.chown(folder / "level", NOBODY, NOBODY)
+        for path in (folder / "level" / "rt", folder / "level" / "missing" / "rt"):
+            (hazard,) = gather(str(path)).place.hazards
+            assert f"{folder}/level is of uid {NOBODY}" in hazard
+        os.chown(folder / "level" / "rt", NOBODY, NOBODY)
+        assert not gather(str(folder / "level" / "rt")).place.hazards
+        with being(NOBODY):
+            assert not gather(str(folder / "level" / "missing")).place.hazards
 
 
 def test_another_answers_there(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.access import ANYBODY, OVERFLOW_UID, Principal, Role, Rules, admit, role_of
-from supervisor.errors import NotPermitted, Refused
+from stillup.core.access import ANYBODY, OVERFLOW_UID, Principal, Role, Rules, admit, role_of
+from stillup.errors import NotPermitted, Refused
 
 UIDS = st.integers(0, 2**32 - 1)
 ROLES = st.sampled_from(Role)
@@ -49,14 +49,14 @@ def test_an_unmapped_user_is_nobody_even_to_itself() -> None:
 
 @given(uid=UIDS, gid=UIDS, groups=st.frozensets(UIDS))
 def test_no_rule_is_about_the_overflow_number(uid: int, gid: int, groups: frozenset[int]) -> None:
-    """Nobody gets a role by the number that stands for any user, or any group, that is not mapped."""
+    """No caller gets a role by the number that stands for any user, or any group, that is not mapped."""
     rules = Rules({OVERFLOW_UID: Role.ADMIN}, {OVERFLOW_UID: Role.ADMIN})
     who = Principal(uid=uid, gid=gid, pid=1, groups=groups | {OVERFLOW_UID})
     assert role_of(who, rules, own_uid=0) is (Role.NONE if uid != 0 else Role.ADMIN)
 
 
 def test_whoever_comes_over_tcp_is_nobody() -> None:
-    """The kernel says nothing of him, so he has no role."""
+    """The kernel says nothing of them, so they have no role."""
     assert role_of(ANYBODY, Rules({0: Role.ADMIN}, {0: Role.ADMIN}), own_uid=0) is Role.NONE
 
 
@@ -70,8 +70,8 @@ def test_workers_may_do_nothing(uid: int, needed: Role, held: Role) -> None:
 
 
 @given(needed=ROLES)
-def test_who_was_not_seen_may_only_look(needed: Role) -> None:
-    """Root that could not be looked at might be a worker; that is not his fault, and the reason is told."""
+def test_a_caller_that_was_not_seen_may_only_look(needed: Role) -> None:
+    """Root that could not be looked at might be a worker; the reason is told."""
     who = Principal(uid=0, gid=0, pid=7, unseen="Too many open files")
     if needed in (Role.NONE, Role.VIEWER):
         admit(who, Role.ADMIN, needed)
@@ -85,7 +85,7 @@ def test_who_was_not_seen_may_only_look(needed: Role) -> None:
 
 @given(gids=st.dictionaries(st.integers(0, 3), ROLES), gid=st.integers(0, 3))
 def test_observers_are_viewers_at_least(gids: dict[int, Role], gid: int) -> None:
-    """A group that is let look keeps a higher role that it has, and nobody else gets anything."""
+    """A group that is let look keeps a higher role that it has, and no other user gets anything."""
     before, after = Rules({}, gids), Rules({}, gids).letting_view(gid)
     for other in range(4):
         had, has = before.gids.get(other, Role.NONE), after.gids.get(other, Role.NONE)
@@ -105,7 +105,7 @@ def test_a_role_includes_those_before_it(held: Role, needed: Role) -> None:
 
 
 def test_the_refusal_says_what_is_missing() -> None:
-    """A refusal says who asked, what he is and what he had to be."""
+    """A refusal says who asked, which role they have and which is needed."""
     with pytest.raises(NotPermitted, match=r"uid 1001, pid 42 has the role 'viewer'; this needs 'operator'"):
         admit(Principal(uid=1001, gid=0, pid=42), Role.VIEWER, Role.OPERATOR)
     with pytest.raises(NotPermitted, match=r"uid 1001, pid 42 has no role here; this needs 'viewer'"):

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.model import (
-    HISTORY,
-    Fleet,
-    Generation,
-    GenerationState,
-    Release,
-    Rollout,
-    RolloutState,
-    Scaling,
-    ScalingState,
-    Worker,
-    WorkerState,
-)
+from stillup.core.model import HISTORY, Failure, Fleet, Generation, Release, Rollout, Scaling, Worker
+from stillup.core.states import GenerationState, RolloutState, ScalingState, WorkerState
 
 RELEASE = Release(app="app:app", python="/usr/bin/python3", directory="/srv/app")
 ENDED = (RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK)
@@ -122,3 +112,22 @@ def test_a_known_rollout_is_replaced_in_its_place() -> None:
     ]
     assert fleet.pending == rollout(1, RolloutState.CUTTING_OVER)
     assert fleet.rollout(3) is None
+
+
+@pytest.mark.parametrize("failure", [None, Failure("accept", "no")])
+@pytest.mark.parametrize("state", WorkerState)
+def test_an_exit_is_expected_of_a_worker_that_was_told_to_leave(state: WorkerState, failure: Failure | None) -> None:
+    """The end of a worker was ordered if it was on its way out; one that has failed has died all the same."""
+    left = Worker(1, 1, 1, state, spawned=0.0, failure=failure)
+    told = (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED, WorkerState.EXITED)
+    assert left.exit_expected == (state in told and failure is None)
+
+
+def test_the_latest_generation_is_the_one_that_serves() -> None:
+    """Where several serve, whichever was changed last, they are seen from the oldest on."""
+    fleet = Fleet()
+    for number, state in ((3, GenerationState.SERVING), (4, GenerationState.BOOTING), (2, GenerationState.SERVING)):
+        fleet = fleet.with_generation(generation(number, state))
+    assert [each.id for each in fleet.all_serving] == [2, 3]
+    assert fleet.serving == fleet.generations[3]
+    assert Fleet().serving is None

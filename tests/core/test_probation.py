@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from supervisor.core.commands import BeginDrain, Spawn, Terminate
-from supervisor.core.events import (
-    BootFailed,
+from stillup.core.commands import BeginDrain, HurryDrain, Spawn, Terminate
+from stillup.core.events import (
     ChannelLost,
     Exited,
     ReloadAsked,
     Reported,
+    RollbackAsked,
     ScaleAsked,
     SpawnFailed,
     TookOver,
+    WorkerBootFailed,
 )
-from supervisor.core.model import HISTORY, Failure, GenerationState, Policy, Release, RolloutState
-from tests.core.telling import NEW, OLD, Story, serving, spawn
+from stillup.core.model import HISTORY, Failure, Release
+from stillup.core.policy import Policy
+from stillup.core.states import GenerationState, RolloutState
+from stillup.core.values import replace
+from stillup.core.worker_figures import WorkerFigures
+from tests.core.story import BESIDE, NEW, OLD, Story, serving, spawn
 
 NEWER = replace(NEW, directory="/srv/newer", label="srv/newer")
 
@@ -53,7 +56,7 @@ def test_a_release_that_crashes_is_taken_back(left: bool) -> None:
     assert story.orders == [spawn(5, 2, 1, NEW)]
     story.now += 2.0
     crash(story, 4)
-    assert story.orders == [spawn(6, 2, 2, NEW), spawn(7, 3, 1, OLD), spawn(8, 3, 2, OLD)]
+    assert story.orders == [spawn(7, 3, 1, OLD), spawn(8, 3, 2, OLD), spawn(6, 2, 2, NEW)]
     assert list(story.news) == ["worker.died", "rollout.rolled-back", "rollout.begun"]
     assert story.news["rollout.rolled-back"] == {
         "rollout": 2,
@@ -71,7 +74,7 @@ def test_a_release_that_crashes_is_taken_back(left: bool) -> None:
 
 
 def test_what_crashes_serves_until_what_was_before_it_does() -> None:
-    """A rollback is a rollout: at its cut-over the crashing generation drains, and who is on the way to it is ended."""
+    """A rollback is a rollout: at its cut-over what crashes drains, and those on the way to it are ended."""
     story = deployed()
     crash(story, 3)
     crash(story, 4)
@@ -79,7 +82,7 @@ def test_what_crashes_serves_until_what_was_before_it_does() -> None:
     story.serve(5)
     story.ready(7, 8)
     story.serve(7, 8)
-    assert story.orders == [BeginDrain(5, 30.0, final=False, packet=16), Terminate(6)]
+    assert story.orders == [BeginDrain(5, BESIDE, final=False, packet=16), Terminate(6)]
     assert story.generations() == {2: GenerationState.DRAINING, 3: GenerationState.SERVING}
     story.exit(5, 6)
     assert story.rollout(3).state is RolloutState.DONE
@@ -91,8 +94,8 @@ def test_what_the_old_generation_gives_away_is_kept() -> None:
     story = deployed(left=False)
     crash(story, 3)
     crash(story, 4)
-    crossed = replace(story.fleet.workers[1].crossed, given=7)
-    story.tell(Reported(1, crossed=crossed), Exited(1, "exited 0"), Exited(2, "exited 0"))
+    crossed = replace(story.fleet.workers[1].figures.crossed, given=7)
+    story.tell(Reported(1, WorkerFigures(crossed=crossed)), Exited(1, "exited 0"), Exited(2, "exited 0"))
     assert (story.rollout(2).state, story.rollout(2).crossed.given) == (RolloutState.ROLLED_BACK, 7)
 
 
@@ -187,7 +190,7 @@ def test_what_is_on_its_way_is_the_cure() -> None:
     crash(story, 3)
     crash(story, 4)
     assert story.rollout(2).state is RolloutState.DONE
-    story.tell(BootFailed(5, "import", "no"), Exited(5, "exited 1"))
+    story.tell(WorkerBootFailed(5, "import", "no"), Exited(5, "exited 1"))
     assert story.rollout(3).state is RolloutState.ABORTED
     crash(story, 7)
     assert story.rollout(2).state is RolloutState.ROLLED_BACK
@@ -195,13 +198,40 @@ def test_what_is_on_its_way_is_the_cure() -> None:
 
 
 def test_a_rollback_waits_like_any_rollout() -> None:
-    """If too many generations drain it waits for one to leave, and they are hurried."""
+    """If too many generations drain it waits for one to leave, and all that they hold is ended: this one crashes."""
     story = deployed(policy=Policy(max_draining=1), left=False)
     crash(story, 3)
     crash(story, 4)
     assert list(story.news) == ["worker.died", "rollout.rolled-back", "rollout.waiting"]
+    assert [order for order in story.orders if isinstance(order, HurryDrain)] == [
+        HurryDrain(1, every=True),
+        HurryDrain(2, every=True),
+    ]
     story.exit(1, 2)
     assert story.news["rollout.begun"]["release"] == "srv/old"
+
+
+def test_what_only_waits_is_no_cure() -> None:
+    """A reload that has not begun, and may wait as long as streams last, gives way to the rollback."""
+    story = deployed(policy=Policy(max_draining=1), left=False)
+    story.reload(NEWER)
+    assert story.rollout(3).state is RolloutState.WAITING
+    crash(story, 3)
+    crash(story, 4)
+    assert story.rollout(2).state is RolloutState.ROLLED_BACK
+    assert (story.rollout(3).state, story.rollout(3).reason) == (RolloutState.ABORTED, "superseded")
+    assert (story.rollout(4).release, story.rollout(4).rolls_back) == (OLD, 2)
+    assert HurryDrain(1, every=True) in story.orders
+
+
+def test_a_rollback_that_was_asked_for_is_the_cure_although_it_waits() -> None:
+    """It goes where the other would, or further back; and it waits for nothing that has no end, either."""
+    story = deployed(policy=Policy(max_draining=1), left=False)
+    story.tell(RollbackAsked(OLD, OLD.fingerprint, "test"))
+    assert HurryDrain(1, every=True) in story.orders
+    crash(story, 3)
+    crash(story, 4)
+    assert (story.rollout(2).state, story.rollout(3).state) == (RolloutState.DRAINING, RolloutState.WAITING)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +254,11 @@ def test_a_lost_channel_is_a_death() -> None:
     story = deployed()
     story.tell(ChannelLost(3, "garbage"), Exited(3, "exited 0"))
     assert story.rollout(2).deaths == 1
-    story.tell(BootFailed(5, "import", "no"), Exited(5, "exited 1"))
+    story.tell(WorkerBootFailed(5, "import", "no"), Exited(5, "exited 1"))
     assert story.rollout(2).state is RolloutState.ROLLED_BACK
 
 
-def test_who_died_unseen_is_not_counted() -> None:
+def test_a_death_that_was_not_seen_is_not_counted() -> None:
     """Workers that ended while no supervisor ran may have left in order; those that die after that count again."""
     story = deployed()
     crash(story, 3)

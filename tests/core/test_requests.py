@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.commands import (
-    BeginDrain,
-    CloseListeners,
-    Exit,
-    Hurry,
-    Kill,
-    Terminate,
-)
-from supervisor.core.events import (
-    StopAsked,
-    Timer,
-    TimerKind,
-)
-from supervisor.core.model import GenerationState, Policy, RolloutState, ServiceState, WorkerState
-from supervisor.errors import Refused
-from tests.core.telling import NEW, OLD, Story, begin, serving, spawn
+from stillup.core.commands import BeginDrain, CloseListeners, Exit, HurryDrain, Kill, Terminate
+from stillup.core.drain import uniform
+from stillup.core.events import ParkingLost, ReloadAsked, StopAsked
+from stillup.core.policy import Policy, Timer, TimerKind
+from stillup.core.states import GenerationState, RolloutState, ServiceState, WorkerState
+from stillup.errors import Refused
+from tests.core.story import BESIDE, NEW, OLD, Story, begin, serving, spawn
 
 # One reload after another
 
@@ -43,7 +34,7 @@ def test_a_later_request_supersedes_the_one_under_way() -> None:
     assert story.rollout(3).previous == 1
 
 
-def test_who_was_told_to_accept_drains_when_superseded() -> None:
+def test_a_worker_that_was_told_to_accept_drains_when_superseded() -> None:
     """A superseded worker that may hold clients drains, and so does one whose word that it serves comes only then."""
     story = serving(size=2)
     story.reload()
@@ -51,8 +42,8 @@ def test_who_was_told_to_accept_drains_when_superseded() -> None:
     story.serve(3)
     story.reload(OLD)
     assert story.orders[:2] == [
-        BeginDrain(3, 30.0, final=False, packet=16),
-        BeginDrain(4, 30.0, final=False, packet=16),
+        BeginDrain(3, BESIDE, final=False, packet=16),
+        BeginDrain(4, BESIDE, final=False, packet=16),
     ]
     story.serve(4)
     assert (story.orders, story.news) == ([], {})
@@ -69,10 +60,10 @@ def at_the_limit() -> Story:
 
 
 def test_a_reload_waits_while_too_many_generations_drain() -> None:
-    """At the limit a reload starts nothing: it waits, and whoever drains is told to end its endless answers."""
+    """At the limit a reload starts nothing: it waits, and workers that drain are told to end their endless answers."""
     story = at_the_limit()
     story.reload(OLD)
-    assert story.orders == [Hurry(1)]
+    assert story.orders == [HurryDrain(1)]
     assert story.news == {"rollout.waiting": {"rollout": 3}}
     assert (story.rollout(3).state, story.rollout(3).generation) == (RolloutState.WAITING, None)
 
@@ -89,12 +80,33 @@ def test_a_reload_that_waits_goes_on_when_there_is_room() -> None:
     assert (rollout.state, rollout.asked, rollout.begun, rollout.previous) == (RolloutState.BOOTING, 60.0, 80.0, 2)
 
 
+def test_a_reload_that_is_in_a_hurry() -> None:
+    """It has all that is endless ended in the generations that drain, at the limit and below it; and not again."""
+    story = serving(size=1, policy=Policy(max_draining=2))
+    story.reload()
+    story.ready(2)
+    story.serve(2)
+    story.tell(ReloadAsked(OLD, "test", hurry=True))
+    assert story.orders == [HurryDrain(1, every=True), spawn(3, 3, 1)]
+    story.ready(3)
+    story.serve(3)
+    story.tell(ReloadAsked(NEW, "test", hurry=True))
+    assert story.orders == [
+        *(HurryDrain(serial, every=True) for serial in (1, 2)),
+        *(HurryDrain(serial) for serial in (1, 2)),
+    ], "the second of each says nothing new to the worker"
+    story.tell(StopAsked("test"))
+    with pytest.raises(Refused, match="stopping"):
+        story.tell(ReloadAsked(OLD, "test", hurry=True))
+    assert not [order for order in story.orders if isinstance(order, HurryDrain)]
+
+
 def test_a_reload_that_waits_can_be_superseded() -> None:
     """Of two reloads that would have to wait, the earlier one is off without ever having had a generation."""
     story = at_the_limit()
     story.reload(OLD)
     story.reload(NEW)
-    assert story.orders == [Hurry(1)]
+    assert story.orders == [HurryDrain(1)]
     assert story.news["rollout.aborted"]["generation"] is None
     story.exit(1)
     assert story.orders == [spawn(3, 3, 1, NEW)]
@@ -114,13 +126,13 @@ def test_a_reload_below_the_limit_hurries_nobody() -> None:
 
 
 def test_a_stop_drains_for_good() -> None:
-    """Asked to stop, the service lets its listeners go, drains with nobody to come after, and ends with 0."""
+    """Asked to stop, the service lets its listeners go, has a final drain, and ends with 0."""
     story = serving()
     story.tell(StopAsked("SIGTERM"))
     assert story.orders == [
         CloseListeners(),
-        BeginDrain(1, 30.0, final=True, packet=64),
-        BeginDrain(2, 30.0, final=True, packet=64),
+        BeginDrain(1, uniform(30.0), final=True, packet=64),
+        BeginDrain(2, uniform(30.0), final=True, packet=64),
     ]
     assert story.news == {"service.stopping": {"why": "SIGTERM"}}
     assert story.state() is ServiceState.STOPPING
@@ -140,18 +152,27 @@ def test_a_stop_parks_where_the_queue_outlives_us() -> None:
     story.ready(2)
     story.serve(2)
     story.tell(StopAsked("SIGTERM", insist=True))
-    parks = [BeginDrain(serial, 30.0, final=False, packet=64, park=True) for serial in (1, 2)]
+    parks = [BeginDrain(serial, uniform(30.0), final=False, packet=64, park=True, sessions=True) for serial in (1, 2)]
     assert story.orders == [CloseListeners(), *parks]
     story.tell(StopAsked("SIGTERM", insist=True))
-    assert story.orders[0] == BeginDrain(1, 0.0, final=True)
+    assert story.orders[0] == BeginDrain(1, uniform(0.0), final=True)
+
+
+def test_a_stop_parks_nothing_once_parking_is_lost() -> None:
+    """Where the service manager does not keep the queue after all, a stop is a final drain."""
+    story = serving(size=1, policy=Policy(parks=True))
+    story.tell(ParkingLost())
+    assert (story.fleet.policy.parks, story.orders, story.news) == (False, [], {})
+    story.tell(StopAsked("test"))
+    assert story.orders == [CloseListeners(), BeginDrain(1, uniform(30.0), final=True, packet=64)]
 
 
 def test_a_stop_asked_again_hurries_and_a_third_time_kills() -> None:
-    """Insisted on, a stop ends at once whoever drains; a third time it kills, and the fourth finds nothing to add."""
+    """Insisted on, a stop ends at once what drains; a third time it kills, and the fourth finds nothing to add."""
     story = serving(size=1)
     story.tell(StopAsked("SIGTERM"))
     story.tell(StopAsked("SIGINT", insist=True))
-    assert story.orders == [BeginDrain(1, 0.0, final=True), Terminate(1)]
+    assert story.orders == [BeginDrain(1, uniform(0.0), final=True), Terminate(1)]
     assert story.news == {"service.hurried": {"why": "SIGINT"}}
     assert story.timers[Timer(TimerKind.TERM, 1)] == 65.0
     story.tell(StopAsked("SIGINT", insist=True))
@@ -163,7 +184,7 @@ def test_a_stop_asked_again_hurries_and_a_third_time_kills() -> None:
 
 
 def test_a_stop_asked_by_two_is_one_stop() -> None:
-    """A second request that does not insist cuts nobody short."""
+    """A second request that does not insist cuts no drain short."""
     story = serving(size=1)
     story.tell(StopAsked("SIGTERM"))
     story.tell(StopAsked("somebody else"))
@@ -171,7 +192,7 @@ def test_a_stop_asked_by_two_is_one_stop() -> None:
 
 
 def test_what_never_served_does_not_count_as_draining() -> None:
-    """While one generation drains, a reload that supersedes another begins at once and hurries nobody."""
+    """While one generation drains, a reload that supersedes another begins at once and hurries no client."""
     story = serving(size=1, policy=Policy(max_draining=2))
     story.reload()
     story.ready(2)
@@ -203,8 +224,8 @@ def test_a_stop_tells_those_that_drain_that_nobody_comes_after() -> None:
     story.tell(StopAsked("SIGTERM"))
     assert story.orders == [
         CloseListeners(),
-        BeginDrain(1, 30.0, final=True, packet=64),
-        BeginDrain(2, 30.0, final=True, packet=64),
+        BeginDrain(1, uniform(30.0), final=True, packet=64),
+        BeginDrain(2, uniform(30.0), final=True, packet=64),
     ]
     story.exit(2)
     assert story.orders == []
@@ -217,7 +238,7 @@ def test_a_stop_calls_off_the_rollout_under_way() -> None:
     story = serving(size=1)
     story.reload()
     story.tell(StopAsked("SIGTERM"))
-    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, 30.0, final=True, packet=64)]
+    assert story.orders == [Terminate(2), CloseListeners(), BeginDrain(1, uniform(30.0), final=True, packet=64)]
     rollout = story.rollout(2)
     assert (rollout.state, rollout.reason, rollout.failure) == (RolloutState.ABORTED, "stopping", None)
 
@@ -229,7 +250,7 @@ def test_a_stop_during_the_cut_over_makes_the_drain_final() -> None:
     story.ready(2)
     story.tell(StopAsked("SIGTERM"))
     assert [order for order in story.orders if isinstance(order, BeginDrain)][-1] == BeginDrain(
-        2, 30.0, final=True, packet=64
+        2, uniform(30.0), final=True, packet=64
     )
     assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.DRAINING}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.respawn import LONGEST, YOUNG, deaths_in_a_row, delay
+from stillup.core.respawn import LONGEST, YOUNG, deaths_in_a_row, delay
 
 DEATHS = st.integers(0, 10**9)
 

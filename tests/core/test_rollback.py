@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
-from supervisor.core.commands import Terminate
-from supervisor.core.events import AbortAsked, Exited, ReloadAsked, RollbackAsked, StopAsked
-from supervisor.core.model import HISTORY, RolloutState, ServiceState
-from supervisor.core.release import overwritten
-from supervisor.core.rollback import previous_release
-from supervisor.errors import Refused
-from tests.core.telling import NEW, OLD, Story, cutting_over, draining, serving, spawn
+from stillup.core.commands import Terminate
+from stillup.core.events import AbortAsked, Exited, ReloadAsked, RollbackAsked, StopAsked
+from stillup.core.model import HISTORY
+from stillup.core.release import overwritten
+from stillup.core.rollback import previous_release
+from stillup.core.states import RolloutState, ServiceState
+from stillup.core.values import replace
+from stillup.errors import Refused
+from tests.core.story import NEW, OLD, Story, cutting_over, draining, serving, spawn
 
 FIRST = replace(OLD, fingerprint="1")
 SECOND = replace(NEW, fingerprint="2")
@@ -80,7 +81,7 @@ def test_after_a_rollback_and_a_reload_the_way_leads_over_what_served() -> None:
 
 
 def test_the_one_that_crashed_is_not_gone_back_to() -> None:
-    """Who rolls back right after a release was taken back by itself does not get the one that crashes."""
+    """A rollback right after a release was taken back by itself does not bring back the one that crashes."""
     story = Story(2)
     for release, first in ((FIRST, 1), (SECOND, 3)):
         story.tell(ReloadAsked(release, "test"))
@@ -104,7 +105,7 @@ def test_reloads_of_the_same_are_passed_over() -> None:
 
 
 def test_what_is_forgotten_is_not_gone_back_to() -> None:
-    """So many reloads of the same later, nobody knows any more what was before."""
+    """So many reloads of the same later, what was before is not known any more."""
     story = deployed(FIRST, *[SECOND] * (HISTORY + 2))
     with pytest.raises(Refused, match="no release is known"):
         previous_release(story.fleet)

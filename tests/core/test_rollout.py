@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.commands import (
-    Accept,
-    BeginDrain,
-    CloseListeners,
-    Exit,
-    Spawn,
-    Terminate,
-)
-from supervisor.core.events import (
+from stillup.core.commands import BeginAccept, BeginDrain, CloseListeners, Exit, Spawn, Terminate
+from stillup.core.drain import ClassTimeouts, uniform
+from stillup.core.events import (
     BecameReady,
-    BootFailed,
     ChannelLost,
     Event,
     Exited,
@@ -22,13 +15,16 @@ from supervisor.core.events import (
     Reported,
     Spawned,
     SpawnFailed,
-    Timer,
     TimerFired,
-    TimerKind,
+    WorkerBootFailed,
 )
-from supervisor.core.model import Failure, GenerationState, Policy, Rollout, RolloutState, ServiceState
-from supervisor.errors import Refused
-from tests.core.telling import NEW, OLD, begin, serving, spawn
+from stillup.core.model import HISTORY, Failure, Rollout
+from stillup.core.policy import Policy, Timer, TimerKind
+from stillup.core.states import GenerationState, RolloutState, ServiceState
+from stillup.core.values import replace
+from stillup.core.worker_settings import WorkerSettings
+from stillup.errors import Refused
+from tests.core.story import BESIDE, NEW, OLD, Story, begin, serving, spawn
 
 # The first generation
 
@@ -46,21 +42,22 @@ def test_the_first_boot_begins_with_every_worker() -> None:
 
 
 def test_nobody_accepts_before_all_are_ready() -> None:
-    """A READY worker waits for its fellows; with the last one all are told to accept, each with a deadline."""
-    story = begin()
+    """A READY worker waits for the others; with the last one all are told to accept, each with a deadline."""
+    story = Story(2)
+    story.reload(replace(OLD, settings=WorkerSettings(health_path="/")))
     story.ready(2)
     assert story.orders == []
     story.now = 3.0
     story.ready(1)
-    assert story.orders == [Accept(1), Accept(2)]
+    assert story.orders == [BeginAccept(1), BeginAccept(2)]
     assert story.timers[Timer(TimerKind.ADMIT, 1)] == story.timers[Timer(TimerKind.ADMIT, 2)] == 13.0
     assert story.generations() == {1: GenerationState.ADMITTING}
     rollout = story.rollout(1)
-    assert (rollout.state, rollout.ready, rollout.probe) == (RolloutState.CUTTING_OVER, 3.0, "GET / 200")
+    assert (rollout.state, rollout.ready, rollout.probe) == (RolloutState.CUTTING_OVER, 3.0, "/ 200")
 
 
 def test_the_service_serves_when_all_workers_do() -> None:
-    """The cut-over comes with the last worker's word that it accepts, and the first one leaves nobody to drain."""
+    """The cut-over comes with the last worker's word that it accepts; before the first generation none is to drain."""
     story = begin()
     story.ready(1, 2)
     story.serve(1)
@@ -81,7 +78,9 @@ def test_a_first_generation_that_fails_ends_the_supervisor() -> None:
     """When the first generation cannot start, the supervisor leaves with 1 once its last worker has gone."""
     story = begin()
     story.ready(2)
-    story.tell(Spawned(1, 101), HelloSaid(1), BootFailed(1, "import", "no module"), Exited(1, "exited 1", "Traceback"))
+    story.tell(
+        Spawned(1, 101), HelloSaid(1), WorkerBootFailed(1, "import", "no module"), Exited(1, "exited 1", "Traceback")
+    )
     assert story.orders == [Terminate(1), CloseListeners(), Terminate(2)]
     assert story.news["service.stopping"] == {"why": "generation 1 could not start"}
     assert story.state() is ServiceState.STOPPING
@@ -131,7 +130,7 @@ def test_a_reload_boots_beside_what_serves() -> None:
     rollout = story.rollout(2)
     assert (rollout.previous, rollout.previous_release, rollout.asked, rollout.begun) == (1, "srv/old", 60.0, 60.0)
     story.ready(3, 4)
-    assert story.orders == [Accept(3), Accept(4)]
+    assert story.orders == [BeginAccept(3), BeginAccept(4)]
     story.serve(4)
     assert story.orders == []
     assert story.generations() == {1: GenerationState.SERVING, 2: GenerationState.ADMITTING}
@@ -144,8 +143,11 @@ def test_the_cut_over_drains_the_old() -> None:
     story.ready(3, 4)
     story.now = 65.0
     story.serve(3, 4)
-    assert story.orders == [BeginDrain(1, 20.0, final=False, packet=16), BeginDrain(2, 20.0, final=False, packet=16)]
-    assert story.timers[Timer(TimerKind.DRAIN, 1)] == story.timers[Timer(TimerKind.DRAIN, 2)] == 89.0
+    assert story.orders == [
+        BeginDrain(1, ClassTimeouts(20.0, 600.0, 0.0), final=False, packet=16),
+        BeginDrain(2, ClassTimeouts(20.0, 600.0, 0.0), final=False, packet=16),
+    ]
+    assert story.timers[Timer(TimerKind.DRAIN, 1)] == story.timers[Timer(TimerKind.DRAIN, 2)] == 109.0
     assert story.generations() == {1: GenerationState.DRAINING, 2: GenerationState.SERVING}
     assert story.fleet.generations[1].drained_from == 65.0
     assert story.news["rollout.cut-over"]["previous"] == 1
@@ -163,7 +165,7 @@ def test_a_reload_is_done_when_the_old_has_left() -> None:
     story.now = 70.0
     story.exit(1)
     assert story.news == {
-        "generation.gone": {"generation": 1, "moved": 0, "closed": 0},
+        "generation.gone": {"generation": 1, "moved": 0, "sessions": 0, "closed": 0, "told_to_close": 0},
         "rollout.done": {"rollout": 2, "generation": 2},
     }
     assert story.generations() == {2: GenerationState.SERVING}
@@ -210,7 +212,7 @@ def test_a_failure_to_import_keeps_the_old() -> None:
     story.reload()
     story.ready(4)
     story.now = 62.0
-    story.tell(Spawned(3, 103), HelloSaid(3), BootFailed(3, "import", "no module named app"))
+    story.tell(Spawned(3, 103), HelloSaid(3), WorkerBootFailed(3, "import", "no module named app"))
     assert (story.orders, story.news) == ([Terminate(3)], {})
     assert story.timers[Timer(TimerKind.TERM, 3)] == 72.0
     assert story.rollout(2).state is RolloutState.BOOTING
@@ -250,7 +252,7 @@ def test_a_failure_to_import_keeps_the_old() -> None:
             Failure("exit", "garbage", "2.1", 102),
         ),
         (
-            [HelloSaid(2), BecameReady(2), BootFailed(2, "accept", "no"), Exited(2, "exited 0")],
+            [HelloSaid(2), BecameReady(2), WorkerBootFailed(2, "accept", "no"), Exited(2, "exited 0")],
             Failure("accept", "no", "2.1", 102),
         ),
     ],
@@ -264,7 +266,7 @@ def test_a_worker_that_is_lost_on_its_way_ends_the_rollout(ends: list[Event], fa
     assert story.generations() == {1: GenerationState.SERVING}
 
 
-def test_who_never_was_a_process_has_no_pid() -> None:
+def test_a_worker_that_never_was_a_process_has_no_pid() -> None:
     """Of a worker that could not be started the reason names the worker alone."""
     story = serving(size=1)
     story.reload()
@@ -285,27 +287,39 @@ def test_a_worker_that_is_not_ready_in_time_is_ended(said: list[Event], stage: s
 
 
 def test_a_worker_that_does_not_accept_in_time_is_ended() -> None:
-    """Who was told to accept and does not say so is ended in time; it and its fellow may hold clients, and drain."""
+    """A worker that does not accept in time is ended; all of its rollout may hold clients, and drain."""
     story = serving(policy=Policy(admit_timeout=2.5))
     story.reload()
     story.ready(3, 4)
     story.serve(3)
     story.fire(TimerKind.ADMIT, 4)
-    assert story.orders == [BeginDrain(4, 5.0, final=False, packet=16), Terminate(4)]
+    assert story.orders == [BeginDrain(4, uniform(5.0), final=False, packet=16), Terminate(4)]
     story.exit(4)
-    assert story.orders == [BeginDrain(3, 30.0, final=False, packet=16)]
+    assert story.orders == [BeginDrain(3, BESIDE, final=False, packet=16)]
     failure = story.rollout(2).failure
     assert failure == Failure("accept", "did not begin to accept within 2.5 s", "2.2", 104)
     assert story.generations() == {1: GenerationState.SERVING, 2: GenerationState.DRAINING}
 
 
-def test_a_worker_that_wears_out_during_the_cut_over_is_replaced_after_it() -> None:
-    """Before its cut-over a generation's slots are not filled a second time; with it, a worn worker has its turn."""
+def test_a_worker_at_its_limit_during_the_cut_over_is_replaced_after_it() -> None:
+    """Before its cut-over a generation's slots are not filled twice; with it, a worker to be replaced has its turn."""
     story = serving(size=2)
     story.reload()
     story.ready(3, 4)
     story.serve(3)
-    story.tell(Reported(3, worn="old"))
+    story.tell(Reported(3, recycle="old"))
     assert story.orders == []
     story.serve(4)
     assert story.orders[-1] == spawn(5, 2, 1, NEW)
+
+
+def test_what_is_the_same_of_many_releases_is_kept_once() -> None:
+    """However often it is reloaded, an environment that reads as before takes no more memory; another one is known."""
+    story = serving(size=1)
+    for number in range(2 * HISTORY):
+        variables = {"A": "1"} if number < HISTORY else {"A": "1", "B": "2"}
+        story.reload(replace(NEW, environment=variables))
+    story.reload(replace(NEW, environment={"C": "3"}))
+    known = [rollout.release.environment for rollout in story.fleet.rollouts]
+    assert (len(known), known[-2:]) == (HISTORY + 1, [{"A": "1", "B": "2"}, {"C": "3"}])
+    assert len(set(map(id, known))) == 2

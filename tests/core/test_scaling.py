@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from supervisor.core.commands import Accept, BeginDrain, Exit, Spawn, Terminate
-from supervisor.core.events import (
-    BootFailed,
+from stillup.core.commands import BeginAccept, BeginDrain, Exit, Spawn, Terminate
+from stillup.core.events import (
     ChannelLost,
     Exited,
     Reported,
@@ -16,12 +13,14 @@ from supervisor.core.events import (
     Spawned,
     SpawnFailed,
     StopAsked,
-    TimerKind,
+    WorkerBootFailed,
 )
-from supervisor.core.model import Failure, Policy, Scaling, ScalingState
-from supervisor.core.scaling import MOST_WORKERS
-from supervisor.errors import Refused
-from tests.core.telling import Story, begin, serving, spawn
+from stillup.core.model import Failure, Scaling
+from stillup.core.policy import MOST_WORKERS, Policy, TimerKind
+from stillup.core.states import ScalingState
+from stillup.core.values import replace
+from stillup.errors import Refused
+from tests.core.story import BESIDE, OLD, Story, begin, draining, serving, spawn
 
 
 def test_more_workers_are_started_at_once() -> None:
@@ -31,7 +30,7 @@ def test_more_workers_are_started_at_once() -> None:
     assert story.orders == [spawn(2, 1, 2), spawn(3, 1, 3)]
     assert story.news == {"service.scaled": {"generation": 1, "workers": 3}}
     story.ready(2)
-    assert story.orders == [Accept(2)]
+    assert story.orders == [BeginAccept(2)]
     story.serve(2)
     assert story.news == {"worker.serving": {"worker": "1.2", "pid": 102}}
     story.reload()
@@ -39,12 +38,12 @@ def test_more_workers_are_started_at_once() -> None:
 
 
 def test_fewer_workers_drain_from_the_last_slot() -> None:
-    """Scaled down, the workers beyond the wanted number drain or, if they serve nobody yet, are ended."""
+    """Scaled down, the workers beyond the wanted number drain or, if they serve no client yet, are ended."""
     story = serving(size=3)
     story.exit(3)
     assert story.orders == [spawn(4, 1, 3)]
     story.tell(ScaleAsked(1))
-    assert story.orders == [BeginDrain(2, 30.0, final=False, packet=64), Terminate(4)]
+    assert story.orders == [BeginDrain(2, BESIDE, final=False, packet=64), Terminate(4)]
     story.exit(2, 4)
     assert (story.orders, story.news) == ([], {})
     assert set(story.fleet.workers) == {1}
@@ -91,21 +90,43 @@ def test_a_rollout_is_not_scaled(first: bool) -> None:
     story = begin() if first else serving()
     if not first:
         story.reload()
-    with pytest.raises(Refused, match="only while one generation serves") as caught:
+    says = "gen 1 is before its cut-over$" if first else "gen 2 is before its cut-over; 'stillup abort' calls it off"
+    with pytest.raises(Refused, match=says) as caught:
         story.tell(ScaleAsked(3))
     assert caught.value.code == "rollout-in-progress"
     assert story.fleet.size == 2
 
 
+def test_what_a_scaling_beside_a_drain_waits_for_is_said() -> None:
+    """A reload that waits for older generations comes first: the refusal names both."""
+    story = draining(1)
+    story.reload(OLD)
+    story.ready(3)
+    story.serve(3)
+    story.reload()
+    says = "reload 4 comes first, and waits until one of gen 1, 2 has left; 'stillup abort' calls it off"
+    with pytest.raises(Refused, match=says):
+        story.tell(ScaleAsked(3))
+
+
 def test_what_does_not_serve_is_not_scaled() -> None:
-    """Without a generation that serves there is nothing to scale, whether none could start or all must leave."""
+    """Where no first generation could start there is nothing to scale."""
     never = begin(size=1, policy=Policy(keep_trying=True))
     never.tell(SpawnFailed(1, "no memory"))
-    leaving = serving(size=1)
-    leaving.tell(StopAsked("test"))
-    for story in (never, leaving):
-        with pytest.raises(Refused, match="only while one generation serves"):
-            story.tell(ScaleAsked(3))
+    with pytest.raises(Refused, match="the service is starting, and nothing serves") as refusal:
+        never.tell(ScaleAsked(3))
+    assert refusal.value.code == "rollout-in-progress"
+
+
+@pytest.mark.parametrize("asked", [ScaleAsked(3), ScaleAsked(1), ScaleAsked(1, relative=True)])
+def test_a_service_that_ends_is_not_scaled(asked: ScaleAsked) -> None:
+    """Nor one that serves until the delay of its stop is over: the new workers would be ended as soon as they serve."""
+    for policy in (Policy(), Policy(stop_delay=10.0)):
+        story = serving(policy=policy)
+        story.tell(StopAsked("test"))
+        with pytest.raises(Refused, match="the service is stopping; start it again") as refusal:
+            story.tell(asked)
+        assert refusal.value.code == "stopping"
 
 
 def test_too_many_workers_are_refused() -> None:
@@ -148,7 +169,7 @@ def test_more_workers_are_there_when_each_serves() -> None:
 
 
 def test_fewer_workers_are_there_at_once() -> None:
-    """Who is beyond the wanted number takes nothing new from now on: the request does not wait for its drain."""
+    """A worker beyond the wanted number takes nothing new from now on: the request does not wait for its drain."""
     story = serving(3)
     story.tell(ScaleAsked(1))
     assert list(story.news) == ["service.scaled", "scaling.done"]
@@ -177,7 +198,7 @@ def test_fewer_workers_that_do_not_serve_yet_are_waited_for() -> None:
 def test_a_new_worker_that_fails_ends_the_request() -> None:
     """The failure is kept with its last words; as many workers are still wanted, and the slot is tried again."""
     story = under_way()
-    story.tell(Spawned(2, 102), BootFailed(2, "import", "no module named app"))
+    story.tell(Spawned(2, 102), WorkerBootFailed(2, "import", "no module named app"))
     assert scaling(story).state is ScalingState.UNDER_WAY
     story.tell(Exited(2, "exited 1", "Traceback"))
     assert story.orders == [spawn(4, 1, 2)]
@@ -194,7 +215,7 @@ def test_a_new_worker_that_fails_ends_the_request() -> None:
     assert story.fleet.size == 3
 
 
-def test_who_comes_to_serve_after_all_changes_no_outcome() -> None:
+def test_a_worker_that_comes_to_serve_after_all_changes_no_outcome() -> None:
     """A request that was aborted stays so."""
     story = under_way(wanted=2)
     story.tell(SpawnFailed(2, "no memory"))
@@ -243,10 +264,10 @@ def test_a_slot_that_waited_for_its_time_is_waited_for() -> None:
     assert scaling(story).state is ScalingState.DONE
 
 
-def test_an_heir_that_dies_does_not_fail_the_request() -> None:
-    """While the worn worker serves, its slot is served."""
+def test_a_replacement_that_dies_does_not_fail_the_request() -> None:
+    """While the worker that was to be replaced serves, its slot is served."""
     story = under_way(wanted=2)
-    story.tell(Reported(1, worn="old"), Exited(3, "exited 1"))
+    story.tell(Reported(1, recycle="old"), Exited(3, "exited 1"))
     assert scaling(story).state is ScalingState.UNDER_WAY
     story.ready(2)
     story.serve(2)
@@ -269,7 +290,7 @@ def test_a_new_worker_that_breaks_the_protocol_is_waited_for() -> None:
 
 
 def test_a_later_request_supersedes_the_one_before() -> None:
-    """Who waits for the earlier one is told, and the later one has an outcome of its own."""
+    """The earlier one is settled as superseded, and the later one has an outcome of its own."""
     story = under_way()
     story.now = 61.0
     story.tell(ScaleAsked(2))

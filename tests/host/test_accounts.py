@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import grp
-import os
 import pwd
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from supervisor.errors import UsageError
-from supervisor.host.accounts import Account, become, find_account, find_group, find_user, is_own_group
-
-NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+from stillup.errors import UsageError
+from stillup.host.accounts import Account, find_account, find_group, find_user, is_own_group
 
 
 def test_names() -> None:
@@ -35,14 +30,14 @@ def test_nobody(name: str) -> None:
 
 
 def test_an_account() -> None:
-    """A user's primary group, his other groups, and the variables that say who he is."""
+    """A user's primary group, the other groups, and the variables that name the user."""
     entry = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, 65534))
     expected = {group.gr_gid for group in grp.getgrall() if entry.pw_name in group.gr_mem} - {entry.pw_gid}
     account = Account(
         entry.pw_uid,
         entry.pw_gid,
         tuple(sorted(expected)),
-        {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name},
+        {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell},
     )
     assert find_account(entry.pw_name, "") == account
     assert find_account(str(entry.pw_uid), "") == account
@@ -78,38 +73,3 @@ def test_a_number_without_a_name() -> None:
     assert find_account("54321", "12345") == Account(54321, 12345)
     with pytest.raises(UsageError, match=r"--worker-user 54321: no user has that number; say --worker-group as well"):
         find_account("54321", "")
-
-
-@NEEDS_ROOT
-@pytest.mark.parametrize("groups", [(), (12347, 12348)])
-def test_become(groups: tuple[int, ...]) -> None:
-    """The command is that user's in all its ids, in those groups alone, and has no capability."""
-    words = become(Account(12345, 12346, groups))
-    status = subprocess.run([*words, "cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
-    seen = {name: value.split() for name, _, value in (line.partition(":") for line in status.splitlines())}
-    assert (seen["Uid"], seen["Gid"]) == (["12345"] * 4, ["12346"] * 4)
-    assert seen["Groups"] == [str(gid) for gid in groups]
-    assert {int(seen[name][0], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
-
-
-@NEEDS_ROOT
-def test_no_setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the command, or with one that cannot do it, the start says so in one line."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match=r"needs the command setpriv \(util-linux\) in PATH; install it"):
-        become(Account(12345, 12346))
-    command = tmp_path / "setpriv"
-    command.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '--reuid'\" >&2\nexit 1\n")
-    command.chmod(0o755)
-    with pytest.raises(UsageError, match=r"^--worker-user: setpriv: unrecognized option '--reuid' \(/.*--reuid=12345 "):
-        become(Account(12345, 12346))
-    command.write_text("nothing that runs")
-    with pytest.raises(UsageError, match=r"^--worker-user: .*/setpriv cannot be run: "):
-        become(Account(12345, 12346))
-
-
-def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody but root can have workers of another user."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(UsageError, match="needs root"):
-        become(Account(12345, 12346))

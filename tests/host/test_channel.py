@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from supervisor.errors import PeerError
-from supervisor.host import descriptors
-from supervisor.host.channel import Channel, Tap
+from stillup.errors import PeerError
+from stillup.host import descriptors
+from stillup.host.channel import Channel, Tap
 
 pytestmark = pytest.mark.usefixtures("no_leak", "loop_factory")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.host.describe import describe
+from stillup.host.describe import describe
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 

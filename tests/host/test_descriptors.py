@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from supervisor.errors import PeerError
-from supervisor.host import descriptors
+from stillup.errors import PeerError
+from stillup.host import descriptors
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,11 +193,23 @@ def test_write_all(no_leak: None) -> None:
     os.close(write)
 
 
+def test_write_all_where_others_have_made_it_non_blocking(no_leak: None) -> None:
+    """O_NONBLOCK is of the description, which workers share: nothing is lost by it."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    data = os.urandom(1_000_000)
+    with ThreadPoolExecutor(1) as pool, os.fdopen(read, "rb", buffering=0) as reader:
+        written = pool.submit(descriptors.write_all, write, data)
+        written.add_done_callback(lambda _: os.close(write))
+        assert reader.readall() == data
+        written.result(20)
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (0, 2), (0, 1, 2), ()])
 def test_standard_descriptors(closed: tuple[int, ...]) -> None:
     """After ensure_standard 0, 1 and 2 are open, /dev/null where they were closed, and nothing else is."""
     code = (
-        "import os, sys; from supervisor.host.descriptors import ensure_standard; "
+        "import os, sys; from stillup.host.descriptors import ensure_standard; "
         "before = {int(n): os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]}; "
         f"[os.close(fd) for fd in {closed}]; ensure_standard(); "
         "after = {int(n): os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]}; "
@@ -216,3 +229,46 @@ def test_one_too_many_is_cut_short(pair: tuple[socket.socket, socket.socket]) ->
     descriptors.send(here, b"x", [0, 0])
     with pytest.raises(PeerError, match="descriptors were cut short"):
         descriptors.receive(there, 64, 1)
+
+
+WRITE_ONLY = """
+import fcntl, os, sys
+from stillup.host.descriptors import ensure_write_only
+ensure_write_only()
+print("out", flush=True)
+os.write(2, b"err\\n")
+modes = [fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in (1, 2)]
+sys.exit({(os.O_WRONLY, os.O_WRONLY): 10, (os.O_RDWR, os.O_RDWR): 20}.get(tuple(modes), 30))
+"""
+
+
+def _written_by(stdout: Any, stderr: Any) -> int:
+    argv = [sys.executable, "-c", WRITE_ONLY]
+    return subprocess.run(argv, stdout=stdout, stderr=stderr, check=False, timeout=30).returncode
+
+
+def test_output_is_for_writing(tmp_path: Path) -> None:
+    """What can be read as well is opened anew for writing alone: a file at its end, a FIFO, a terminal."""
+    path = tmp_path / "log"
+    path.write_bytes(b"before\n")
+    with path.open("r+b") as file:
+        assert _written_by(file, file) == 10
+    assert path.read_bytes() == b"before\nout\nerr\n"
+    with path.open("r+b") as one, path.open("ab") as two:
+        assert _written_by(one, two) == 10
+    os.mkfifo(tmp_path / "fifo")
+    with os.fdopen(os.open(tmp_path / "fifo", os.O_RDWR), "rb", buffering=0) as fifo:
+        assert _written_by(fifo, fifo) == 10
+        assert fifo.read(100) == b"out\nerr\n"
+    master, slave = os.openpty()
+    assert _written_by(slave, slave) == 10
+    os.close(slave)
+    os.close(master)
+
+
+def test_output_that_stays() -> None:
+    """A socket cannot be opened anew, and is written to as it is."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _written_by(theirs, theirs) == 20
+        assert ours.recv(100) in (b"out\n", b"out\nerr\n")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from supervisor.host import fingerprint as module
-from supervisor.host.fingerprint import fingerprint
+from stillup.host import fingerprint as module
+from stillup.host.fingerprint import fingerprint
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_an_entry_that_fails_is_absent(release: Path, monkeypatch: pytest.Monkey
 
     without = fingerprint(str(release))
     entries = module._entries
-    monkeypatch.setattr(module, "_entries", lambda path: [Broken(), *entries(path)])
+    monkeypatch.setattr(module, "_entries", lambda path, most: [Broken(), *entries(path, most)])
     assert fingerprint(str(release)) == without
 
 
@@ -96,3 +97,24 @@ def test_it_ends(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(str(release))
     (release / "pkg" / "new.py").touch()
     assert fingerprint(str(release)) == before
+
+
+def test_a_directory_of_any_size_is_not_read_to_its_end(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app can make files faster than they are looked at: neither memory nor time is theirs to take."""
+    read: list[os.DirEntry[str]] = []
+
+    def entries() -> Iterator[os.DirEntry[str]]:
+        with scandir(release) as found:
+            entry = next(entry for entry in found if entry.name == "main.py")
+        while True:
+            read.append(entry)
+            yield entry
+
+    def endless(_: str) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        return contextlib.nullcontext(entries())
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", endless)
+    monkeypatch.setattr(module, "READ", 1000)
+    assert fingerprint(str(release)) == fingerprint(str(release))
+    assert len(read) == 2000

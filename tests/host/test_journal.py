@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor.host import journal
+from stillup.host import journal
+from stillup.wire.log_lines import LogLine
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 
@@ -34,6 +36,29 @@ def test_every_field_arrives(fields: dict[str, str]) -> None:
     """Whatever its text is, newlines too; what is no UTF-8 is shown by its escape."""
     assert read(journal.encode(fields)) == {
         name: text.encode(errors="backslashreplace").decode() for name, text in fields.items()
+    }
+
+
+@given(fields=st.dictionaries(st.text(max_size=70) | NAMES, st.text(max_size=20)))
+@example({"A\nSYSLOG_IDENTIFIER": "sshd", "_UID": "0", "1": "", "a": "", "": "", "X" * 65: "", "MESSAGE": "hello"})
+def test_a_name_that_the_journal_has_not_is_left_out(fields: dict[str, str]) -> None:
+    """So no name begins another field, or another entry (systemd.journal-fields(7): 64 of A-Z, 0-9 and _)."""
+    named = {name for name in fields if re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", name, re.ASCII)}
+    assert read(journal.encode(fields)).keys() == named
+
+
+def test_a_line_of_a_worker() -> None:
+    """Which worker it is of is not for the line to say, nor is any field of the journal's own."""
+    line = LogLine("no", "ERROR", "uvicorn.access", {"worker": "9.9", "status": 200})
+    assert journal.fields(line, "1.2", 77) == {
+        "MESSAGE": "1.2 no",
+        "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "stillup",
+        "SYSLOG_PID": "77",
+        "LOGGER": "uvicorn.access",
+        "STILLUP_WORKER": "1.2",
+        "STILLUP_STATUS": "200",
+        "STILLUP_GENERATION": "1",
     }
 
 

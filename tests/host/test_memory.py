@@ -8,7 +8,7 @@ import resource
 import psutil
 import pytest
 
-from supervisor.host.memory import resident
+from stillup.host.memory import resident
 from tests.host.conftest import open_descriptors
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -35,11 +35,10 @@ def test_resident_follows_what_is_held() -> None:
 
 
 def test_resident_without_a_descriptor() -> None:
-    """A process that has no descriptor left is told so, and nothing stays open."""
+    """A process that has no descriptor left learns nothing of its memory, and nothing stays open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(set(range(4096)) - set(open_descriptors())), limits[1]))
     try:
-        with pytest.raises(OSError, match="Too many open files"):
-            resident()
+        assert resident() == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

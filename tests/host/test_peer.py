@@ -13,15 +13,17 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from supervisor.core.access import ANYBODY, Principal
-from supervisor.host import peer as host_peer
-from supervisor.host.peer import GONE, Peer, hold, is_process, principal
-from supervisor.host.processes import started
+from stillup.core.access import ANYBODY, Principal
+from stillup.core.values import replace
+from stillup.host import peer as host_peer
+from stillup.host.peer import GONE, Peer, hold, is_process, principal
+from stillup.host.processes import started
+from tests.children import spawned
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -57,7 +59,7 @@ def dialled(*become: str, code: str = DIAL) -> Iterator[Dialled]:
         listener.bind(f"\0{name}")
         listener.listen()
         listener.settimeout(20)
-        with subprocess.Popen([*become, sys.executable, "-c", code, name]) as process:
+        with spawned([*become, sys.executable, "-c", code, name]) as process:
             pidfd = os.pidfd_open(process.pid)
             sock, _ = listener.accept()
             with sock:
@@ -138,7 +140,7 @@ def test_the_largest_ids() -> None:
 
 
 def test_nobody_over_tcp() -> None:
-    """Of who comes over TCP nothing is known, and no descriptor is spent on him."""
+    """Of a client over TCP nothing is known, and no descriptor is spent on it."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         sock, _ = listener.accept()
         with sock:
@@ -227,12 +229,16 @@ def test_no_descriptor_to_look_with() -> None:
 
 
 FORKED = """
-import os, sys
-if os.fork():
-    os._exit(0)
+import os
+def fork():
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == parent:
+        os.sched_yield()
+fork()
 os.setsid()
-if os.fork():
-    os._exit(0)
+fork()
 """
 """Before DIAL: twice the child of a parent that has ended, and so nobody's here."""
 
@@ -291,7 +297,7 @@ ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 
 LOOK_AT_IT = """
 import os, socket, subprocess, sys
-from supervisor.host.peer import hold
+from stillup.host.peer import hold
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
     listener.bind("")
     listener.listen()
@@ -306,7 +312,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
 
 @pytest.mark.parametrize(("code", "unseen"), [(CLOSED + DIAL, host_peer.UNREADABLE), (DIAL, "")])
 def test_an_environment_that_cannot_be_read(code: str, unseen: str) -> None:
-    """Who hides it may be a worker's, if he has the uid of one; nobody else may, and nobody who hides nothing."""
+    """A process that hides it may be a worker's child, if it has a worker's uid; no other may be."""
     become = () if os.geteuid() else someone()
     argv = [*become, sys.executable, "-c", LOOK_AT_IT, code]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30, cwd=Path(__file__).parents[2])

@@ -6,77 +6,22 @@ import contextlib
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from supervisor.core.events import HOW_UNKNOWN
-from supervisor.host import descriptors
-from supervisor.host.processes import DUMP_STACKS, HANDLED, Process, boot_id, find, hold, signal_name, spawn
+from stillup.host import descriptors
+from stillup.host.process_start import spawn
+from stillup.host.processes import DUMP_STACKS, HANDLED, kill_child, signal_name
+from tests.host.example_children import DEADLINE, child, ended, mask, read_all, running
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 20.0
-
-
-@contextlib.contextmanager
-def child(*argv: str, environment: dict[str, str] | None = None) -> Iterator[tuple[Process, int, int]]:
-    """A child and the reading ends of its stdout and stderr; it is ended and reaped if it still is there."""
-    out, out_end = os.pipe()
-    err, err_end = os.pipe()
-    process = spawn(argv, environment or {}, out_end, err_end)
-    os.close(out_end)
-    os.close(err_end)
-    try:
-        yield process, out, err
-    finally:
-        if process.reap() is None:
-            process.signal(signal.SIGKILL)
-            ended(process)
-        process.close()
-        os.close(out)
-        os.close(err)
-
-
-def ended(process: Process) -> str | None:
-    """How it ended, as soon as its pidfd says that it has."""
-    poll = select.poll()
-    poll.register(process.pidfd, select.POLLIN)
-    assert poll.poll(DEADLINE * 1000), "it has not ended"
-    return process.reap()
-
-
-def read_all(fd: int) -> str:
-    with open(fd, closefd=False) as file:
-        return file.read()
-
-
-def field(pid: int, name: str) -> str:
-    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    match = re.search(rf"^{name}:\s*(.*)$", text, re.MULTILINE)
-    assert match is not None
-    return match.group(1)
-
-
-def mask(pid: int, name: str) -> set[int]:
-    bits = int(field(pid, name), 16)
-    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
-
-
-@contextlib.contextmanager
-def running() -> Iterator[Process]:
-    """A child that has said, by itself, that it runs."""
-    with child("/bin/sh", "-c", "echo here; exec /bin/sleep 60") as (process, out, _):
-        assert os.read(out, 64) == b"here\n"
-        yield process
 
 
 @contextlib.contextmanager
@@ -98,9 +43,9 @@ def is_inheritable(fd: int) -> bool:
 
 
 def test_what_a_child_starts_with() -> None:
-    """A child leads a process group of its own, has /dev/null as its stdin, and the HANDLED signals blocked."""
+    """A child leads a session and a group of its own, has /dev/null as its stdin, and the HANDLED signals blocked."""
     with standard_input("/dev/zero"), running() as process:
-        assert os.getpgid(process.pid) == process.pid
+        assert os.getpgid(process.pid) == os.getsid(process.pid) == process.pid
         assert os.readlink(f"/proc/{process.pid}/fd/0") == "/dev/null"
         assert mask(process.pid, "SigBlk") == set(HANDLED)
 
@@ -119,7 +64,8 @@ else:
 
 ON_A_TERMINAL = """
 import fcntl, os, sys, termios
-from supervisor.host import processes
+import subprocess
+from stillup.host import process_start
 master, slave = os.openpty()
 os.setsid()
 fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
@@ -133,16 +79,16 @@ if sys.argv[2:]:
 os.set_inheritable(slave, True)
 words = ["/usr/bin/env", "setpriv", "--reuid=12345", "--regid=12346", "--clear-groups", "--inh-caps=+dac_read_search",
     "--ambient-caps=+dac_read_search"] if os.geteuid() == 0 else []
-for session in (False, True):
-    argv = [*words, sys.executable, "-c", sys.argv[1], str(slave)]
-    child = processes.spawn(argv, dict(os.environ), 1, 2, session=session)
-    os.waitpid(child.pid, 0)
+argv = [*words, sys.executable, "-c", sys.argv[1], str(slave)]
+subprocess.run(argv, pass_fds=[slave])
+child = process_start.spawn(argv, dict(os.environ), 1, 2)
+os.waitpid(child.pid, 0)
 """
 
 
 @pytest.mark.parametrize("old", [(), ("without setsid",)], ids=["posix_spawn", "setsid"])
 def test_a_session_of_its_own(old: tuple[str, ...]) -> None:
-    """A child that leads a session pushes nothing into our terminal, though it has a descriptor of it."""
+    """A child leads a session, and pushes nothing into our terminal, though it has a descriptor of it."""
     argv = [sys.executable, "-c", ON_A_TERMINAL, PUSH, *old]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=True)
     same, own = done.stdout.splitlines()
@@ -161,7 +107,7 @@ def test_no_command_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_spawn", posix_spawn)
     monkeypatch.setenv("PATH", "/no-such")
     with pytest.raises(FileNotFoundError, match=r"the command setsid \(util-linux\) is not in PATH"):
-        spawn(["/bin/true"], {}, 1, 2, session=True)
+        spawn(["/bin/true"], {}, 1, 2)
 
 
 def test_ignored_signals_are_not_handed_on() -> None:
@@ -190,7 +136,9 @@ def test_output_and_environment() -> None:
 
 def test_no_other_descriptors() -> None:
     """A child has its three standard descriptors, and none that we have opened."""
-    with Path("/dev/zero").open("rb"), running() as process:
+    # One that goes on to execute something else has its libraries open for a moment.
+    with Path("/dev/zero").open("rb"), child("/bin/sh", "-c", "echo here; kill -STOP $$") as (process, out, _):
+        assert os.read(out, 64) == b"here\n"
         # Whoever runs the tests may have started them with more.
         inherited = {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and is_inheritable(fd)}
         assert set(map(int, os.listdir(f"/proc/{process.pid}/fd"))) - inherited == {0, 1, 2}
@@ -199,8 +147,8 @@ def test_no_other_descriptors() -> None:
 def test_inheritable_descriptors_are_closed() -> None:
     """After close_on_exec_all a child has none of the descriptors that we were started with above stderr."""
     script = (
-        "import os; from supervisor.host import processes; processes.close_on_exec_all(); "
-        "process = processes.spawn(['/bin/ls', '-l', '/proc/self/fd'], {}, 1, 2); os.waitpid(process.pid, 0)"
+        "import os; from stillup.host import process_start, processes; processes.close_on_exec_all(); "
+        "process = process_start.spawn(['/bin/ls', '-l', '/proc/self/fd'], {}, 1, 2); os.waitpid(process.pid, 0)"
     )
     with Path("/dev/zero").open("rb") as zero:
         done = subprocess.run(
@@ -219,9 +167,9 @@ def test_inheritable_descriptors_are_closed() -> None:
 def test_descriptor_limit() -> None:
     """After raise_descriptor_limit we and our children may have as many descriptors as the hard limit allows."""
     script = (
-        "import os, resource; from supervisor.host import processes; "
+        "import os, resource; from stillup.host import process_start, processes; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200)); processes.raise_descriptor_limit(); "
-        "process = processes.spawn(['/bin/sh', '-c', 'ulimit -n'], {}, 1, 2); os.waitpid(process.pid, 0)"
+        "process = process_start.spawn(['/bin/sh', '-c', 'ulimit -n'], {}, 1, 2); os.waitpid(process.pid, 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
@@ -260,17 +208,17 @@ def test_reaped_by_somebody_else() -> None:
         assert process.reap() == "ended; how is not known"
 
 
-def test_strays_are_reaped_and_ours_are_not() -> None:
-    """Of 150 children and 150 orphans that end at any instant, each stray is reaped and each of ours is told right."""
+def test_orphans_are_reaped_and_held_children_are_not() -> None:
+    """Of 150 children and 150 orphans that end at any instant, all orphans are reaped; each child's end is known."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.host.straying"],
+        [sys.executable, "-W", "error", "-m", "tests.host.orphan_reaper"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("150 strays, ours {'exited 3'}\n", "")
+    assert (done.stdout, done.stderr) == ("150 orphans, ours {'exited 3'}\n", "")
 
 
 def test_signal() -> None:
@@ -334,84 +282,17 @@ def test_signal_names() -> None:
     assert (signal_name(15), signal_name(9), signal_name(50)) == ("SIGTERM", "SIGKILL", "signal 50")
 
 
-# Those that somebody else has started
-
-
-def start_time(pid: int) -> int:
-    """Clock ticks from the host's start to the process's, by other means than ours."""
-    text = subprocess.run(["cat", f"/proc/{pid}/stat"], capture_output=True, text=True, check=True).stdout
-    return int(text[text.rindex(")") + 2 :].split()[19])
-
-
-def test_find() -> None:
-    """A process is found by its pid and the time of its start, and can be signalled like a child."""
-    with running() as process:
-        assert process.started == start_time(process.pid)
-        found = find(process.pid, process.started)
-        assert found is not None
-        assert (found.pid, found.started, found.has_ended()) == (process.pid, process.started, False)
-        found.kill()
-        assert ended(process) == "killed by SIGKILL"
-        assert found.has_ended()
-        assert found.reap() == "ended; how is not known"
-        found.close()
-
-
-def test_a_name_that_looks_like_more(tmp_path: Path) -> None:
-    """A program may be named so that its entry in /proc is hard to read; its start is read all the same."""
-    program = tmp_path / "a) R 1 (b"
-    shutil.copy("/bin/sleep", program)
-    with child(str(program), "60") as (process, _, _):
-        assert process.started == start_time(process.pid)
-        again = hold(process.pid)
-        assert again.started == process.started
-        again.close()
-
-
-def test_a_number_that_was_used_again() -> None:
-    """Under the same number with another start is another process: it is not taken hold of."""
-    with running() as process:
-        for started in (process.started - 1, process.started + 1, 0, -1):
-            assert find(process.pid, started) is None
-
-
-def test_nobody_is_found_where_nobody_lives() -> None:
-    """A process that has ended is not found; one that was a child of ours, and unreaped, is reaped on the way."""
-    with child("/bin/true") as (process, _, _):
-        poll = select.poll()
-        poll.register(process.pidfd, select.POLLIN)
-        assert poll.poll(DEADLINE * 1000)
-        assert field(process.pid, "State").startswith("Z")
-        assert find(process.pid, process.started) is None
-        assert process.reap() == HOW_UNKNOWN
-        assert find(process.pid, process.started) is None
-
-
-def test_a_number_that_is_a_threads_now() -> None:
-    """Threads have their numbers from the same row: a process whose number a thread has now is gone."""
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
-    try:
-        assert thread.native_id is not None
-        assert thread.native_id != os.getpid()
-        assert find(thread.native_id, 0) is None
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_no_descriptor_left() -> None:
-    """Without a descriptor nobody can be found, and that is not said of the process."""
-    script = (
-        "import os, resource, sys; from supervisor.host import processes; me = processes.hold(os.getpid()); "
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); processes.find(os.getpid(), me.started)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1] == "OSError: [Errno 24] Too many open files"
-
-
-def test_boot_id() -> None:
-    """The kernel's name for this boot is one, and stays the same."""
-    assert str(uuid.UUID(boot_id())) == boot_id()
-    assert boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+def test_a_child_that_is_killed() -> None:
+    """It is reaped, too; what is no child of ours any more, or never was, is left alone."""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    kill_child(pid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    kill_child(pid)
+    with subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        grandchild = int(shell.stdout.readline())
+        kill_child(grandchild)
+        assert Path(f"/proc/{grandchild}/stat").read_text().split()[2] not in "ZX"
+        os.kill(grandchild, signal.SIGTERM)
+        shell.kill()

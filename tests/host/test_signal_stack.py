@@ -14,7 +14,7 @@ def test_many_at_once_fit() -> None:
     """Signals that waited are delivered nested, and leave the heap around faulthandler's own stack alone."""
     code = f"""
         import faulthandler, gc, os, signal
-        from supervisor.host import signal_stack
+        from stillup.host import signal_stack
 
         faulthandler.enable()
         signal_stack.widen()

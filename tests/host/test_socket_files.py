@@ -9,16 +9,18 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.errors import Unavailable
-from supervisor.host import sockets
-from supervisor.host.sockets import Listener, UnixFile, bind_unix, open_listener
-from supervisor.wire.address import parse_bind
+from stillup.errors import Unavailable
+from stillup.host import socket_files
+from stillup.host.socket_files import UnixFile, bind_unix
+from stillup.host.sockets import Listener, open_listener
+from stillup.wire.address import parse_bind
+from tests.children import spawned
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -126,7 +128,7 @@ def test_stale_file_is_taken_over(path: str) -> None:
 
 
 def test_live_file_is_refused(path: str) -> None:
-    """A path that somebody listens on is refused, and stays his, also when his backlog is full."""
+    """A path that somebody listens on is refused, and stays theirs, also when its backlog is full."""
     with opened(f"unix:{path}") as listener, contextlib.ExitStack() as stack:
         for _ in range(2):
             with pytest.raises(Unavailable, match="somebody listens there"):
@@ -171,7 +173,7 @@ def test_what_is_no_socket_is_refused(path: str) -> None:
 
 def test_no_directory(tmp_path: Path) -> None:
     """A path in a directory that does not exist is refused."""
-    with pytest.raises(Unavailable, match="no such file or directory"):
+    with pytest.raises(Unavailable, match=r"its directory .*/missing is not there"):
         open_listener(parse_bind(f"unix:{tmp_path}/missing/web.sock"), 1)
 
 
@@ -185,26 +187,59 @@ def test_somebody_elses_file_is_not_removed(path: str) -> None:
         os.unlink(path)
 
 
-def test_the_directorys_lock_is_waited_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another taker holds the directory's lock nothing is removed or bound, and in the end it is refused."""
-    monkeypatch.setattr(sockets, "_LOCK_DEADLINE", 0.05)
+def test_the_lock_is_waited_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another taker holds the path's lock nothing is removed or bound, and in the end it is refused."""
+    monkeypatch.setattr(socket_files, "LOCK_DEADLINE", 0.05)
     leave_stale(path)
     stale = UnixFile.of(path)
-    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(parent, fcntl.LOCK_EX)
-    with pytest.raises(Unavailable, match="another process holds the lock"):
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(Unavailable, match=f"another process holds the lock {path}.lock"):
         open_listener(parse_bind(f"unix:{path}"), 1)
     assert UnixFile.of(path) == stale
-    os.close(parent)
+    os.close(lock)
     with opened(f"unix:{path}") as listener:
         assert serves(listener, path)
+        assert os.listdir(os.path.dirname(path)) == ["web.sock"]
+
+
+def test_a_lock_of_the_directory_is_nobodys_business(path: str) -> None:
+    """Who may look into the directory may lock it for ever, and a start does not notice."""
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(parent, fcntl.LOCK_EX)
+    leave_stale(path)
+    with opened(f"unix:{path}") as listener:
+        assert serves(listener, path)
+    os.close(parent)
+
+
+def _file_of_eve(path: str) -> None:
+    Path(path).touch(mode=0o666)
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize("put", [lambda path: os.symlink("/etc/shadow", path), os.mkfifo, os.mkdir, _file_of_eve])
+def test_a_lock_of_somebody_else_is_not_waited_for_long(path: str, put: Callable[[str], None]) -> None:
+    """What is no lock of ours is left alone, and keeps nobody from starting; be it held by whoever has it."""
+    if put is _file_of_eve and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    put(f"{path}.lock")
+    before = os.lstat(f"{path}.lock")
+    with contextlib.ExitStack() as stack:
+        if put is _file_of_eve:
+            fcntl.flock(stack.enter_context(open(f"{path}.lock", "rb")), fcntl.LOCK_EX)
+        leave_stale(path)
+        with opened(f"unix:{path}") as listener:
+            assert serves(listener, path)
+    assert os.path.samestat(os.lstat(f"{path}.lock"), before)
+    assert os.lstat(f"{path}.lock").st_mode == before.st_mode
 
 
 TAKER = """
 import sys
-from supervisor.errors import Unavailable
-from supervisor.host.sockets import open_listener
-from supervisor.wire.address import parse_bind
+from stillup.errors import Unavailable
+from stillup.host.sockets import open_listener
+from stillup.wire.address import parse_bind
 print("here", flush=True)
 taken = {}
 for line in sys.stdin:
@@ -222,9 +257,7 @@ class Taker:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, "-c", TAKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
+            spawned([sys.executable, "-c", TAKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )
         assert self.heard() == "here"
 
@@ -235,7 +268,7 @@ class Taker:
 
     def heard(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip()
+        return str(self.process.stdout.readline()).rstrip()
 
     def end(self) -> int:
         assert self.process.stdin is not None
@@ -263,14 +296,14 @@ def test_two_takers_of_one_stale_file(tmp_path: Path) -> None:
 def test_no_moment_of_a_wrong_mode(monkeypatch: pytest.MonkeyPatch, path: str, umask: int) -> None:
     """From bind on nobody else may connect, whatever the umask; and until listen nobody at all can."""
     modes: list[int] = []
-    give = sockets.give
+    give = socket_files._give
 
     def looking(*words: Any) -> None:
         modes.append(stat.S_IMODE(os.stat(path).st_mode))
         assert reached(path) is None
         give(*words)
 
-    monkeypatch.setattr(sockets, "give", looking)
+    monkeypatch.setattr(socket_files, "_give", looking)
     before = os.umask(umask)
     try:
         sock, file = bind_unix(path, 0o660)
@@ -286,7 +319,7 @@ def test_no_moment_of_a_wrong_mode(monkeypatch: pytest.MonkeyPatch, path: str, u
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_a_group_that_is_not_ours(path: str) -> None:
     """Who may not give the file to a group is told so, and leaves none."""
-    code = "import sys; from supervisor.host.sockets import bind_unix; bind_unix(sys.argv[1], 0o660, -1, 23456)"
+    code = "import sys; from stillup.host.socket_files import bind_unix; bind_unix(sys.argv[1], 0o660, -1, 23456)"
     os.chmod(os.path.dirname(path), 0o777)
     drop = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
     look = ["--inh-caps=+dac_read_search,+dac_override", "--ambient-caps=+dac_read_search,+dac_override"]

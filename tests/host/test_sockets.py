@@ -14,10 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from supervisor.errors import PeerError, Unavailable, UsageError
-from supervisor.host.sockets import Listener, check_owner, describe, open_listener, receive_listener
-from supervisor.wire.address import parse_bind
-from supervisor.wire.handoff import ListenerInfo
+from stillup.errors import PeerError, Unavailable, UsageError
+from stillup.host import sockets
+from stillup.host.sockets import Listener, check_owner, describe, open_listener, receive_listener
+from stillup.wire.address import ANY, Bind, TcpAddress, parse_bind
+from stillup.wire.handoff_messages import ListenerInfo
+from tests.host.tcp_ports import accept, own_port
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -46,10 +48,9 @@ def opened(bind: str, backlog: int = 16) -> Iterator[Listener]:
 def serves(listener: Listener) -> bool:
     """Whether a connection to the listener's address comes in there, without blocking on either side."""
     with socket.socket(listener.socket.family, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(10)
         client.connect(listener.socket.getsockname())
-        accepted, _ = listener.socket.accept()
-        with accepted:
+        with accept(listener.socket) as accepted:
             accepted.sendall(b"x")
             return client.recv(1) == b"x"
 
@@ -81,13 +82,32 @@ def test_name() -> None:
 @needs_ipv6
 def test_ipv6() -> None:
     """A v6 address stands in brackets, and its port stays free for a v4 socket beside it."""
-    with opened("[::]:0") as listener:
-        port = listener.socket.getsockname()[1]
-        assert listener.info == ListenerInfo("[::]:0", socket.AF_INET6, f"[::]:{port}")
+    port = own_port()
+    with opened(f"[::]:{port}") as listener:
+        assert listener.info == ListenerInfo(f"[::]:{port}", socket.AF_INET6, f"[::]:{port}")
         assert is_ours(listener)
         assert serves(listener)
         with opened(f"0.0.0.0:{port}") as beside:
             assert serves(beside)
+
+
+@needs_ipv6
+def test_every_interface() -> None:
+    """As uvicorn's own supervisor has it: who connects by IPv4 is served by the v6 socket, too."""
+    listener = open_listener(Bind("web", TcpAddress("::", 0, is_dual=True)), 16)
+    with listener.socket:
+        port = listener.socket.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, port), timeout=10):
+                accept(listener.socket).close()
+
+
+def test_every_interface_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has no IPv6, IPv4 is all there is."""
+    monkeypatch.setattr(sockets, "_has_ipv6", lambda: False)
+    listener = open_listener(Bind("web", TcpAddress("::", 0, is_dual=True)), 16)
+    with listener.socket:
+        assert listener.socket.getsockname()[0] == ANY
 
 
 def test_backlog() -> None:
@@ -102,13 +122,11 @@ def test_backlog() -> None:
 
 def test_reuse() -> None:
     """A port whose last connection this side has closed can be bound again at once."""
-    with opened("127.0.0.1:0") as listener:
-        where = listener.socket.getsockname()
-        with socket.create_connection(where, timeout=5) as client:
-            accepted, _ = listener.socket.accept()
-            accepted.close()
-            assert client.recv(1) == b""
-    with opened(f"127.0.0.1:{where[1]}") as listener:
+    bind = f"127.0.0.1:{own_port()}"
+    with opened(bind) as listener, socket.create_connection(listener.socket.getsockname(), timeout=10) as client:
+        accept(listener.socket).close()
+        assert client.recv(1) == b""
+    with opened(bind) as listener:
         assert serves(listener)
 
 
@@ -170,8 +188,8 @@ def test_port_in_use(host: str) -> None:
     """Of a port in use the message names the process that listens there."""
     with opened(f"{host}:0") as listener:
         port = listener.socket.getsockname()[1]
-        holder = re.escape(f"by pid {os.getpid()} ({psutil.Process().name()})")
-        with pytest.raises(Unavailable, match=f"address already in use {holder}"):
+        who = re.escape(f"by pid {os.getpid()} ({psutil.Process().name()})")
+        with pytest.raises(Unavailable, match=f"address already in use {who}"):
             open_listener(parse_bind(f"{host}:{port}"), 1)
 
 
@@ -184,6 +202,7 @@ def test_owner_must_exist() -> None:
         with pytest.raises(UsageError, match=name):
             open_listener(bind, 1)
     check_owner(parse_bind("unix:/nowhere/at/all.sock,user=root"))
+    check_owner(parse_bind("unix:/nowhere/at/all.sock,user=54321,group=54321"))
     check_owner(parse_bind("127.0.0.1:0"))
 
 
@@ -235,8 +254,7 @@ def test_received_something_else() -> None:
 def test_received_a_connection() -> None:
     """A connection that was accepted from the listener has its address, and is not taken for the listener."""
     with opened("127.0.0.1:0") as listener, socket.create_connection(listener.socket.getsockname()) as client:
-        accepted, _ = listener.socket.accept()
-        with accepted:
+        with accept(listener.socket) as accepted:
             assert describe(listener.name, accepted) == listener.info
             with pytest.raises(PeerError):
                 receive_listener(copy(accepted), listener.info)

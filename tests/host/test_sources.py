@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from supervisor.errors import PeerError
-from supervisor.host import adoption
-from supervisor.host.sources import BATCH, Adoptions, Backlog, EndOfSource
-from supervisor.wire.adoption import PACKET_LIMIT, encode
-from tests.host.queueing import a_queue, established, give, infos, talk, use
-from tests.host.scarcity import reading
-from tests.host.test_adoption import scarcity
+from stillup.core.crossing import MOST_READ
+from stillup.errors import PeerError
+from stillup.host import adoption_queue, sealed_memory
+from stillup.host.sources import BATCH, Adoptions, Backlog, EndOfSource
+from stillup.wire import session_format
+from stillup.wire.adoption_packet import INLINE_LIMIT, PACKET_LIMIT, ConnectionInfo, encode
+from stillup.wire.session_format import Session
+from tests.host.conftest import are_open_soon, open_descriptors
+from tests.host.few_descriptors import reading
+from tests.host.queue_connections import a_queue, established, give, infos, talk, use
+from tests.host.tcp_ports import wait_for_backlog
+from tests.host.test_adoption_queue import scarcity
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -34,6 +41,7 @@ def test_backlog() -> None:
         listener.setblocking(False)
         source = Backlog("web", listener.dup())
         clients = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(BATCH + 1)]
+        wait_for_backlog(listener, BATCH + 1)
         first, second, third = source.take(), source.take(), source.take()
         assert (len(first), len(second), len(third)) == (BATCH, 1, 0)
         for arrival in [*first, *second]:
@@ -112,6 +120,30 @@ def test_end_of_the_queue() -> None:
                 source.take()
 
 
+@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
+def test_shut_down_is_the_end(how: int) -> None:
+    """Any worker may shut the queue down for all: then it has ended, and is not read for ever with nothing in it."""
+    with a_queue() as queue, reading(queue, 16) as source:
+        (queue.reader if how == socket.SHUT_RD else queue.writer).shutdown(how)
+        with pytest.raises(EndOfSource):
+            source.take()
+
+
+def test_an_empty_packet_is_not_the_end() -> None:
+    """It reads as the end does, and whoever may write may send one: what is behind it is taken all the same."""
+    with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
+        for server in servers:
+            queue.writer.send(b"")
+            give(queue, [server])
+            if server is servers[-1]:
+                queue.writer.close()
+            with pytest.raises(PeerError):
+                source.take()
+            use([clients.pop(0)], source.take())
+        with pytest.raises(EndOfSource):
+            source.take()
+
+
 def test_two_readers_share() -> None:
     """What one reader has taken another does not get, and none of it is lost."""
     with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as one, reading(queue, 16) as two:
@@ -122,12 +154,12 @@ def test_two_readers_share() -> None:
 
 
 @pytest.mark.parametrize(
-    "packet", [b"garbage", b"\xff", b"{}", encode(infos(1)).replace(b'"version":1', b'"version":2'), b""]
+    "packet", [b"garbage", b"\xff", b"{}", encode(infos(1)).replace(b'"version":1', b'"version":3'), b""]
 )
 def test_a_packet_that_nobody_understands(packet: bytes) -> None:
     """Its connections are closed and counted as lost, the error is told, and the next packet is taken."""
     with a_queue() as queue, established(3) as (clients, servers), reading(queue, 16) as source:
-        adoption.send(queue.writer, packet, [server.fileno() for server in servers[:2]])
+        adoption_queue.send(queue.writer, packet, [server.fileno() for server in servers[:2]])
         give(queue, servers[2:])
         for server in servers[:2]:
             server.close()
@@ -141,7 +173,7 @@ def test_a_packet_that_nobody_understands(packet: bytes) -> None:
 def test_a_packet_that_is_too_long() -> None:
     """A packet of which the kernel had to cut the description is one that nobody understands."""
     with a_queue() as queue, established(1) as (_, servers), reading(queue, 16) as source:
-        adoption.send(queue.writer, b"[" * (PACKET_LIMIT + 1), [servers[0].fileno()])
+        adoption_queue.send(queue.writer, b"[" * (PACKET_LIMIT + 1), [servers[0].fileno()])
         with pytest.raises(PeerError):
             source.take()
         assert source.lost == 1
@@ -173,6 +205,103 @@ def test_more_than_a_reader_has_room_for() -> None:
         assert [client.recv(1) for client in clients[4:]] == [b""] * 4
 
 
+POISON = (
+    ConnectionInfo("web", 1.0, read=b"x" * (MOST_READ + 1)),
+    ConnectionInfo("x" * 2000, 1.0),
+    ConnectionInfo("\x00" * 200, 1.0),
+    ConnectionInfo("web", 1.0, session=b"\xc1"),
+    ConnectionInfo("web", 1.0, session=b"x" * (INLINE_LIMIT + 1)),
+)
+"""Descriptions that no honest worker could pass on."""
+
+
+@pytest.mark.parametrize("bad", POISON)
+def test_one_bad_description_costs_itself_alone(bad: ConnectionInfo) -> None:
+    """A connection whose description is not to be used is closed and counted; those beside it are served."""
+    with a_queue() as queue, established(3) as (clients, servers), reading(queue, 16) as source:
+        give(queue, servers, [infos(1)[0], bad, infos(2)[1]])
+        arrivals = source.take()
+        assert [arrival.info for arrival in arrivals] == infos(2)
+        use([clients[0], clients[2]], arrivals)
+        assert clients[1].recv(1) == b""
+        assert source.lost == 1
+
+
+PACKED = session_format.encode(Session(b"state" * 4000, "/", []))
+
+
+def test_a_session_beside_its_connection() -> None:
+    """It comes with the connection whose descriptor is before its memory's; nothing is left open."""
+    beside = msgspec.structs.replace(infos(1)[0], beside=len(PACKED))
+    inline = msgspec.structs.replace(infos(1)[0], session=session_format.encode(Session(b"small", "/", [])))
+    memory = sealed_memory.sealed(PACKED)
+    with a_queue() as queue, established(3) as (clients, servers), reading(queue, 16) as source:
+        fds = [servers[0].fileno(), servers[1].fileno(), memory, servers[2].fileno()]
+        adoption_queue.send(queue.writer, encode([infos(1)[0], beside, inline]), fds)
+        for server in servers:
+            server.close()
+        arrivals = source.take()
+        assert [one.session and one.session.state for one in arrivals] == [None, b"state" * 4000, b"small"]
+        assert [one.info for one in arrivals] == [infos(1)[0]] * 3
+        assert source.lost == 0
+        use(clients, arrivals)
+    os.close(memory)
+
+
+@pytest.mark.parametrize("said", [len(PACKED) - 1, len(PACKED) + 1, session_format.SESSION_LIMIT + 1, -1])
+def test_memory_that_is_not_what_was_said(said: int) -> None:
+    """The connection that it is of is lost, and counted; the one behind it is served."""
+    bad = msgspec.structs.replace(infos(1)[0], beside=said)
+    memory = sealed_memory.sealed(PACKED)
+    with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
+        fds = [servers[0].fileno(), memory, servers[1].fileno()]
+        adoption_queue.send(queue.writer, encode([bad, infos(1)[0]]), fds)
+        for server in servers:
+            server.close()
+        arrivals = source.take()
+        assert clients[0].recv(1) == b""
+        use(clients[1:], arrivals)
+        assert source.lost == 1
+    os.close(memory)
+
+
+def test_memory_that_does_not_come() -> None:
+    """A connection whose session was dropped on the way is lost with it."""
+    beside = msgspec.structs.replace(infos(1)[0], beside=len(PACKED))
+    with a_queue() as queue, established(1) as (clients, servers), reading(queue, 16) as source:
+        adoption_queue.send(queue.writer, encode([beside]), [servers[0].fileno()])
+        servers[0].close()
+        assert list(source.take()) == []
+        assert clients[0].recv(1) == b""
+        assert source.lost == 1, "one client saw its connection end"
+
+
+def test_what_a_clock_says_that_lies() -> None:
+    """A time that is none, or is to come, and a number that is beyond all are as far off as they can be, not more."""
+    lies = [(1e308, 1e308, 10**30), (-1e308, -1e308, -1)]
+    with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
+        give(queue, servers, [ConnectionInfo("web", given, number, idle) for given, idle, number in lies])
+        before = time.monotonic()
+        arrivals = source.take()
+        later, earlier = (arrival.info for arrival in arrivals)
+        assert later is not None
+        assert earlier is not None
+        assert before <= later.given <= time.monotonic()
+        assert later.idle_since == later.given
+        assert earlier.idle_since is not None
+        assert later.given - earlier.idle_since == pytest.approx(1e9)
+        assert (later.requests, earlier.requests) == (2**53, 0)
+        use(clients, arrivals)
+
+
+def test_a_packet_that_describes_what_is_not_there() -> None:
+    """Whoever counts what was lost believes no more of one packet than may be in it."""
+    with a_queue() as queue, reading(queue, 4) as source:
+        queue.writer.send(encode(infos(1000)))
+        assert list(source.take()) == []
+        assert source.lost == 4
+
+
 def _datagrams() -> socket.socket:
     return socket.socket(type=socket.SOCK_DGRAM)
 
@@ -183,7 +312,7 @@ def test_no_connection(make: Callable[[], Any]) -> None:
     with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
         with make() as other:
             fds = [servers[0].fileno(), other.fileno(), servers[1].fileno()]
-            adoption.send(queue.writer, encode(infos(3)), fds)
+            adoption_queue.send(queue.writer, encode(infos(3)), fds)
         for server in servers:
             server.close()
         arrivals = source.take()
@@ -209,9 +338,9 @@ def test_without_a_reserve_it_would_be() -> None:
 
 def test_nothing_is_kept_open() -> None:
     """A closed source holds neither its end nor its reserve."""
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with a_queue() as queue:
         source = Adoptions(queue.reader.dup(), 64)
-        assert len(set(os.listdir("/proc/self/fd")) - before) >= 64
+        assert len(open_descriptors().keys() - before.keys()) >= 64
         source.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert are_open_soon(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,18 +12,23 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psutil
 
-import supervisor
-from supervisor.client.http import Client, NotRunningError
-from supervisor.wire.control import RolloutView, Status, WorkerView
+from stillup.client import Client, NotRunningError
+from stillup.wire.api_shapes import RolloutView, Status, WorkerView
+from tests.system.command_line import stillup
 
 ROOT = Path(__file__).resolve().parents[2]
 STILLUP = str(Path(sys.executable).with_name("stillup"))
 DEADLINE = 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
+"""Seconds between two looks: most are answered by the service that is looked at, which has something else to do."""
+FULL = os.environ.get("PROVE") == "full"
+"""Whether what is tried at random is tried as often as `make prove-repeats` does."""
 
 APP = """
 import os
@@ -46,12 +50,15 @@ async def app(scope, receive, send):
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T | None], what: str, deadline: float = DEADLINE) -> T:
-    """Look until what is seen is true; fails at the deadline, naming what was waited for."""
-    end = time.monotonic() + deadline
+def eventually(
+    look: Callable[[], T | None], what: str, deadline: float = DEADLINE, longest: float = LONGEST_PAUSE
+) -> T:
+    """Look until what is seen is true, at least every ``longest`` seconds; at the deadline it fails, naming what."""
+    end, pause = time.monotonic() + deadline, FIRST_PAUSE
     while not (seen := look()):
         assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.3, longest)
     return seen
 
 
@@ -80,13 +87,17 @@ class Service:
         self._wait = wait
         # Without bytecode files: two versions of a source, written in one second and of one size, are one to them.
         self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
-        self.argv = [STILLUP, "run", app, "--workers", str(workers), "--runtime-dir", str(self.runtime), *options]
+        self.argv = [STILLUP, "run", app, "--workers", str(workers), "--runtime-dir", str(self.runtime)]
+        # A tenth of what a service costs is the import of what WebSockets need; who is about them says '--ws auto'.
+        self.argv += ["--ws", "none", *options]
         for bind in binds:
             self.argv += ["--bind", bind]
 
     def write(self, source: str = APP, version: str = "v1", name: str = "main.py") -> None:
-        """Write the app's source into its folder."""
-        (self.folder / name).write_text(textwrap.dedent(source).replace("VERSION", version))
+        """Write the app's source into its folder, at once: a worker may be started at any moment."""
+        new = self.folder / f"{name}.new"
+        new.write_text(textwrap.dedent(source).replace("VERSION", version))
+        new.rename(self.folder / name)
 
     def __enter__(self) -> Self:
         self.start()
@@ -114,7 +125,7 @@ class Service:
             self.process.wait()
             raise AssertionError(f"did not stop:\n{self.log()}") from None
         finally:
-            gone, alive = psutil.wait_procs(family, timeout=5)
+            gone, alive = psutil.wait_procs(family, DEADLINE)
             for process in alive:
                 process.kill()
             assert not alive, f"left behind: {alive} ({len(gone)} left)\n{self.log()}"
@@ -158,14 +169,20 @@ class Service:
 
         return eventually(look, f"rollout {number} settled")
 
-    def cli(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [STILLUP, *words, "--runtime-dir", str(self.runtime)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    def reexecuted(self, times: int) -> None:
+        """Wait until the supervisor's program has been replaced so often."""
+
+        def look() -> bool:
+            try:
+                return self.status().reexecs == times
+            except NotRunningError:  # between its two programs a supervisor may hang up
+                return False
+
+        eventually(look, f"replaced {times} times")
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command for this service, in this process."""
+        return stillup(*words, "--runtime-dir", str(self.runtime))
 
     def reload(self) -> subprocess.CompletedProcess[str]:
         return self.cli("reload")
@@ -178,16 +195,19 @@ class Service:
 
     def get(self, path: str = "/", index: int = 0) -> str:
         """One request on a connection of its own; the body of a 200."""
-        connection = connect(self.address(index))
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read().decode()
-        connection.close()
+        with closing(connect(self.address(index))) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read().decode()
         assert response.status == 200, (response.status, body)
         return body
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
+
+    def logged(self, *parts: str) -> str:
+        """Wait until there is a line of the log with these parts, which a thread writes; that line."""
+        return eventually(lambda: next(lines(self.log(), *parts), ""), f"{parts} in the log")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -259,15 +279,3 @@ def in_order(text: str, *patterns: str) -> None:
 def pids(service: Service) -> dict[str, int]:
     """The processes that serve, by the names of their workers."""
     return {worker.id: worker.pid for worker in service.workers() if worker.pid is not None}
-
-
-def mutated(folder: Path, *changes: tuple[str, str, str]) -> dict[str, str]:
-    """An environment in which stillup is a copy with its code broken: (file, old text, new text) each."""
-    copy = folder / "mutated"
-    shutil.copytree(Path(supervisor.__file__).parent, copy / "supervisor")
-    for file, old, new in changes:
-        path = copy / "supervisor" / file
-        text = path.read_text()
-        assert text.count(old) == 1, (file, old)
-        path.write_text(text.replace(old, new))
-    return {"PYTHONPATH": str(copy)}

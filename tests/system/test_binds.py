@@ -6,26 +6,65 @@ import os
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.system.harness import STILLUP, Service, connect
+import pytest
+
+from tests.system.harness import DEADLINE, STILLUP, Service, connect
+
+pytestmark = pytest.mark.xdist_group("binds")
 
 
-def test_many_binds_at_once(tmp_path: Path) -> None:
-    """TCP v4 and v6, a Unix path with its mode, an abstract name and port 0 serve together, also after a reload."""
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """TCP v4 and v6, a Unix path, at which a dead owner's socket is, with its mode, an abstract name, and port 0."""
+    folder = tmp_path_factory.mktemp("service")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "app.sock"))
     abstract = f"unix:@stillup-test-{os.getpid()}"
-    binds = ["web=127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/app.sock,mode=0640", abstract]
-    service = Service(tmp_path, binds=binds, workers=2)
+    binds = ["web=127.0.0.1:0", "[::1]:0", f"unix:{folder}/app.sock,mode=0640", abstract]
+    service = Service(folder, "main:app", "--backlog", "77", binds=binds)
     service.write()
     with service:
-        listeners = {listener.name: listener.address for listener in service.status().listeners}
-        assert list(listeners) == ["web", "[::1]:0", f"unix:{tmp_path}/app.sock", abstract]
-        assert not listeners["web"].endswith(":0"), "the port that it got is shown"
-        assert stat.S_IMODE((tmp_path / "app.sock").stat().st_mode) == 0o640
-        assert [service.get(index=index)[0] for index in range(4)] == ["1"] * 4
-        assert service.reload().returncode == 0
-        assert {service.get(index=index)[0] for index in range(4)} == {"2"}
-    assert not (tmp_path / "app.sock").exists()
+        yield service
+    assert not (folder / "app.sock").exists()
+
+
+def test_many_binds_at_once(service: Service) -> None:
+    """All of them serve together, also after a reload; a socket file whose owner is dead is replaced."""
+    listeners = {listener.name: listener.address for listener in service.status().listeners}
+    path = service.folder / "app.sock"
+    assert list(listeners) == ["web", "[::1]:0", f"unix:{path}", f"unix:@stillup-test-{os.getpid()}"]
+    assert not listeners["web"].endswith(":0"), "the port that it got is shown"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    (old,) = service.generations()
+    assert [service.get(index=index).split()[0] for index in range(4)] == [f"{old}"] * 4
+    service.client.reload(wait="drained")
+    assert {service.get(index=index).split()[0] for index in range(4)} == {f"{old + 1}"}
+
+
+def test_a_live_socket_file_is_not_taken_over(service: Service, tmp_path: Path) -> None:
+    """One on which somebody listens is refused, and left alone."""
+    bind = ["--bind", f"unix:{service.folder}/app.sock"]
+    argv = [STILLUP, "run", "main:app", "--runtime-dir", str(tmp_path / "rt2"), *bind]
+    second = subprocess.run(argv, capture_output=True, text=True, cwd=service.folder, timeout=DEADLINE, check=False)
+    assert second.returncode == 1
+    assert "somebody listens there" in second.stderr
+    assert service.get(index=2)
+
+
+def test_the_shared_backlog_is_untouched(service: Service) -> None:
+    """--backlog is what the kernel has for the listener, and stays that after reloads: no worker listens again."""
+
+    def backlog() -> str:
+        port = service.address().rpartition(":")[2]
+        shown = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True)
+        return shown.stdout.split()[2]
+
+    assert backlog() == "77"
+    service.client.reload(wait="drained")
+    assert backlog() == "77"
 
 
 def test_an_inherited_listener(tmp_path: Path) -> None:
@@ -42,28 +81,6 @@ def test_an_inherited_listener(tmp_path: Path) -> None:
             service.until_serving()
             assert service.address() == f"127.0.0.1:{port}"
             assert service.get()
-
-
-def test_a_stale_socket_file_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
-    """A socket file whose owner is dead is replaced; one on which somebody listens is refused, and left alone."""
-    path = str(tmp_path / "app.sock")
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(path)
-    service = Service(tmp_path, binds=[f"unix:{path}"])
-    service.write()
-    with service:
-        assert service.get()
-        second = subprocess.run(
-            [STILLUP, "run", "main:app", "--runtime-dir", str(tmp_path / "rt2"), "--bind", f"unix:{path}"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=20,
-            check=False,
-        )
-        assert second.returncode == 1
-        assert "somebody listens there" in second.stderr
-        assert service.get()
 
 
 def test_a_proxy_on_a_unix_socket_is_trusted(tmp_path: Path) -> None:
@@ -92,19 +109,3 @@ def test_a_proxy_on_a_unix_socket_is_trusted(tmp_path: Path) -> None:
             seen.append(connection.getresponse().read().decode())
             connection.close()
         assert seen == ["192.0.2.7 https", "127.0.0.1 http"]
-
-
-def test_the_shared_backlog_is_untouched(tmp_path: Path) -> None:
-    """--backlog is what the kernel has for the listener, and stays that after reloads: no worker listens again."""
-    service = Service(tmp_path, "main:app", "--backlog", "77")
-    service.write()
-
-    def backlog() -> str:
-        port = service.address().rpartition(":")[2]
-        shown = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True)
-        return shown.stdout.split()[2]
-
-    with service:
-        assert backlog() == "77"
-        assert service.reload().returncode == 0
-        assert backlog() == "77"

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-import supervisor.client
-from supervisor.client import ProblemError
-from tests.system.harness import APP, STILLUP, Service, eventually, mutated
-from tests.system.nobody import as_nobody, open_folder
+import stillup.client
+from stillup.client import ProblemError
+from tests.children import spawned
+from tests.system.harness import APP, DEADLINE, STILLUP, Service, eventually
+from tests.system.mutations import SPEAKS_API_1_9, mutated
+from tests.system.other_user import being_nobody, open_folder
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def _point(service: Service, version: str) -> None:
 
 def _documented(service: Service) -> str:
     """Run the example of the package's docstring; what it prints."""
-    example = (inspect.getdoc(supervisor.client) or "").partition("::\n\n")[2].partition("\n\nEvery call")[0]
+    example = (inspect.getdoc(stillup.client) or "").partition("::\n\n")[2].partition("\n\nEvery call")[0]
     example = textwrap.dedent(example).replace("/run/stillup/shop", str(service.runtime))
     assert "Client(" in example
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -69,7 +71,7 @@ def test_every_method(service: Service) -> None:
     rollout = client.reload(wait="drained")
     assert (rollout.state, rollout.generation, [one.id for one in client.generations()]) == ("done", 2, [2])
     assert client.rollback(wait="cut-over").release == "releases/41"
-    assert service.get().endswith("41")
+    eventually(lambda: service.get().endswith("41"), "it answers, a moment after the cut-over")
     assert client.scale(2, wait=True).outcome == "succeeded"
     assert {worker.id for worker in client.workers() if worker.state == "serving"} == {"3.1", "3.2"}
     asked = client.scale(1)
@@ -95,7 +97,7 @@ def test_rollback_and_whoami(service: Service) -> None:
     assert rest[-1] == "  gen 2 has left"
     assert service.get().endswith("41")
     shown = service.cli("whoami")
-    assert f"uid {os.geteuid()}, gid {os.getegid()}, groups" in shown.stdout
+    assert shown.stdout.startswith(f"{service.status().name}  uid {os.geteuid()}, gid {os.getegid()}, groups ")
     assert "\nrole  admin\nmay   status, " in shown.stdout
     assert json.loads(service.cli("whoami", "--json").stdout)["role"] == "admin"
 
@@ -109,12 +111,12 @@ def test_abort(service: Service) -> None:
     assert shown.stderr.startswith("stillup: no rollout is before its cut-over")
     _point(service, "42")
     argv = [STILLUP, "reload", "--runtime-dir", str(service.runtime)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as waiter:
+    with spawned(argv, stdout=subprocess.PIPE, text=True) as waiter:
         eventually(lambda: len(service.generations()) == 2, "it has begun")
         shown = service.cli("abort")
         assert shown.returncode == 0, shown
-        assert shown.stdout.startswith("ok  gen 2 is called off; gen 1 never stopped serving")
-        told, _ = waiter.communicate(timeout=20)
+        assert shown.stdout.startswith(f"ok  {service.status().name}: gen 2 is called off; gen 1 never stopped serving")
+        told, _ = waiter.communicate(timeout=DEADLINE)
     assert waiter.returncode == 1
     assert "no  gen 2 called off. gen 1 never stopped serving." in told
     assert service.get().endswith("41")
@@ -123,17 +125,18 @@ def test_abort(service: Service) -> None:
 
 
 def test_a_client_that_is_too_new(service: Service, tmp_path: Path) -> None:
-    """It is told so in one line that names both versions, exit 1; what leads to a newer supervisor still works."""
-    newer = mutated(tmp_path, ("wire/operations.py", "API: Final = (1, 0)", "API: Final = (1, 9)"))
+    """A line names both versions, another where to read on; what leads to a newer supervisor still works."""
+    newer = mutated(tmp_path, SPEAKS_API_1_9)
 
     def stillup(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [STILLUP, *words, "--runtime-dir", str(service.runtime)]
         return subprocess.run(
-            argv, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **newer}
+            argv, capture_output=True, text=True, timeout=DEADLINE, check=False, env={**os.environ, **newer}
         )
 
     shown = stillup("reload")
-    assert (shown.returncode, shown.stdout, len(shown.stderr.splitlines())) == (1, "", 1)
+    assert (shown.returncode, shown.stdout, len(shown.stderr.splitlines())) == (1, "", 2)
+    assert shown.stderr.endswith("\n  help: docs/errors.md#client-too-new\n")
     assert "the client speaks API 1.9, this supervisor (stillup " in shown.stderr
     assert "API 1.0 at most" in shown.stderr
     assert service.generations() == [1]
@@ -143,17 +146,18 @@ def test_a_client_that_is_too_new(service: Service, tmp_path: Path) -> None:
 
 
 def test_who_may_not_is_told_which_role_it_needs() -> None:
-    """Without a role a command is exit 4 and a line that names the role, at the files as at the supervisor."""
+    """Without a role a command is exit 4 and names the role, whether the files or the supervisor deny it."""
     needed = {"status": "viewer", "rollback": "operator", "abort": "operator", "trace": "admin", "stop": "admin"}
 
     def denied(service: Service, says: str) -> None:
         for command, role in needed.items():
-            argv = as_nobody(STILLUP, command, "--runtime-dir", str(service.runtime))
-            shown = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, cwd="/")
+            with being_nobody():
+                shown = service.cli(command)
             assert (shown.returncode, shown.stdout) == (4, ""), (command, shown)
-            assert len(shown.stderr.splitlines()) == 1
-            assert says in shown.stderr
-            assert f"needs '{role}'" in shown.stderr
+            line, link = shown.stderr.splitlines()
+            assert says in line
+            assert link == "  help: docs/errors.md#not-permitted"
+            assert f"needs '{role}'" in line
 
     with open_folder() as folder:
         service = Service(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.harness import APP, Service, eventually, lines
+from tests.system.harness import APP, DEADLINE, Service, eventually, lines
 
 CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -22,25 +22,35 @@ import subprocess
     "    body =",
     """    if scope["path"] == "/orphans":
         for _ in range(10):
-            subprocess.run(["/bin/sh", "-c", "(sleep 0.1; exit 7) &"], check=True)
+            subprocess.run(["/bin/sh", "-c", "(while [ ! -e go ]; do sleep 0.02; done; exit 7) &"], check=True)
     if scope["path"] == "/exit":
         os._exit(3)
     body =""",
 )
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+pytestmark = pytest.mark.xdist_group("container")
+
+
+@contextlib.contextmanager
+def _contained(folder: Path) -> Iterator[Service]:
     if os.geteuid() != 0 or subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("needs root and pid namespaces (unshare --pid)")
-    service = Service(tmp_path)
+    service = Service(folder)
     service.argv = [*CONTAINER, *service.argv]
     service.write(APP_THAT_LEAVES_ORPHANS)
     with service:
         yield service
         if service.process.poll() is None:
             first(service).terminate()  # unshare itself hands no signal on
-            assert service.process.wait(20) == 0
+            assert service.process.wait(DEADLINE) == 0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One for what leaves it running."""
+    with _contained(tmp_path_factory.mktemp("service")) as service:
+        yield service
 
 
 def first(service: Service) -> psutil.Process:
@@ -61,15 +71,18 @@ def children(service: Service) -> list[str]:
 
 def test_orphans_are_reaped(service: Service) -> None:
     """No orphan that ends stays a zombie, whether the service or the supervisor's own program is new."""
-    for generation, after in ((1, _reload), (2, _replace_program), (2, lambda _: None)):
+    (old,) = service.generations()
+    for generation, after in ((old, _reload), (old + 1, _replace_program), (old + 1, lambda _: None)):
+        (service.folder / "go").unlink(missing_ok=True)
         assert service.get("/orphans").startswith(f"{generation} ")
         eventually(lambda: len(children(service)) > 1, "orphans are there")
+        (service.folder / "go").touch()
         eventually(lambda: children(service) == [psutil.STATUS_SLEEPING], "they are gone")
         after(service)
 
 
 def _reload(service: Service) -> None:
-    assert service.cli("reload", "--wait", "drained").returncode == 0
+    assert service.client.reload(wait="drained").outcome == "succeeded"
 
 
 def _replace_program(service: Service) -> None:
@@ -89,9 +102,10 @@ def test_how_workers_ended_is_still_known(service: Service) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_stop(service: Service, number: signal.Signals) -> None:
+def test_stop(tmp_path: Path, number: signal.Signals) -> None:
     """PID 1, whom the kernel spares every signal that it has no handler for, stops when it is told to, and exits 0."""
-    worker = service.family()[-1]
-    first(service).send_signal(number)
-    assert service.process.wait(20) == 0
-    assert not worker.is_running()
+    with _contained(tmp_path) as service:
+        worker = service.family()[-1]
+        first(service).send_signal(number)
+        assert service.process.wait(DEADLINE) == 0
+        assert not worker.is_running()

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.system.harness import STILLUP, Service
+from tests.system.harness import DEADLINE, STILLUP, Service
 
 
 def test_a_working_directory_that_is_deleted(tmp_path: Path) -> None:
@@ -25,12 +25,15 @@ def test_a_working_directory_that_is_deleted(tmp_path: Path) -> None:
         assert service.get() == before
         home.mkdir()
         service.write(name="home/main.py", version="v2")
-        assert service.reload().returncode == 0
+        service.client.reload(wait="drained")
         assert service.get().endswith("v2")
 
 
 def test_a_directory_that_is_alive(tmp_path: Path) -> None:
-    """With a --directory of its own a service reloads although the one that it was started in is gone."""
+    """With a --directory of its own a service reloads although the one that it was started in is gone.
+
+    `status` finds a supervisor from a directory that is gone, too.
+    """
     app, start = tmp_path / "app", tmp_path / "start"
     app.mkdir()
     start.mkdir()
@@ -40,21 +43,21 @@ def test_a_directory_that_is_alive(tmp_path: Path) -> None:
     with service:
         start.rmdir()
         service.write(name="app/main.py", version="v2")
-        assert service.reload().returncode == 0
+        service.client.reload(wait="drained")
         assert service.get().endswith("v2")
+        done = _where_nothing_is(tmp_path, "status", service.runtime)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_start_where_nothing_is(tmp_path: Path) -> None:
-    """Started in a directory that has been deleted, `run` says so, and `status` still finds its supervisor."""
-    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" "$@"'
-    run = ["/bin/sh", "-c", script, STILLUP, "run", "main:app", "--runtime-dir", str(tmp_path / "rt")]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    """Started in a directory that has been deleted, `run` says so."""
+    done = _where_nothing_is(tmp_path, "run", tmp_path / "rt", "main:app")
     assert done.returncode == 2, done
     assert "the working directory is gone" in done.stderr
     assert "Traceback" not in done.stderr
-    service = Service(tmp_path)
-    service.write()
-    with service:
-        status = ["/bin/sh", "-c", script, STILLUP, "status", "--runtime-dir", str(service.runtime)]
-        done = subprocess.run(status, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
-        assert done.returncode == 0, done.stderr
+
+
+def _where_nothing_is(folder: Path, command: str, runtime: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" "$@"'
+    argv = ["/bin/sh", "-c", script, STILLUP, command, *words, "--runtime-dir", str(runtime)]
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=DEADLINE, check=False)

@@ -8,14 +8,20 @@ import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from tests.system.command_line import stillup
 from tests.system.harness import STILLUP, Service
-from tests.system.nobody import NOBODY, as_nobody, open_folder
+from tests.system.other_user import NOBODY, as_nobody, open_folder
 
 
 def _doctor(*words: str, shell: str = "", stranger: bool = False) -> subprocess.CompletedProcess[str]:
+    if not shell and not stranger:
+        with mock.patch.dict(os.environ):
+            os.environ.pop("XDG_RUNTIME_DIR", None)
+            return stillup("doctor", *words, cwd=Path("/"))
     argv = [STILLUP, "doctor", *words]
     if stranger:
         argv = as_nobody(*argv)
@@ -49,7 +55,7 @@ def test_a_healthy_service(tmp_path: Path) -> None:
 
 
 def test_a_stranger() -> None:
-    """He is told that the service is not open to him, then that he has no role; that is a warning, and no traceback."""
+    """A stranger is told that the service is not open to them, then that they have no role: a warning, no traceback."""
     with open_folder() as folder:
         service = Service(folder)
         service.write()

@@ -35,7 +35,7 @@ def test_the_manager_hears_ready_when_it_serves_and_stopping_when_it_stops(tmp_p
                 environment = Path(f"/proc/{worker.pid}/environ").read_bytes()
                 assert b"NOTIFY_SOCKET" not in environment
                 assert b"LISTEN_FDS" not in environment
-            assert service.reload().returncode == 0
+            service.client.reload(wait="cut-over")
             assert "RELOADING=1\nMONOTONIC_USEC=" in hear("RELOADING")
             assert hear("READY=1").endswith("STATUS=gen 2 serves, 1 of 1 workers; gen 1 drains")
             service.write("import nosuch\n")
@@ -47,9 +47,37 @@ def test_the_manager_hears_ready_when_it_serves_and_stopping_when_it_stops(tmp_p
             service.process.wait(15)
 
 
+def test_the_manager_hears_how_long_a_hook_may_take(tmp_path: Path) -> None:
+    """At a start, and at a reload: by then it has been told of that, and is told what is waited for."""
+    (tmp_path / "stillup.toml").write_text('hook-timeout = 300\n[hooks]\nbefore = ["python", "-c", "pass"]\n')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        service = Service(tmp_path, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        service.write()
+
+        def said() -> str:
+            return manager.recv(4096).decode()
+
+        def hear(*words: str) -> None:
+            for word in words:
+                while not (line := said()).startswith(word):
+                    assert not line.startswith("READY"), f"{line} before {word}"
+
+        with service:
+            longest = f"EXTEND_TIMEOUT_USEC={(300 + 10 + 60 + 10 + 10) * 1_000_000}"
+            hear(longest, "STATUS=starting; gen 1 waits for its hook, python")
+            while not said().startswith("READY=1"):
+                pass
+            service.client.reload()
+            hear("RELOADING=1", longest)
+            while not said().startswith("READY=1"):
+                pass
+
+
 def test_without_a_supervisor_workers_finish_and_leave(tmp_path: Path) -> None:
     """Workers that may not wait for another supervisor answer what they hold and leave; the next one then starts."""
-    service = Service(tmp_path, "main:app", "--orphan-timeout", "0", workers=2)
+    service = Service(tmp_path, "main:app", "--orphan-timeout", "0")
     wait = '    if scope["path"] == "/wait":\n        await scope["state"]["stillup"].draining\n    body ='
     service.write(APP.replace("    body =", wait))
     with service:
@@ -65,6 +93,6 @@ def test_without_a_supervisor_workers_finish_and_leave(tmp_path: Path) -> None:
                 answer += data
         assert answer.startswith(b"HTTP/1.1 200")
         gone, alive = psutil.wait_procs(workers, timeout=15)
-        assert (len(gone), alive) == (2, [])
+        assert (len(gone), alive) == (1, [])
         service.start()
         assert service.get()

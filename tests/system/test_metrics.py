@@ -15,14 +15,19 @@ from typing import Self
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from supervisor.host import shared
-from supervisor.wire.places import FIGURES
+from stillup.host import shared_cells
+from stillup.wire.runtime_paths import FIGURES
 from tests.system.clients import Ended, Peer
-from tests.system.harness import DEADLINE, Service, eventually, mutated, pids
+from tests.system.harness import DEADLINE, FULL, Service, eventually, pids
+from tests.system.mutations import COUNTS_IN_THE_WORKER, mutated
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
-PAUSE = 0.002
+PAUSE = 0.02
 """Seconds between two requests of one client."""
+LOOK = 0.1 if FULL else 0.25
+"""Seconds between two looks at the metrics."""
+RELOADS = 5 if FULL else 1
+KILLS = 2 if FULL else 1
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -58,6 +63,17 @@ def answered(found: Mapping[Sample, float]) -> float:
     """Requests that were answered in whole."""
     total = sum(count for (name, _), count in found.items() if name == "stillup_http_requests_total")
     return total - value(found, "stillup_http_requests_total", status="aborted")
+
+
+def counted(service: Service, least: int, most: int) -> dict[Sample, float]:
+    """Every counter, once the last answers are counted, which their clients may have had a moment before."""
+
+    def look() -> dict[Sample, float] | None:
+        found = counters(service)
+        assert answered(found) <= most
+        return found if answered(found) >= least else None
+
+    return eventually(look, f"{least} answers are counted")
 
 
 class Load:
@@ -120,7 +136,7 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(0.05):
+        while not self._done.wait(LOOK):
             try:
                 found = counters(self._service)
             except (OSError, Ended):
@@ -141,10 +157,12 @@ class Mortal(Service):
 
 
 @contextmanager
-def watched(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[tuple[Mortal, Watch]]:
-    """A service with two workers, whose metrics are read all the time."""
+def watched(
+    folder: Path, environment: Mapping[str, str] | None = None, workers: int = 2
+) -> Iterator[tuple[Mortal, Watch]]:
+    """A service whose metrics are read all the time."""
     options = ("--no-access-log", "--orphan-timeout", "60", "--probation", "0")
-    service = Mortal(folder, "main:app", *options, workers=2, environment=environment)
+    service = Mortal(folder, "main:app", *options, workers=workers, environment=environment)
     service.write()
     with service, Watch(service) as watch:
         yield service, watch
@@ -166,38 +184,41 @@ def kill_a_worker(service: Service) -> None:
 def test_the_counters(tmp_path: Path) -> None:
     """No counter ever falls, and the total is exact while nobody is killed; whoever is takes nothing with it.
 
-    Ten reloads, three workers killed and the supervisor once, under load.
+    Reloads, workers killed and the supervisor once, under load.
     """
     with watched(tmp_path) as (service, watch):
         address = service.address()
         with Load(address) as load:
-            reload(service, 5)
+            reload(service, RELOADS)
             load.goes_on()
-        found = counters(service)
+            eventually(lambda: len(service.generations()) == 1, "who drained has given all away")
+            load.goes_on()
         assert sum(load.failed) == 0
-        assert answered(found) == sum(load.ok) == value(found, "stillup_http_requests_total", status="2xx")
+        found = counted(service, sum(load.ok), sum(load.ok))
+        assert sum(load.ok) == value(found, "stillup_http_requests_total", status="2xx")
         assert value(found, "stillup_http_request_duration_seconds_count", status="2xx") == sum(load.ok)
-        assert value(found, "stillup_rollouts_total", outcome="succeeded") == 6
-        assert value(found, "stillup_rollout_phase_duration_seconds_count", phase="cutting-over") == 6
+        assert value(found, "stillup_rollouts_total", outcome="succeeded") == 1 + RELOADS
+        assert value(found, "stillup_rollout_phase_duration_seconds_count", phase="cutting-over") == 1 + RELOADS
         assert value(found, "stillup_worker_deaths_total") == 0
         given = value(found, "stillup_crossing_connections_total", event="given")
         assert given == value(found, "stillup_crossing_connections_total", event="adopted") > 0
         with Load(address) as more:
-            for _ in range(2):
+            for _ in range(KILLS):
                 kill_a_worker(service)
                 reload(service, 1)
+            # What a worker has counted since it was looked at last ends with it if its supervisor dies with it.
+            eventually(lambda: len(service.generations()) == 1, "who drains has left, and is counted")
             service.kill()
             more.goes_on()
             service.start()
             kill_a_worker(service)
-            reload(service, 3)
+            reload(service, RELOADS)
             more.goes_on()
-        found = counters(service)
         ok = sum(load.ok) + sum(more.ok)
-        assert ok <= answered(found) <= ok + sum(more.failed)
-        assert value(found, "stillup_rollouts_total", outcome="succeeded") == 11
-        assert value(found, "stillup_worker_deaths_total") == 3
-        assert value(found, "stillup_worker_respawns_total") == 3
+        found = counted(service, ok, ok + sum(more.failed))
+        assert value(found, "stillup_rollouts_total", outcome="succeeded") == 1 + 2 * RELOADS + KILLS
+        assert value(found, "stillup_worker_deaths_total") == KILLS + 1
+        assert value(found, "stillup_worker_respawns_total") == KILLS + 1
         scrapes = watch.scrapes
         eventually(lambda: watch.scrapes > scrapes, "one more look at the counters")
         assert watch.falls == []
@@ -206,10 +227,8 @@ def test_the_counters(tmp_path: Path) -> None:
 
 def test_counters_that_live_in_the_worker_alone(tmp_path: Path) -> None:
     """If workers counted anywhere but in what outlives them, the test above would see it."""
-    environment = mutated(
-        tmp_path, ("worker/session.py", "cells = shared.cells(fd)", "shared.cells(fd); cells = [0] * CELLS")
-    )
-    with watched(tmp_path, environment) as (service, _):
+    environment = mutated(tmp_path, COUNTS_IN_THE_WORKER)
+    with watched(tmp_path, environment, workers=1) as (service, _):
         for _ in range(10):
             service.get()
         assert answered(counters(service)) == 0
@@ -217,36 +236,33 @@ def test_counters_that_live_in_the_worker_alone(tmp_path: Path) -> None:
 
 def test_a_reexec_keeps_them(tmp_path: Path) -> None:
     """When the supervisor replaces its own program, what was counted stays; after a stop nothing is left of it."""
-    with watched(tmp_path) as (service, watch):
+    with watched(tmp_path, workers=1) as (service, watch):
+        in_both_formats(service)
         for _ in range(3):
             service.get()
         assert service.cli("supervisor", "reexec").returncode == 0
         service.get()
-        found = counters(service)
-        assert answered(found) == 4
+        found = counted(service, 4, 4)
         assert value(found, "stillup_supervisor_reexecs_total") == 1
         assert watch.falls == []
-        place = shared.place(str(service.runtime), FIGURES)
-        assert len(shared.found(place)) == 2
-    assert shared.found(place) == []
+        place = shared_cells.place(str(service.runtime), FIGURES)
+        assert len(shared_cells.found(place)) == 1
+    assert shared_cells.found(place) == []
     with service:
         assert answered(counters(service)) == 0
 
 
-def test_both_formats(tmp_path: Path) -> None:
+def in_both_formats(service: Service) -> None:
     """Prometheus' own text, OpenMetrics for whoever accepts that, and the first for whoever asks for nonsense."""
-    service = Service(tmp_path)
-    service.write()
-    with service:
-        kind, text = scrape(service, OPEN_METRICS)
-        assert kind.startswith("application/openmetrics-text; version=1.0.0")
-        names = {family.name for family in parse_open_metrics(text)}  # type: ignore[no-untyped-call]
-        assert all(name.startswith("stillup_") for name in names)
-        for accept in ("text/plain", "*/*", "application/openmetrics-text; version=nonsense", "application/json"):
-            kind, text = scrape(service, accept)
-            assert kind.startswith("text/plain; version=0.0.4")
-            assert {family.name for family in parse(text)} == names
-        gauges = {sample.name: sample.value for family in parse(text) for sample in family.samples if not sample.labels}
-        assert gauges["stillup_serving_generation"] == 1
-        assert gauges["stillup_http_requests_in_progress"] == 0
-        eventually(lambda: "lag_seconds_count 0" not in scrape(service)[1], "a beat has been counted")
+    kind, text = scrape(service, OPEN_METRICS)
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
+    names = {family.name for family in parse_open_metrics(text)}  # type: ignore[no-untyped-call]
+    assert all(name.startswith("stillup_") for name in names)
+    for accept in ("text/plain", "*/*", "application/openmetrics-text; version=nonsense", "application/json"):
+        kind, text = scrape(service, accept)
+        assert kind.startswith("text/plain; version=0.0.4")
+        assert {family.name for family in parse(text)} == names
+    gauges = {sample.name: sample.value for family in parse(text) for sample in family.samples if not sample.labels}
+    assert gauges["stillup_serving_generation"] == 1
+    assert gauges["stillup_http_requests_in_progress"] == 0
+    eventually(lambda: "lag_seconds_count 0" not in scrape(service)[1], "a heartbeat has been counted")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,22 +14,25 @@ from pathlib import Path
 import psutil
 import pytest
 
-from supervisor.client.orphans import orphans
-from supervisor.host import shared
-from supervisor.wire.places import FIGURES, bases
+from stillup.client.orphans import orphans
+from stillup.host import shared_cells
+from stillup.wire.runtime_paths import FIGURES, bases
+from tests.children import spawned
 from tests.system.clients import Peer, request
-from tests.system.harness import ROOT, STILLUP, Service, eventually, pids
+from tests.system.gated_service import GATED
+from tests.system.harness import STILLUP, Service, eventually, pids
 
-GATED = ("tests.system.gated:app", "--app-dir", str(ROOT), "--no-access-log")
+pytestmark = pytest.mark.xdist_group("orphans")
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """One where 'stillup ls' looks, on a socket file."""
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One where 'stillup ls' looks, on a socket file; the last test ends it."""
+    folder = tmp_path_factory.mktemp("orphans")
     name = f"orphans-{uuid.uuid4().hex[:8]}"
     runtime = Path(bases(os.geteuid(), os.environ)[0]) / name
-    binds = (f"unix:{tmp_path}/s",)
-    with Service(tmp_path, *GATED, "--name", name, binds=binds, workers=2, runtime=runtime) as service:
+    binds = (f"unix:{folder}/s",)
+    with Service(folder, *GATED, "--name", name, binds=binds, workers=2, runtime=runtime) as service:
         yield service
 
 
@@ -54,7 +58,12 @@ def _lives(worker: psutil.Process) -> bool:
 
 
 def test_a_service_is_listed(service: Service) -> None:
-    """With its state and its addresses while it has a supervisor, and as orphaned when that has died."""
+    """With its state and its addresses while it has a supervisor, and as orphaned when that has died.
+
+    While one is there its workers are no orphans, whatever the record says.
+    """
+    with orphans(str(service.runtime)) as left:
+        assert not left
     listed = _listed(service)
     assert listed is not None
     assert (listed["state"], listed["workers"], listed["pid"]) == ("serving", 2, service.process.pid)
@@ -70,6 +79,20 @@ def test_a_service_is_listed(service: Service) -> None:
     service.start()  # and what was left is in nobody's way
 
 
+def test_a_stop_that_does_not_wait(service: Service) -> None:
+    """With --now they do not finish what they hold."""
+    service.tracebacks_expected = True  # of the request that is cut
+    with Peer(service.address()) as waits:
+        waits.send(request("/wait?gate=never"))
+        eventually((service.folder / "never.reached").exists, "the request is in progress")
+        workers = _die(service)
+        begun = time.monotonic()
+        assert service.cli("stop", "--now").returncode == 0
+        assert time.monotonic() - begun < 15  # the request would last for 30
+        assert not any(map(_lives, workers))
+    service.start()
+
+
 def test_a_stop_ends_them(service: Service) -> None:
     """They finish what they hold and leave, and nothing is left; a second stop finds nobody."""
     with Peer(service.address()) as waits:
@@ -77,22 +100,17 @@ def test_a_stop_ends_them(service: Service) -> None:
         eventually((service.folder / "g.reached").exists, "the request is in progress")
         workers = _die(service)
         argv = [STILLUP, "stop", "--runtime-dir", str(service.runtime)]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as stop:
+        with spawned(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as stop:
             eventually(lambda: sum(map(_lives, workers)) == 1, "who had nothing to do has left")
             (service.folder / "g").touch()
             assert waits.answer().closes
+            waits.sock.close()  # else the worker gives it time to read
             output, _ = stop.communicate(timeout=30)
     assert stop.returncode == 0, output
     assert output.startswith(f"no supervisor runs in {service.runtime}; ending the 2 workers that it left\n")
     assert output.endswith("stopped\n")
     assert not any(map(_lives, workers))
     assert not service.runtime.exists() or not list(service.runtime.iterdir())
-    assert shared.found(shared.place(str(service.runtime), FIGURES)) == []
+    assert shared_cells.found(shared_cells.place(str(service.runtime), FIGURES)) == []
     assert not (service.folder / "s").exists()
     assert service.cli("stop").returncode == 3
-
-
-def test_a_supervisor_is_nobody_left_behind(service: Service) -> None:
-    """While one is there its workers are no orphans, whatever the record says."""
-    with orphans(str(service.runtime)) as left:
-        assert not left

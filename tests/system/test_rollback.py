@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.system.harness import APP, Service, connect, eventually
 
@@ -21,51 +22,82 @@ def post(service: Service, path: str) -> tuple[int, dict[str, Any]]:
     return response.status, body
 
 
-def shop(folder: Path, *releases: str, options: tuple[str, ...] = ()) -> Service:
-    """A service whose `current` leads to release 1; each of the others is there, too."""
-    service = Service(folder, "main:app", "--directory", str(folder / "current"), *options)
-    for number, source in enumerate(releases, 1):
+pytestmark = pytest.mark.xdist_group("rollback")
+
+WAITS = "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.02)\n"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose `current` leads to one of three releases; the third waits for a file."""
+    folder = tmp_path_factory.mktemp("shop")
+    service = Service(folder, "main:app", "--directory", str(folder / "current"), "--probation", "0")
+    for number, source in enumerate((APP, APP, WAITS + APP), 1):
         (folder / "releases" / str(number)).mkdir(parents=True)
         service.write(source, f"v{number}", f"releases/{number}/main.py")
-    deploy(folder, 1)
-    return service
+    deploy(service, 1)
+    with service:
+        yield service
 
 
-def deploy(folder: Path, number: int) -> None:
-    link = folder / "current"
+def deploy(service: Service, number: int) -> None:
+    link = service.folder / "current"
     link.unlink(missing_ok=True)
     link.symlink_to(f"releases/{number}")
 
 
-def test_back_to_the_release_before(tmp_path: Path) -> None:
+def serving(service: Service) -> int:
+    """The generation that serves, alone."""
+    eventually(lambda: len(service.generations()) == 1, "one generation")
+    return service.generations()[0]
+
+
+def test_back_to_the_release_before(shop: Service) -> None:
     """It serves again although the symlink leads elsewhere, and after a kill -9 of the supervisor, too."""
-    with shop(tmp_path, APP, APP) as service:
-        deploy(tmp_path, 2)
-        assert service.reload().returncode == 0
-        assert service.get().endswith("v2")
-        service.process.kill()
-        service.process.wait()
-        service.start()
-        status, rollout = post(service, "/v1/rollback?wait=true")
-        assert (status, rollout["release"], rollout["rolls_back"]) == (200, "releases/1", 2)
-        assert service.get().endswith("v1")
+    deploy(shop, 2)
+    number = shop.client.reload(wait="cut-over").id
+    eventually(lambda: shop.get().endswith("v2"), "it answers, a moment after the cut-over")
+    shop.process.kill()
+    shop.process.wait()
+    shop.start()
+    status, rollout = post(shop, "/v1/rollback?wait=true")
+    assert (status, rollout["release"], rollout["rolls_back"]) == (200, "releases/1", number)
+    eventually(lambda: shop.get().endswith("v1"), "it answers, a moment after the cut-over")
 
 
-def test_a_release_that_was_changed_in_place(tmp_path: Path) -> None:
+def test_a_rollout_is_called_off(shop: Service) -> None:
+    """While it boots: whoever waits for it is told, its workers leave, and the old generation never noticed."""
+    generation, before = serving(shop), shop.get()
+    deploy(shop, 3)
+    answers: list[tuple[int, dict[str, Any]]] = []
+    waiter = threading.Thread(target=lambda: answers.append(post(shop, "/v1/reload?wait=true")))
+    waiter.start()
+    eventually(lambda: shop.workers("booting"), "it boots")
+    status, rollout = post(shop, "/v1/abort")
+    assert (status, rollout["state"], rollout["reason"]) == (200, "aborted", "called-off")
+    waiter.join(30)
+    ((status, problem),) = answers
+    assert (status, problem["type"]) == (409, "urn:stillup:problem:rollout-aborted")
+    assert "called off" in problem["detail"]
+    eventually(lambda: shop.generations() == [generation], "its workers have left")
+    assert shop.get() == before
+    assert post(shop, "/v1/abort")[0] == 409
+
+
+def test_a_release_that_was_changed_in_place(shop: Service) -> None:
     """None to go back to: refused with the way out, and what serves goes on. A worker that it replaces is told of."""
-    with shop(tmp_path, APP, APP, options=("--probation", "0")) as service:
-        deploy(tmp_path, 2)
-        assert service.reload().returncode == 0
-        service.write(APP + "# changed\n", "v1", "releases/1/main.py")
-        status, problem = post(service, "/v1/rollback")
-        assert (status, problem["type"]) == (409, "urn:stillup:problem:release-overwritten")
-        assert "a directory of its own" in problem["detail"]
-        assert service.get().endswith("v2")
-        replace_worker(service)
-        assert "changed in place" not in service.log(), "release 2 was not"
-        service.write(APP + "# changed\n", "v2", "releases/2/main.py")
-        replace_worker(service)
-        assert "releases/2 was changed in place: worker 2.1" in service.log(), service.log()
+    deploy(shop, 2)
+    shop.client.reload(wait="cut-over")
+    shop.write(APP + "# changed\n", "v1", "releases/1/main.py")
+    status, problem = post(shop, "/v1/rollback")
+    assert (status, problem["type"]) == (409, "urn:stillup:problem:release-overwritten")
+    assert "a directory of its own" in problem["detail"]
+    eventually(lambda: shop.get().endswith("v2"), "it answers, a moment after the cut-over")
+    replace_worker(shop)
+    assert "changed in place" not in shop.log(), "release 2 was not"
+    shop.write(APP + "# changed\n", "v2", "releases/2/main.py")
+    replace_worker(shop)
+    shop.logged(f"releases/2 was changed in place: worker {serving(shop)}.1")
 
 
 def replace_worker(service: Service) -> None:
@@ -73,24 +105,3 @@ def replace_worker(service: Service) -> None:
     (worker,) = service.workers()
     psutil.Process(worker.pid).kill()
     eventually(lambda: [w for w in service.workers() if w.pid != worker.pid], "it is replaced")
-
-
-def test_a_rollout_is_called_off(tmp_path: Path) -> None:
-    """While it boots: whoever waits for it is told, its workers leave, and the old generation never noticed."""
-    waits = "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.02)\n"
-    with shop(tmp_path, APP, waits + APP) as service:
-        before = service.get()
-        deploy(tmp_path, 2)
-        answers: list[tuple[int, dict[str, Any]]] = []
-        waiter = threading.Thread(target=lambda: answers.append(post(service, "/v1/reload?wait=true")))
-        waiter.start()
-        eventually(lambda: service.workers("booting"), "it boots")
-        status, rollout = post(service, "/v1/abort")
-        assert (status, rollout["state"], rollout["reason"]) == (200, "aborted", "called-off")
-        waiter.join(30)
-        ((status, problem),) = answers
-        assert (status, problem["type"]) == (409, "urn:stillup:problem:rollout-aborted")
-        assert "called off" in problem["detail"]
-        eventually(lambda: service.generations() == [1], "its workers have left")
-        assert service.get() == before
-        assert post(service, "/v1/abort")[0] == 409

@@ -24,12 +24,13 @@ from schemathesis.specs.openapi.checks import (
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from supervisor import __version__
-from supervisor.core.scaling import MOST_WORKERS
-from supervisor.wire.openapi import openapi
-from supervisor.wire.operations import OPERATIONS, Operation
-from tests.system.harness import Service, eventually
-from tests.system.nobody import NOBODY, being, let_through, open_folder
+from stillup import __version__
+from stillup.core.policy import MOST_WORKERS
+from stillup.wire.api_operation import Operation
+from stillup.wire.openapi import openapi
+from stillup.wire.operations import OPERATIONS
+from tests.system.harness import FULL, Service
+from tests.system.other_user import NOBODY, being, let_through, open_folder
 
 pytestmark = pytest.mark.xdist_group("schemathesis")
 
@@ -89,7 +90,7 @@ class _Adapter(HTTPAdapter):
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     with open_folder() as folder:
-        service = Service(folder)
+        service = Service(folder, "main:app", "--probation", "0")  # which is waited for, where that is made up
         service.write()
         with service:
             let_through(service)
@@ -157,9 +158,9 @@ def test_every_answer_is_in_the_document(service: Service, operation: Operation)
             pytest.skip("needs root to become somebody who may not")
         uid = NOBODY
     with _session(service, uid) as session:
-        _make_up(operation, GenerationMode.POSITIVE, session, 8)
+        _make_up(operation, GenerationMode.POSITIVE, session, 80 if FULL else 6)
         if operation.parameters:
-            _make_up(operation, GenerationMode.NEGATIVE, session, 25)
+            _make_up(operation, GenerationMode.NEGATIVE, session, 250 if FULL else 15)
         else:
             assert _ask(_described(operation).Case(query={"nosuch": "1"}), session).status_code in (400, 403)
 
@@ -169,7 +170,7 @@ def test_the_final_ones_too(service: Service) -> None:
     by_name = {operation.name: operation for operation in OPERATIONS}
     with _session(service, os.geteuid()) as session:
         assert _ask(_described(by_name["reexec"]).Case(), session).status_code == 202
-    eventually(lambda: service.status().reexecs == 1, "the supervisor is replaced")
+    service.reexecuted(1)
     with _session(service, os.geteuid()) as session:
         assert _ask(_described(by_name["stop"]).Case(), session).status_code == 202
     service.process.wait(30)

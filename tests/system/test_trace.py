@@ -8,22 +8,34 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.client import Client, ProblemError
-from supervisor.wire.trace import TracedMessage, TraceGap
-from tests.system.harness import STILLUP, Service, connect, eventually, pids
+from stillup.client import Client, ProblemError
+from stillup.wire.trace_messages import TracedMessage, TraceGap
+from tests.children import spawned
+from tests.system.harness import DEADLINE, STILLUP, Service, connect, eventually, pids
+
+pytestmark = pytest.mark.xdist_group("trace")
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path, "main:app", "--header", "x-token:s3cret")
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all of these; the last stops it."""
+    service = Service(tmp_path_factory.mktemp("trace"), "main:app", "--header", "x-token:s3cret")
     service.write()
     with service:
         yield service
+
+
+@pytest.fixture
+def service(traced: Service) -> Service:
+    """The service, when one generation alone is there."""
+    eventually(lambda: len(traced.generations()) == 1, "the old generation has left")
+    return traced
 
 
 def _nonces(service: Service) -> list[str]:
@@ -40,7 +52,7 @@ def test_a_reload_as_it_is_told(service: Service) -> None:
     """
     nonces = _nonces(service)
     address = service.address()
-    old = pids(service)["1.1"]
+    ((name, old),) = pids(service).items()
     seen: list[TracedMessage] = []
     with service.client.trace() as lines:
         service.client.reload(wait="drained")
@@ -49,7 +61,7 @@ def test_a_reload_as_it_is_told(service: Service) -> None:
             seen.append(line)
             if line.fields.get("status") == 200 and line.fields["path"] == "/v1/reload":
                 break
-    new = pids(service)["2.1"]
+    ((successor, new),) = pids(service).items()
     told = [(line.direction, line.type) for line in seen if line.pid == new]
     assert told[:10] == [
         ("in", "Hello"),
@@ -63,9 +75,9 @@ def test_a_reload_as_it_is_told(service: Service) -> None:
         ("out", "Accept"),
         ("in", "Serving"),
     ]
-    assert {line.worker for line in seen if line.pid == new} == {"2.1"}
+    assert {line.worker for line in seen if line.pid == new} == {successor}
     (drain,) = (line for line in seen if line.type == "Drain")
-    assert (drain.pid, drain.worker, drain.socket) == (old, "1.1", "handoff")
+    assert (drain.pid, drain.worker, drain.socket) == (old, name, "handoff")
     batch = next(line for line in seen if line.type == "Batch")
     assert batch.descriptors == [f"tcp {address} listening", "unix seqpacket", "unix seqpacket"]
     welcome = next(line for line in seen if line.type == "Welcome")
@@ -103,10 +115,57 @@ def test_a_tracer_that_reads_nothing(service: Service) -> None:
             connection.request("GET", "/livez")
             connection.getresponse().read()
         connection.close()
-        for _ in range(2):
-            assert service.client.reload(wait="cut-over").total < before + 5
+        assert service.client.reload(wait="cut-over").total < before + DEADLINE / 2
         missed = next(line for line in lines if isinstance(line, TraceGap)).missed
     assert missed > 0
+
+
+def test_the_command(service: Service) -> None:
+    """``stillup trace`` shows a line a message, with its descriptors under it or as JSON; Ctrl-C ends it."""
+    client = Client(str(service.runtime))
+    with _command(service) as text, _command(service, "--json") as json_lines:
+        for tracer, tracing in ((text, "GET /v1/status"), (json_lines, '"/v1/status"')):
+            _until_begun(client, tracer, tracing)
+        client.reload(wait="cut-over")
+        shown = [_ended(tracer) for tracer in (text, json_lines)]
+    listening = f"tcp {service.address()} listening"
+    (successor,) = pids(service)
+    assert f"  + {listening}\n" in shown[0]
+    assert f" handoff -> {successor} " in shown[0]
+    assert any(listening in json.loads(line).get("descriptors", []) for line in shown[1].splitlines())
+
+
+@contextmanager
+def _command(service: Service, *words: str) -> Iterator[subprocess.Popen[str]]:
+    argv = [STILLUP, "trace", *words, "--runtime-dir", str(service.runtime)]
+    with spawned(argv, stdout=subprocess.PIPE, text=True) as tracer:
+        yield tracer
+
+
+def _until_begun(client: Client, tracer: subprocess.Popen[str], tracing: str) -> None:
+    """Ask until it is seen: it traces from the moment on at which it has the answer's head."""
+    assert tracer.stdout is not None
+    stdout = tracer.stdout
+
+    def seen() -> bool:
+        client.status()
+        return tracing in stdout.readline()
+
+    os.set_blocking(stdout.fileno(), False)
+    eventually(seen, "the trace has begun")
+    os.set_blocking(stdout.fileno(), True)
+
+
+def _ended(tracer: subprocess.Popen[str]) -> str:
+    """What it printed up to the first worker that serves; then Ctrl-C ends it."""
+    assert tracer.stdout is not None
+    text = ""
+    while "Serving" not in text:
+        text += tracer.stdout.readline()
+    tracer.send_signal(signal.SIGINT)
+    tracer.stdout.read()
+    assert tracer.wait(DEADLINE) == 0
+    return text
 
 
 def test_only_a_few_may_trace_and_each_leaves_nothing(service: Service) -> None:
@@ -125,40 +184,8 @@ def test_only_a_few_may_trace_and_each_leaves_nothing(service: Service) -> None:
             return None
 
     streams = [eventually(again, "there is room for another") for _ in range(4)]
-    assert service.cli("stop").returncode == 0
+    service.client.stop()
     for stream in streams:
         with stream:
             *_, last = stream
             assert isinstance(last, TracedMessage)
-
-
-@pytest.mark.parametrize("words", [[], ["--json"]])
-def test_the_command(service: Service, words: list[str]) -> None:
-    """``stillup trace`` shows a line a message, with its descriptors under it or as JSON; Ctrl-C ends it."""
-    argv = [STILLUP, "trace", *words, "--runtime-dir", str(service.runtime)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stdout is not None
-        tracing = "GET /v1/status" if not words else '"/v1/status"'
-        client = Client(str(service.runtime))
-
-        def seen() -> bool:
-            client.status()
-            return tracing in (tracer.stdout.readline() if tracer.stdout is not None else "")
-
-        # It traces from the moment on at which it has the answer's head: until then we ask again.
-        os.set_blocking(tracer.stdout.fileno(), False)
-        eventually(seen, "the trace has begun")
-        os.set_blocking(tracer.stdout.fileno(), True)
-        client.reload(wait="cut-over")
-        text = ""
-        while "Serving" not in text:
-            text += tracer.stdout.readline()
-        tracer.send_signal(signal.SIGINT)
-        tracer.stdout.read()
-        assert tracer.wait(10) == 0
-    if words:
-        shown = [json.loads(line) for line in text.splitlines()]
-        assert any(f"tcp {service.address()} listening" in line.get("descriptors", []) for line in shown)
-    else:
-        assert f"  + tcp {service.address()} listening\n" in text
-        assert " handoff -> 2.1 " in text

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from supervisor.errors import UsageError
-from supervisor.wire.address import (
+from stillup.errors import UsageError
+from stillup.wire.address import (
+    ANY,
     DEFAULT_MODE,
     AbstractAddress,
     ActivatedAddress,
@@ -18,6 +19,9 @@ from supervisor.wire.address import (
     InheritedAddress,
     TcpAddress,
     UnixAddress,
+    as_url,
+    every_interface,
+    is_open,
     parse_bind,
     parse_binds,
     resembles,
@@ -263,3 +267,56 @@ def test_a_listener_is_called_as_systemd_calls_it() -> None:
     assert parse_bind("api=systemd:web") == Bind("api", ActivatedAddress("web"))
     assert str(ActivatedAddress("web")) == "systemd:web"
     assert resembles(ActivatedAddress("web"), "127.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    ("bind", "anybody"),
+    [
+        ("unix:/run/a.sock", True),
+        ("unix:/run/a.sock,mode=0660,group=www-data", False),
+        ("unix:/run/a.sock,mode=0602", True),
+        ("unix:@shop", True),
+        ("127.0.0.1:80", False),
+        ("fd:3", False),
+        ("systemd:web", False),
+    ],
+)
+def test_who_can_connect(bind: str, anybody: bool) -> None:
+    """Anybody to an abstract socket, and to a file that all may write to; over TCP their address says who."""
+    assert is_open(parse_bind(bind).address) is anybody
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (TcpAddress("::", 80, is_dual=True), "every interface, IPv4 and IPv6"),
+        (TcpAddress("::", 80), "every interface, IPv6 alone"),
+        (TcpAddress(ANY, 80), "every interface, IPv4"),
+        (TcpAddress("::1", 80), ""),
+        (UnixAddress("/x"), ""),
+    ],
+)
+def test_every_interface_is_said(address: Address, said: str) -> None:
+    """Who opens a service to the network is to read so."""
+    assert every_interface(address) == said
+
+
+def test_without_ipv6_every_interface_is_ipv4s() -> None:
+    """A listener that was asked for as both may be the one that the machine has."""
+    assert resembles(TcpAddress("::", 80, is_dual=True), f"{ANY}:80")
+    assert resembles(TcpAddress("::", 80, is_dual=True), "[::]:80")
+    assert not resembles(TcpAddress("::", 80), f"{ANY}:80")
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:8000", "https://127.0.0.1:8000"),
+        ("[::1]:80", "https://[::1]:80"),
+        ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ("unix:@name", "unix:@name"),
+    ],
+)
+def test_an_address_as_somebody_can_open_it(address: str, url: str) -> None:
+    """A port is a URL; a socket file is named."""
+    assert as_url(address, "https") == url

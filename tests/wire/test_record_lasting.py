@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from stillup.core.events import Exited, HeartbeatsDue, ReloadAsked, Reported, SpawnFailed
+from stillup.core.model import Fleet, Release, Rollout
+from stillup.core.step import step
+from stillup.core.values import replace
+from stillup.core.worker_figures import WorkerFigures
+from stillup.core.worker_settings import WorkerSettings
+from stillup.wire.record_format import lasting
+from tests.wire.example_fleets import NEW, after, draining, serving
 
-from supervisor.core.events import BeatsDue, Exited, ReloadAsked, Reported, SpawnFailed
-from supervisor.core.model import Fleet, Release, Rollout
-from supervisor.core.step import step
-from supervisor.wire.record import lasting
-from tests.wire.test_control import NEW, after, draining, serving
-
-BARE = replace(NEW, environment={}, options={}, whole=False)
+BARE = replace(NEW, environment={}, options={}, settings=WorkerSettings(), whole=False)
 FULL = replace(NEW, environment={"A": "1"}, options={"http": "h11"})
 
 
 def test_a_beat_is_not_written_down() -> None:
     """A fleet in which somebody was heard is the same to the record: nothing is written once a second."""
     before = serving()
-    fleet = after(before, (3.0, Reported(1, {"idle": 1}, 7)), (3.5, BeatsDue(3.5)), (4.0, BeatsDue(4.0, late=True)))
+    fleet = after(
+        before,
+        (3.0, Reported(1, WorkerFigures({"idle": 1}, 7))),
+        (3.5, HeartbeatsDue(3.5)),
+        (4.0, HeartbeatsDue(4.0, late=True)),
+    )
     assert fleet != before
     assert lasting(fleet) == lasting(before)
 
 
 def test_who_hangs_is_written_down_as_worn() -> None:
     """The next supervisor has it replaced, and has to find out for itself whether it hangs."""
-    fleet = after(serving(), (60.0, Reported(2)), (63.0, BeatsDue(63.0)))
+    fleet = after(serving(), (60.0, Reported(2)), (63.0, HeartbeatsDue(63.0)))
     assert fleet.workers[1].hung is not None
     written = lasting(fleet).workers[1]
     assert (written.hung, written.heard) == (None, None)
-    assert written.worn.endswith("(--hang-timeout)")
+    assert written.recycle.endswith("(--hang-timeout)")
 
 
 def rejected(fleet: Fleet, times: int) -> Fleet:

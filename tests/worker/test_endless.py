@@ -7,10 +7,12 @@ import asyncio
 import pytest
 from websockets.asyncio.client import connect
 
-from supervisor.core.drain import ConnectionClass
-from supervisor.worker import connections
-from tests.asgi.running import until
-from tests.worker.working import still, working
+from stillup.core import drain as rules
+from stillup.core.drain import ConnectionClass, HurriedStreams, Rule
+from stillup.core.values import replace
+from stillup.worker import connection_drain
+from tests.asgi.event_loops import until
+from tests.worker.drainable_worker import LONG, still, working
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("loop_factory")
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look again soon at what makes no sound."""
-    monkeypatch.setattr(connections, "RELOOK", 0.02)
+    monkeypatch.setattr(connection_drain, "RELOOK", 0.02)
 
 
 @pytest.mark.parametrize("final", [False, True])
@@ -33,15 +35,17 @@ async def test_websocket(http: str, ws: str, *, final: bool) -> None:
         await task
 
 
-async def test_websockets_are_spread() -> None:
+async def test_websockets_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two WebSockets one is closed at once and the other later, so that not all come back together."""
+    rule = rules.RULES[ConnectionClass.WEBSOCKET]
+    monkeypatch.setitem(rules.RULES, ConnectionClass.WEBSOCKET, replace(rule, spread=5 * rule.spread))
     async with working() as worker:
         clients = [await worker.dial(), await worker.dial()]
         begun, task = worker.drain()
         closing = [asyncio.create_task(client.wait_closed()) for client in clients]
         await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
-        assert sorted(worker.served.kinds, key=str) == [ConnectionClass.WEBSOCKET]
-        begun.hurry()
+        await worker.served.becomes(ConnectionClass.WEBSOCKET)
+        begun.hurry(HurriedStreams.ALL)
         await asyncio.wait(closing)
         assert [client.close_code for client in clients] == [1012, 1012]
         await task
@@ -49,8 +53,13 @@ async def test_websockets_are_spread() -> None:
 
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("ws", ["auto", "websockets-sansio"])
-async def test_handshake_that_comes_during_the_drain(http: str, ws: str, *, final: bool) -> None:
+async def test_handshake_that_comes_during_the_drain(
+    http: str, ws: str, monkeypatch: pytest.MonkeyPatch, *, final: bool
+) -> None:
     """A WebSocket handshake on a connection that was there already is answered, and then closed with 1012."""
+    monkeypatch.setitem(rules.RULES, ConnectionClass.UNREAD, Rule(handover=LONG, final=LONG))
+    together = replace(rules.RULES[ConnectionClass.WEBSOCKET], spread=0.0, spread_final=0.0)
+    monkeypatch.setitem(rules.RULES, ConnectionClass.WEBSOCKET, together)
     async with working(http=http, ws=ws) as worker:
         waiting = await worker.served.connect()
         _, task = worker.drain(final=final)
@@ -100,7 +109,7 @@ async def test_stream_is_hurried(http: str) -> None:
         begun, task = worker.drain()
         assert await still(task)
         assert ConnectionClass.STREAM in worker.served.kinds
-        begun.hurry()
+        begun.hurry(HurriedStreams.ALL)
         await stream.rest()
         stream.close()
         await upload.send(b"body")

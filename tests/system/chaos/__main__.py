@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.system.chaos.arena import Broken, Outcome, play
-from tests.system.chaos.points import PHASES, Cell, Phase, matrix
+from tests.system.chaos.cell_runner import Broken, Outcome, play
+from tests.system.chaos.matrix import PHASES, Cell, Phase, matrix
 
 ROW = "{:12}  {:10}  {:7}  {:>4}  {:>7}  {:>4}  {:>8}  {:14}  {}"
 
@@ -27,8 +27,8 @@ class Row:
     def add(self, outcome: Outcome) -> None:
         """It came out as it has to."""
         self.runs += 1
-        self.allowed += outcome.toll.allowed
-        self.lost += outcome.toll.lost
+        self.allowed += outcome.losses.allowed
+        self.lost += outcome.losses.lost
         self.requests += outcome.requests
         self.outcomes[outcome.rollout["outcome"]] = None
 

@@ -1,4 +1,4 @@
-"""A part of the matrix that has each phase, each victim and each blow; all of it is ``make chaos``."""
+"""A part of the matrix that has each phase, each victim and each blow; all of it is ``make prove-chaos``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.chaos import arena
-from tests.system.chaos.arena import Broken, Outcome, play
-from tests.system.chaos.points import PHASES, Change, Victim, matrix
+from tests.system.chaos import cell_runner
+from tests.system.chaos.cell_runner import Broken, Outcome, play
+from tests.system.chaos.matrix import PHASES, Victim, matrix
+from tests.system.mutations import BINDS_ANEW, DRAINS_BEFORE_READY, Mutation
 
 SEED = int(os.environ.get("STILLUP_CHAOS_SEED", "1"))
 CELLS = {cell.id: cell for cell in matrix() if not cell.senseless}
@@ -34,11 +35,11 @@ AFTER = (
 
 @pytest.mark.parametrize("names", [BEFORE, AFTER], ids=["before-anybody-accepts", "from-the-first-accept-on"])
 def test_only_what_the_dead_held_is_lost(tmp_path: Path, names: tuple[str, ...]) -> None:
-    """Whoever is hit in whatever phase: the rollout ends, the next works, and nothing is lost but what he held."""
+    """Whoever is hit in whatever phase: the rollout ends, the next works, and only what the victim held is lost."""
     outcomes: list[Outcome] = []
     play([CELLS[name] for name in names], tmp_path, SEED, done=outcomes.append)
     for outcome in outcomes:
-        print(f"{outcome.cell}: {outcome.toll.lost} of {outcome.toll.allowed} lost, {outcome.requests} requests")
+        print(f"{outcome.cell}: {outcome.losses.lost} of {outcome.losses.allowed} lost, {outcome.requests} requests")
     assert len(outcomes) == len(names)
 
 
@@ -50,20 +51,6 @@ def test_the_part_has_every_phase_victim_and_blow() -> None:
     assert {cell.victim for cell in chosen} == set(Victim)
 
 
-BINDS_ANEW = (
-    "daemon/main.py",
-    "        elif not self._left_behind:\n",
-    "        else:\n            self._left_behind = False\n",
-)
-"""Red: those who live listen where the next supervisor does not, and it knows nobody of them."""
-DRAINS_BEFORE_READY = (
-    "core/rollout.py",
-    "        for slot in range(1, generation.size + 1):\n",
-    "        if serving: self.retire(serving)\n        for slot in range(1, generation.size + 1):\n",
-)
-"""Red: the new ones die, and the old are on their way out."""
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -71,9 +58,11 @@ DRAINS_BEFORE_READY = (
         pytest.param("spawned-new-kill", DRAINS_BEFORE_READY, id="drains-before-ready"),
     ],
 )
-def test_a_broken_copy_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Change) -> None:
+def test_a_broken_copy_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Mutation
+) -> None:
     """The same cell fails for a copy of stillup that is broken on purpose."""
-    monkeypatch.setattr(arena, "PATIENCE", 4.0)
+    monkeypatch.setattr(cell_runner, "PATIENCE", 4.0)
     with pytest.raises(Broken) as failure:
         play([CELLS[name]], tmp_path, SEED, [change])
     print(str(failure.value).splitlines()[0])

@@ -4,18 +4,19 @@
 #   layer.sh nginx DIR  this Debian's nginx
 #   layer.sh 254 DIR    bookworm-backports, with this Debian's libc
 #   layer.sh 257 DIR    trixie, with its own libc6 and libraries
+#   layer.sh 262 DIR    the newest suite, in the same way
 set -euo pipefail
 case ${1:-} in
     nginx) suite=bookworm packages=(nginx nginx-common) ;;
     254) suite=bookworm-backports packages=(systemd systemd-dev libsystemd-shared libsystemd0) ;;
-    257)
-        suite=trixie
+    257 | 262)
+        [[ $1 == 257 ]] && suite=trixie || suite=sid
         packages=(systemd libsystemd-shared libsystemd0 libc6 libc-bin libssl3t64 libmount1 libblkid1 libuuid1 libselinux1
             libapparmor1 libacl1 libseccomp2 libpam0g libaudit1 libcap-ng0 libcap2 liblzma5 libzstd1 liblz4-1 libcrypt1
             libgcrypt20 libgpg-error0 libpcre2-8-0 zlib1g)
         ;;
     *)
-        echo "usage: $0 nginx|254|257 DIR" >&2
+        echo "usage: $0 nginx|254|257|262 DIR" >&2
         exit 2
         ;;
 esac

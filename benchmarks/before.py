@@ -1,0 +1,214 @@
+"""Whether this tree is slower or larger than a commit before: `python -m benchmarks.before COMMIT`.
+
+Each round starts this tree, this tree once more, and the commit, all installed from their sources with the same
+dependencies. They are measured in turn, a second at a time, so that what the machine does to one it does to all; the
+second copy of this tree says what differs between two starts of the same code. Measured are requests a second over kept
+connections, and with a connection for each; the time of a reload to its cut-over; and the memory of supervisor and
+workers. A figure's ratio has the 95 % bounds of its median (by the order of the rounds' ratios).
+"""
+
+import argparse
+import math
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.control import Control
+from benchmarks.server import ROOT, ServerFailed, run, started
+from benchmarks.throughput import APP, MODES, WARM_UP, WRK_MISSING, Contestant
+
+SLICES = 4  # of a second, for each contestant and mode, in each round
+RELOADS = 3  # of each contestant, in each round
+GONE = 30.0  # seconds until the workers before a reload have left
+LIMIT = 0.03  # so much worse the bound of a median may be
+TIME, MEMORY_HELD, MEMORY_WORKERS = "a reload", "supervisor", "workers"
+RATES = tuple(MODES)
+UNITS = dict.fromkeys(RATES, "requests/s") | {TIME: "s", MEMORY_HELD: "MB", MEMORY_WORKERS: "MB"}
+
+Round = Mapping[str, Mapping[str, float]]
+"""Each figure of each tree, by its name."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A tree that was installed into an environment of its own."""
+
+    name: str
+    python: Path
+
+    @property
+    def stillup(self) -> str:
+        return str(self.python.with_name("stillup"))
+
+
+@dataclass(frozen=True)
+class Running:
+    """One that serves."""
+
+    name: str
+    control: Control
+    contestant: Contestant
+
+    async def memory(self) -> dict[str, float]:
+        """Megabytes of its supervisor and of all its workers, without what is mapped from files.
+
+        Files are shared with the other copy of this tree, which would count for less than the commit alone.
+        """
+        workers = await self.control.pids()
+        return {
+            MEMORY_HELD: _own_memory(self.contestant.server.process.pid),
+            MEMORY_WORKERS: sum(map(_own_memory, workers)),
+        }
+
+    async def reloaded(self) -> float:
+        """Seconds of one reload to its cut-over; those before have left when this returns."""
+        begun = time.monotonic()
+        await self.control.reload()
+        taken = time.monotonic() - begun
+        await self.control.until(lambda status: len(status["generations"]) == 1, GONE, "one generation is there")
+        return taken
+
+
+def _own_memory(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1024
+
+
+def installed(folder: Path, commit: str) -> list[Installed]:
+    """Install this tree as it is on the disk and as it was at that commit, with the same dependencies.
+
+    Raises:
+        ServerFailed: git or pip failed; the text has what it said.
+    """
+    before = folder / "before"
+    before.mkdir()
+    _call("git", "-C", str(ROOT), "archive", "--output", str(folder / "before.tar"), commit)
+    _call("tar", "-C", str(before), "-xf", str(folder / "before.tar"))
+    found: list[Installed] = []
+    same = folder / "same.txt"
+    for name, tree in (("now", ROOT), (commit, before)):
+        print(f"installing {name} ...", file=sys.stderr, flush=True)
+        python = folder / f"venv-{len(found)}" / "bin" / "python"
+        _call(sys.executable, "-m", "venv", str(python.parent.parent))
+        constraint = ["-c", str(same)] if found else []
+        _call(str(python), "-m", "pip", "install", "--quiet", *constraint, str(tree))
+        found.append(Installed(name, python))
+        freeze = _call(str(python), "-m", "pip", "freeze")
+        same.write_text("".join(f"{line}\n" for line in freeze.splitlines() if not line.startswith("stillup")))
+    return found
+
+
+def _call(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServerFailed(f"{' '.join(argv)} exited with {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+async def measure(trees: Sequence[Installed], turn: int, wrk: str, options: argparse.Namespace) -> Round:
+    """Start one of each and measure them in turn; each figure of each."""
+    figures: dict[str, dict[str, float]] = defaultdict(dict)
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
+        running: list[Running] = []
+        for tree in trees:
+            control = Control(str(directory / f"run-{len(running)}"))
+            same = f"run {APP} --workers {options.workers} --no-access-log --bind 127.0.0.1:0"
+            argv = [tree.stillup, *same.split(), "--name", f"b{len(running)}", "--runtime-dir", control.directory]
+            server = await stack.enter_async_context(started(argv))
+            contestant = Contestant(tree.name, server, await control.serving(server))
+            running.append(Running(tree.name, control, contestant))
+        # Who is first finds another machine than who is last: they take turns at it.
+        order = [running[(turn + n) % len(running)] for n in range(len(running))]
+        for mode, arguments in MODES.items():
+            rates: dict[str, list[float]] = defaultdict(list)
+            for each in order:
+                await each.contestant.rate(wrk, options.connections, WARM_UP, arguments)
+            for number in range(SLICES):
+                for each in order if number % 2 else reversed(order):
+                    rates[each.name].append(await each.contestant.rate(wrk, options.connections, 1, arguments))
+            for name, measured in rates.items():
+                figures[name][mode] = statistics.mean(measured)
+        for each in order:
+            figures[each.name].update(await each.memory())
+        times: dict[str, list[float]] = defaultdict(list)
+        for _ in range(RELOADS):
+            for each in order:
+                times[each.name].append(await each.reloaded())
+        for name, taken in times.items():
+            figures[name][TIME] = statistics.median(taken)
+    return figures
+
+
+def bounds(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and what it lies between with 95 %: two of the ratios in their order (the sign test's interval).
+
+    Fewer than six ratios have no such bounds; then they are the least and the largest.
+    """
+    ordered, count = sorted(ratios), len(ratios)
+    outside = 0
+    tail = 0.0
+    while (tail := tail + math.comb(count, outside) / 2**count) <= 0.025:
+        outside += 1
+    cut = max(0, outside - 1)
+    return statistics.median(ordered), ordered[cut], ordered[-1 - cut]
+
+
+def told(rounds: Sequence[Round], against: str, limit: float) -> Iterator[tuple[bool, str]]:
+    """Of each figure, whether its bound holds, and the line that says so."""
+    for figure, unit in UNITS.items():
+        median, low, high = bounds([each["now"][figure] / each[against][figure] for each in rounds])
+        holds = low >= 1 - limit if figure in RATES else high <= 1 + limit
+        value = statistics.median(each["now"][figure] for each in rounds)
+        yield holds, f"{figure:>22} {value:10.2f} {unit:10} {median:7.3f}  {low:.3f} to {high:.3f}"
+
+
+async def main(options: argparse.Namespace) -> int:
+    """Run the comparison; 1 if it could not run, or a bound is more than LIMIT worse."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        print(WRK_MISSING, file=sys.stderr)
+        return 1
+    rounds: list[Round] = []
+    try:
+        with TemporaryDirectory(prefix="before-") as folder:
+            now, before = installed(Path(folder), options.commit)
+            trees = [now, Installed("now, once more", now.python), before]
+            for number in range(options.rounds):
+                rounds.append(await measure(trees, number, wrk, options))
+                print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+    except ServerFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    worse = 0
+    for tree in trees[1:]:
+        print(
+            f"beside {tree.name}, {options.workers} workers, {options.connections} connections, rounds: {len(rounds)}"
+        )
+        for holds, line in told(rounds, tree.name, options.limit):
+            judged = "" if holds or tree is not before else f"  worse than {options.limit:.0%}"
+            worse += bool(judged)
+            print(line + judged)
+    return int(worse > 0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.before", description=__doc__)
+    parser.add_argument("commit", help="what is compared with, as git names it")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=LIMIT, help="so much worse a bound may be (0.03)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main(_options())))

@@ -1,0 +1,34 @@
+"""What a call to a supervisor may come to, beside ``PeerError``: an answer that makes no sense."""
+
+from __future__ import annotations
+
+from stillup.errors import StillupError
+from stillup.wire.api_shapes import Problem
+
+
+class NotRunningError(StillupError):
+    """No supervisor answers in that runtime directory, or in any where a service may be."""
+
+    def __init__(self, message: str, directory: str = "") -> None:
+        super().__init__(message)
+        self.directory = directory
+
+
+class TimedOutError(StillupError):
+    """The supervisor is there and did not answer in time. What was asked for may happen all the same."""
+
+
+class ProblemError(StillupError):
+    """The supervisor said no, or the thing did not happen; ``problem`` says why.
+
+    Of a rollout that failed, ``problem.rollout`` is how it ended, with the failed worker's own output.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+    @property
+    def code(self) -> str:
+        """The stable last word of its type."""
+        return self.problem.type.rpartition(":")[2]

@@ -1,0 +1,90 @@
+"""An HTTP connection to the control socket of a runtime directory, for the standard library's client.
+
+Who answers may mean ill: to that client interim answers (100), a body that trickles or a trailer have no end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import time
+from typing import Any, Final
+
+from stillup.client import runtime_place
+
+MOST_HEAD: Final = 256 * 1024
+"""Bytes until an answer's body is read, with what comes before its head."""
+MOST_ANSWER: Final = 32 << 20
+"""Bytes of the rest: many times what any of a supervisor's comes to."""
+
+
+class EndlessError(http.client.HTTPException):
+    """An answer has more bytes than it may have."""
+
+
+class LimitedSocket(socket.socket):
+    """Is waited on for so long in all, and read so many bytes from; None for any time, and any number."""
+
+    seconds_left: float | None = None
+    bytes_left: int | None = MOST_HEAD
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """As a socket's.
+
+        Raises:
+            TimeoutError: nothing is left of the time.
+            EndlessError: nothing is left of the bytes.
+        """
+        if self.seconds_left is not None and self.seconds_left <= 0:
+            raise TimeoutError
+        self.settimeout(self.seconds_left)
+        began = time.monotonic()
+        count = super().recv_into(buffer, nbytes, flags)
+        if self.seconds_left is not None:
+            self.seconds_left -= time.monotonic() - began
+        if self.bytes_left is not None:
+            self.bytes_left -= count
+            if self.bytes_left < 0:
+                raise EndlessError
+        return count
+
+    def unlimited(self) -> None:
+        """Let it last as long as the other end has something to say."""
+        self.seconds_left = self.bytes_left = None
+        self.settimeout(None)
+
+
+class UnixHttpConnection(http.client.HTTPConnection):
+    """A connection to the supervisor in ``directory``; ``timeout``: seconds of waiting in all, None for any time."""
+
+    sock: LimitedSocket
+
+    def __init__(self, directory: str, timeout: float | None) -> None:
+        super().__init__("localhost")
+        self._directory = directory
+        self._seconds = timeout
+
+    def connect(self) -> None:
+        """Connect, if the supervisor's user is who listens there.
+
+        Raises:
+            NotRunningError: it is somebody else, or could be.
+            OSError: nobody is there, or not for us.
+        """
+        with runtime_place.visit(self._directory) as place:
+            self.sock = LimitedSocket(fileno=place.connect(self._seconds).detach())
+        self.sock.settimeout(self._seconds)
+        self.sock.seconds_left = self._seconds
+
+    def listener(self) -> int:
+        """The pid of the process that listens there, by SO_PEERCRED; 0 if it is of another pid namespace."""
+        return runtime_place.peer(self.sock)[0]
+
+    def wait_for_its_end(self) -> None:
+        """Wait until the other end hangs up, however long that takes."""
+        if self.sock is None:  # the answer has said so
+            return
+        self.sock.settimeout(None)
+        with contextlib.suppress(ConnectionResetError):
+            self.sock.recv(1)

@@ -1,0 +1,42 @@
+"""How much a worker may say on its channel: an account of its own, which fills with time and outlives its connections.
+
+1. Each message costs one, and more by its size; coming back on another connection costs COMING_BACK.
+2. What a worker says when all is well costs about one a second, and ten a second while connections cross.
+3. MOST is there for a supervisor that was stopped and finds everything unread. One that says more than that is cut off.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+MOST: Final = 1024.0
+"""What an account holds, and what a worker has at its start."""
+PER_SECOND: Final = 20.0
+"""By how much an account fills: twice what a worker says while connections cross."""
+BYTES: Final = 2048
+"""Each so many bytes of a message cost one more."""
+COMING_BACK: Final = 64.0
+"""What it costs to come back: a conversation of several messages, an event, a record."""
+
+
+class Allowance(msgspec.Struct):
+    """One worker's account; ``at``, when ``left`` was right, is seconds on the monotonic clock."""
+
+    at: float
+    left: float = MOST
+
+    def spend(self, cost: float, now: float) -> bool:
+        """Take so much from it; False, and nothing is taken, when there is not so much."""
+        self.left = min(MOST, self.left + PER_SECOND * (now - self.at))
+        self.at = now
+        if cost > self.left:
+            return False
+        self.left -= cost
+        return True
+
+
+def cost_of(size: int) -> float:
+    """What a message of so many bytes costs."""
+    return 1.0 + size // BYTES

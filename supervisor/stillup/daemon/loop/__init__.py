@@ -1,0 +1,1 @@
+"""The engine: events in, decisions performed; and the sources of its events."""

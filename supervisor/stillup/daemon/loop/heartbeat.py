@@ -1,0 +1,42 @@
+"""The tick at which workers that send no heartbeat are found.
+
+A stall of the supervisor itself (SIGSTOP, a paused machine, a blocked loop) must not count against workers:
+
+1. Everything that lies unread in their channels is read before each tick, and silence is counted up to that moment.
+2. After a tick that comes more than STALL late all clocks start anew.
+3. So they do while the supervisor's stdout or stderr is full: workers write to the same, and wait for its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from stillup.core.events import HeartbeatsDue
+
+TICK: Final = 1.0
+"""Seconds between two looks."""
+STALL: Final = 2.0
+"""Seconds over due from which on a tick is late."""
+
+
+async def watch_heartbeats(
+    catch_up: Callable[[], None], submit: Callable[[HeartbeatsDue], None], can_write: Callable[[], bool]
+) -> None:
+    """Submit ``HeartbeatsDue`` about once a second; runs until it is cancelled.
+
+    Args:
+        catch_up: submits all that workers have said and that lies unread.
+        submit: takes the event; before it came what ``catch_up`` has found.
+        can_write: whether what the workers write to takes something now.
+    """
+    clock = asyncio.get_running_loop().time
+    last: float | None = None
+    while True:
+        at = clock()
+        late = last is None or at - last > TICK + STALL
+        last = at
+        catch_up()
+        submit(HeartbeatsDue(at, late=late or not can_write()))
+        await asyncio.sleep(TICK)

@@ -1,0 +1,1 @@
+"""The configuration: options, files, roles, and the release that is to run."""

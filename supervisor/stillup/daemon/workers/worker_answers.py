@@ -1,0 +1,36 @@
+"""What a worker answers in the middle of its hand-off, each step by itself."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from stillup.errors import PeerError
+from stillup.wire import handoff_messages, worker_words
+from stillup.wire.handoff_messages import FromWorker
+
+M = TypeVar("M", bound=FromWorker)
+
+
+class GaveUpError(PeerError):
+    """A worker says in the middle of the hand-off that it cannot serve."""
+
+    def __init__(self, said: handoff_messages.BootFailed) -> None:
+        super().__init__(": ".join(worker_words.in_short(said)))
+        self.said = said
+
+
+def understand(packet: bytes, kind: type[M]) -> M:
+    """Read an answer.
+
+    Raises:
+        GaveUpError: it cannot serve.
+        PeerError: it is another answer than the one that is expected.
+    """
+    if not packet:
+        raise PeerError("it hung up")
+    message = handoff_messages.decode_from_worker(packet)
+    if isinstance(message, handoff_messages.BootFailed):
+        raise GaveUpError(message)
+    if not isinstance(message, kind):
+        raise PeerError(f"it said {type(message).__name__}, not {kind.__name__}")
+    return message

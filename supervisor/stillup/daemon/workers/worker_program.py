@@ -1,0 +1,72 @@
+"""What a worker is started as, and what it is told first: each one value, made of the order to start it."""
+
+from __future__ import annotations
+
+from stillup import __version__
+from stillup.core.commands import Spawn
+from stillup.core.values import replace
+from stillup.daemon.workers.child_processes import Program
+from stillup.host.accounts import Account
+from stillup.wire import handoff_messages
+from stillup.wire.handoff_messages import Welcome
+
+SHORTEST_BOOT = 0.1
+"""Seconds that a worker has at least from its welcome on."""
+
+
+def worker_program(command: Spawn, nonce: str, *, title: str, account: Account | None, handoff_path: str) -> Program:
+    """A worker's process.
+
+    Args:
+        command: the order to start it.
+        nonce: what it says to be let in.
+        title: the service's name; with the worker's it stands last in its command line.
+        account: whose it is; None for our own user's.
+        handoff_path: of ``handoff.sock``.
+    """
+    release = command.release
+    name = f"{title}:{command.generation}.{command.slot}"
+    return Program(
+        argv=(release.python, "-P", "-m", command.module, name),
+        environment={
+            **release.environment,
+            "STILLUP_GENERATION": str(command.generation),
+            "STILLUP_WORKER": str(command.slot),
+            "STILLUP_HANDOFF": handoff_path,
+            "STILLUP_NONCE": nonce,
+        },
+        account=account,
+        has_terminal=release.settings.has_terminal,
+    )
+
+
+def welcome(command: Spawn, boot_left: float) -> Welcome:
+    """What a worker is told about itself; ``boot_left``: seconds until READY is due."""
+    release = command.release
+    return Welcome(
+        protocol=handoff_messages.PROTOCOL,
+        worker=command.slot,
+        generation=command.generation,
+        app=release.app,
+        directory=release.directory,
+        app_dir=release.app_dir,
+        options=dict(release.options),
+        drain_timeout=command.drain_timeout,
+        boot_timeout=max(boot_left, SHORTEST_BOOT),
+        settings=replace(release.settings, hears_probe=True),
+    )
+
+
+def why_no_worker(command: Spawn, output: str) -> str:
+    """Why a release's interpreter could not run a worker at all, by its last output; empty if it could."""
+    return why_no_module(command.release.python, command.module, output)
+
+
+def why_no_module(python: str, module: str, output: str) -> str:
+    """Why an interpreter could not run a module of ours at all, by its last output; empty if it could."""
+    if "Unknown option: -P" in output:
+        return f"{python} is older than Python 3.11, which stillup needs"
+    last = output.rstrip().rpartition("\n")[2]
+    if "No module named" in last and module in last:
+        return f"{python} has no {module}: install stillup {__version__} into its environment"
+    return ""

@@ -1,0 +1,13 @@
+"""What this process can say of itself."""
+
+from __future__ import annotations
+
+import os
+
+from stillup import __version__
+from stillup.wire.api_shapes import ProcessFigures
+
+
+def measured() -> ProcessFigures:
+    """Its figures, as they are now."""
+    return ProcessFigures(version=__version__, pid=os.getpid())

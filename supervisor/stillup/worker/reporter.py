@@ -1,0 +1,108 @@
+"""What a worker tells of itself about once a second: here each of its figures is measured."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from stillup.asgi.site import Site
+from stillup.core.crossing import Crossed, news_waits
+from stillup.core.worker_figures import WorkerFigures
+from stillup.wire import figure_cells
+from stillup.wire.handoff_messages import Report
+from stillup.worker.connection_count import count
+from stillup.worker.connection_intake import ConnectionIntake
+from stillup.worker.connection_share import ConnectionShare
+from stillup.worker.leadership import LeaderRole
+from stillup.worker.recycling import Recycling
+from stillup.worker.retirement import Retirement
+from stillup.worker.supervisor_channel import SupervisorChannel
+from stillup.worker.worker_events import WorkerEvents
+
+HEARTBEAT: Final = 1.0
+"""Seconds between two reports, if nothing comes up; the default headers' date is renewed with each."""
+
+
+class Reporter:
+    """Makes reports, and sends one with each heartbeat."""
+
+    def __init__(
+        self,
+        supervisor: SupervisorChannel,
+        site: Site,
+        intake: ConnectionIntake,
+        *,
+        retirement: Retirement,
+        recycling: Recycling,
+        role: LeaderRole,
+        share: ConnectionShare,
+        events: WorkerEvents,
+    ) -> None:
+        self._supervisor = supervisor
+        self._cells = supervisor.figures
+        self._site = site
+        self._intake = intake
+        self._retirement = retirement
+        self._recycling = recycling
+        self._role = role
+        self._share = share
+        self._news = events.news
+
+    async def run(self) -> None:
+        """Report until cancelled; news is reported soon, together with what comes meanwhile."""
+        loop = asyncio.get_running_loop()
+        took = 0.0
+        while True:
+            due = loop.time() + HEARTBEAT
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._news.wait()
+                wait = news_waits(took, due - loop.time())
+                due = loop.time() + wait
+                await asyncio.sleep(wait)
+            except TimeoutError:
+                pass  # no news
+            self._news.clear()
+            began = loop.time()
+            self._count_lag(began - due)
+            self._site.refresh_headers()
+            await self._supervisor.tell(await self.report())
+            took = loop.time() - began
+
+    async def report(self) -> Report:
+        """How things stand now."""
+        intake, retirement = self._intake, self._retirement
+        classes = await count(self._site, intake.idle, sessions_move=retirement.sessions_move)
+        crossed = Crossed(
+            given=retirement.given + self._share.given,
+            adopted=intake.adopted,
+            lost=intake.lost,
+            closed=retirement.closed,
+            longest=intake.longest,
+            told_to_close=retirement.told_to_close,
+            sessions_given=retirement.sessions,
+            sessions_adopted=intake.sessions,
+            sessions_refused=self._site.refused.total(),
+        )
+        self._cells[figure_cells.ENDED_BY_ANSWER] = crossed.told_to_close
+        self._cells[figure_cells.LOST], self._cells[figure_cells.CLOSED] = crossed.lost, crossed.closed
+        self._cells[figure_cells.SESSIONS_GIVEN] = crossed.sessions_given
+        self._cells[figure_cells.SESSIONS_ADOPTED] = crossed.sessions_adopted
+        for reason, number in self._site.refused.items():
+            self._cells[figure_cells.refused(reason)] = number
+        figures = WorkerFigures(
+            classes=classes,
+            requests=self._site.state.total_requests,
+            oldest=retirement.oldest,
+            crossed=crossed,
+            cut=retirement.cut,
+            refused=dict(self._site.refused),
+            leadership=self._role.said,
+            answers=figure_cells.answers_of_app(self._cells),
+            at_rest=retirement.at_rest,
+        )
+        return Report(figures, self._recycling.reason(figures.requests))
+
+    def _count_lag(self, seconds: float) -> None:
+        figure_cells.LAGS.observe(self._cells, seconds)
+        self._cells[figure_cells.LAG] = max(0, round(seconds * figure_cells.SECOND))

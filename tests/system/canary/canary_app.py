@@ -1,0 +1,49 @@
+"""An app whose release goes wrong while it serves, by files in the working directory that name its generation.
+
+``errors-2`` has every tenth request of generation 2 answered with 500, ``slow-2`` has each take longer, ``crash-2``
+ends the worker that is asked next. Answers say ``GENERATION.WORKER PID``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+GENERATION = os.environ.get("STILLUP_GENERATION")
+WHO = f"{GENERATION}.{os.environ.get('STILLUP_WORKER')} {os.getpid()}".encode()
+EVERY = 10
+"""Of so many requests one is answered with 500."""
+SLOW = 0.3
+"""Seconds: far more than what a busy machine makes of every answer."""
+
+asked = 0
+
+
+def _is(what: str) -> bool:
+    return Path(f"{what}-{GENERATION}").exists()
+
+
+async def app(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    """Answer as the files say."""
+    global asked  # noqa: PLW0603 - of the process
+    if scope["type"] == "lifespan":
+        while True:
+            step = (await receive())["type"]
+            await send({"type": f"{step}.complete"})
+            if step == "lifespan.shutdown":
+                return
+    asked += 1
+    if _is("crash"):
+        os._exit(3)
+    if _is("slow"):
+        await asyncio.sleep(SLOW)
+    status = 500 if _is("errors") and asked % EVERY == 0 else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(WHO))]})
+    await send({"type": "http.response.body", "body": WHO})

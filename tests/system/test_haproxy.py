@@ -1,0 +1,136 @@
+"""HAProxy before two hosts, one of which is taken out by `stillup cordon --cordon-status 404`: docs/deploy.md."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.tcp_ports import own_port
+from tests.system.clients import Peer
+from tests.system.harness import DEADLINE, ROOT, Service, connect, eventually
+from tests.system.steady_load import Traffic
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed"),
+    pytest.mark.xdist_group("load"),
+]
+
+CONFIGURATION = """
+# A check may wait: a supervisor that stands still on a machine that others use is not down.
+global
+    stats socket {folder}/stats.sock
+defaults
+    mode http
+    timeout connect 5s
+    timeout check 5s
+    timeout client 60s
+    timeout server 60s
+    retries 0
+frontend www
+    bind {address}
+    default_backend shop
+{backend}
+"""
+
+
+def _backend(folder: Path, services: dict[str, Service], admin: list[int]) -> str:
+    """As the page has it, but for the hosts' addresses, and a cookie that says whose client one is."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (said,) = re.findall(r"^```haproxy\n(backend shop\n    option httpchk.*?)^```", page, re.MULTILINE | re.DOTALL)
+    addresses = [service.address() for service in services.values()]
+    for number, (address, port) in enumerate(zip(addresses, admin, strict=True), 1):
+        said = said.replace(f"10.0.0.{number}:8000", address).replace(f"addr 10.0.0.{number} port 9464", f"port {port}")
+    assert "10.0.0." not in said, said
+    return str(said)
+
+
+class _Stats:
+    """What HAProxy says of a server (``show stat``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = str(folder / "stats.sock")
+
+    def of(self, server: str) -> dict[str, str]:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(self._path)
+            sock.sendall(b"show stat\n")
+            text = b"".join(iter(lambda: sock.recv(65536), b"")).decode().removeprefix("# ")
+        return next(row for row in csv.DictReader(text.splitlines()) if row["svname"] == server)
+
+    def is_now(self, server: str, status: str) -> None:
+        eventually(lambda: self.of(server)["status"].startswith(status), f"{server} is {status}")
+
+
+@contextlib.contextmanager
+def _haproxy(folder: Path, backend: str, port: int) -> Iterator[tuple[str, _Stats]]:
+    address = f"127.0.0.1:{port}"
+    (folder / "haproxy.cfg").write_text(CONFIGURATION.format(folder=folder, address=address, backend=backend))
+    with (folder / "haproxy.log").open("wb") as log:
+        argv = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
+        process = subprocess.Popen(argv, stdout=log, stderr=log)
+        try:
+            stats = _Stats(folder)
+            eventually((folder / "stats.sock").exists, "HAProxy runs")
+            for server in ("a", "b"):
+                stats.is_now(server, "UP")
+            yield address, stats
+        finally:
+            process.terminate()
+            process.wait(DEADLINE)
+            print((folder / "haproxy.log").read_text())
+
+
+def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
+    """No request fails: the one that is cordoned gets no new client, serves whom it has, and is stopped then."""
+    services: dict[str, Service] = {}
+    with contextlib.ExitStack() as started:
+        *admin, port = (own_port() for _ in range(3))
+        for name, number in zip("ab", admin, strict=True):
+            (tmp_path / name).mkdir()
+            bind = f"127.0.0.1:{number}"
+            words = ("--admin-bind", bind, "--cordon-status", "404", "--timeout-keep-alive", "60")
+            service = Service(tmp_path / name, "main:app", *words)
+            service.write(version=name)
+            services[name] = started.enter_context(service)
+        a = services["a"]
+        pids = {name: {worker.pid for worker in service.workers() if worker.pid} for name, service in services.items()}
+        backend = _backend(tmp_path, services, admin)
+        address, stats = started.enter_context(_haproxy(tmp_path, backend, port))
+        kept = started.enter_context(Peer(a.address()))  # past the balancer, as a client that it does not see
+        assert kept.get().pid in pids["a"]
+        with Traffic(address) as traffic:
+            eventually(lambda: set(traffic.pids) >= pids["a"] | pids["b"], "both are sent requests")
+            assert a.cli("cordon").returncode == 0
+            stats.is_now("a", "NOLB")
+            traffic.moves_to(pids["b"])
+            before = stats.of("a")["stot"]
+            traffic.goes_on(100)
+            assert stats.of("a")["stot"] == before, "it is sent nothing"
+            answer = kept.get()
+            assert (answer.status, answer.pid in pids["a"], answer.closes) == (200, True, True)
+
+            assert a.cli("uncordon").returncode == 0
+            stats.is_now("a", "UP")
+            asked = len(traffic.pids)
+            eventually(lambda: pids["a"] & set(traffic.pids[asked:]), "it is sent requests again")
+
+            assert a.cli("cordon").returncode == 0
+            stats.is_now("a", "NOLB")
+            traffic.moves_to(pids["b"])
+            assert a.cli("stop").returncode == 0
+            stats.is_now("a", "DOWN")
+            traffic.goes_on(100)
+        assert stats.of("a")["eresp"] == stats.of("b")["eresp"] == "0"
+        with contextlib.closing(connect(address)) as last:
+            last.request("GET", "/")
+            assert last.getresponse().status == 200
+        print(f"0 failed of {len(traffic.pids)}")
