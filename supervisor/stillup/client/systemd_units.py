@@ -99,7 +99,10 @@ def stop_drop_ins(configurations: Path, place: Path) -> dict[str, str]:
 
 
 def _packaged(name: str) -> str:
-    return (resources.files("stillup.client") / "units" / name).read_text(encoding="utf-8")
+    """A file of the folder ``systemd/``: a wheel has a copy of it; ``pip install -e`` has the folder itself."""
+    copy = resources.files("stillup.client") / "units" / name
+    source = copy if copy.is_file() else Path(__file__).parents[3] / "systemd" / name
+    return source.read_text(encoding="utf-8")
 
 
 def _command() -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tests.system.gated_service import reloaded
-from tests.system.harness import Service
+from tests.system.harness import Service, eventually
 from tests.system.sessions.websocket_peer import WebSocketPeer
 
 pytestmark = pytest.mark.xdist_group("sessions")
@@ -34,4 +34,5 @@ def test_it_counts_on(words: str, tmp_path: Path, stack: ExitStack) -> None:
         peer.send(peer.text("a"))
         assert peer.receive_text() == f"{number}: a"
         reloaded(service)
-        assert service.status().crossing.sessions_adopted == number
+        moved = number
+        eventually(lambda: service.status().crossing.sessions_adopted == moved, "its new worker says that it has it")
