@@ -157,6 +157,17 @@ class CanaryLaws(World):
             assert worker.recycle, "law 61"
             assert any(heard(one) and one.slot == worker.slot for one in others), "law 61"
 
+    def judge_event(self, before: Fleet, event: Event) -> None:
+        super().judge_event(before, event)
+        match event:
+            case TimerFired(Timer(TimerKind.GATE, number)):
+                moving = self.fleet.plan
+                is_watched = moving is not None and moving.id == number and moving.state is RolloutState.WATCHING
+                expires = moving.watch.expires if is_watched and moving and moving.watch else math.inf
+                assert self.now < expires, "law 62"
+            case _:
+                pass
+
     @invariant()
     def a_watch_is_looked_at(self) -> None:
         """Law 62, a watch is looked at: by a timer, until it has a verdict, and by its timeout it has one."""

@@ -275,7 +275,7 @@ class PlanLaws(CanaryLaws):
 
 def surge(moving: Rollout, size: int) -> int:
     """The most processes over the number that is wanted; one at least where nothing could be spared."""
-    passed = moving.watch is not None and moving.watch.verdict in PASSED
+    passed = was_passed(moving)
     if moving.strategy.kind is StrategyKind.CANARY and not (moving.strategy.rolls and passed):
         return size if passed else canary_of(moving, size)
     allowed = moving.strategy.max_surge
@@ -288,6 +288,11 @@ def beside(moving: Rollout) -> bool:
     return moving.strategy.kind is StrategyKind.CANARY and moving.state.pending and not by_steps
 
 
+def was_passed(moving: Rollout) -> bool:
+    """Whether its canary was."""
+    return moving.watch is not None and moving.watch.verdict in PASSED
+
+
 def replaces(one: Worker, worker: Worker) -> bool:
     """Whether one stays in the slot of another worker."""
     return (one.generation, one.slot) == (worker.generation, worker.slot) and not one.recycle
@@ -295,5 +300,5 @@ def replaces(one: Worker, worker: Worker) -> bool:
 
 def least(moving: Rollout, size: int) -> int:
     """The fewest workers that are to serve."""
-    is_bounded = moving.strategy.kind is StrategyKind.ROLLING or moving.strategy.rolls
+    is_bounded = moving.strategy.kind is StrategyKind.ROLLING or (moving.strategy.rolls and was_passed(moving))
     return max(1, size - (moving.strategy.max_unavailable if is_bounded else 0))

@@ -30,7 +30,7 @@ import msgspec
 from stillup.core.lifecycle import COMING, ENDED_BY_ORDER
 from stillup.core.model import Fleet, Generation, Rollout, Worker
 from stillup.core.states import WorkerState
-from stillup.core.strategy import Strategy
+from stillup.core.strategy import Strategy, StrategyKind, canary_workers
 from stillup.core.values import replace
 
 HOPELESS: Final = 2
@@ -140,6 +140,19 @@ def wanted(fleet: Fleet, rollout: Rollout) -> int:
     return size if is_proven else max(size, fleet.generations[rollout.previous or 0].size)
 
 
+def bounds(rollout: Rollout, size: int) -> Strategy:
+    """The bounds of a rollout that goes by this; its way back takes no more room than its way forth."""
+    strategy = rollout.strategy
+    if strategy.kind is not StrategyKind.CANARY or (strategy.rolls and was_passed(rollout)):
+        return strategy
+    return Strategy(StrategyKind.ROLLING, size if was_passed(rollout) else canary_workers(strategy, size), 0)
+
+
+def was_passed(rollout: Rollout) -> bool:
+    """Whether it had a canary, and that was passed."""
+    return rollout.watch is not None and rollout.watch.passed
+
+
 def coming_generation(fleet: Fleet, rollout: Rollout) -> Generation:
     """The generation that is to stay, of the two of a rollout that has begun."""
     number = rollout.previous if rollout.state.aborted else rollout.generation
@@ -175,7 +188,8 @@ def bereft(fleet: Fleet, rollout: Rollout, now: float) -> list[int]:
     if vacant(fleet, coming_generation(fleet, rollout), now):
         return []
     there = sum(not worker.state.retiring and not _hangs(worker) for worker in _of_both(fleet, rollout))
-    return able[: max(0, wanted(fleet, rollout) - rollout.strategy.max_unavailable - there, 1 - there)]
+    size = wanted(fleet, rollout)
+    return able[: max(0, size - bounds(rollout, size).max_unavailable - there, 1 - there)]
 
 
 def has_no_end(fleet: Fleet, rollout: Rollout) -> bool:

@@ -100,7 +100,7 @@ def _take_steps(transition: Transition) -> bool:
     if side_by_side.keeps_old(moving):
         return _take_step_beside(transition, moving)
     sides = plan.count(transition.fleet, moving, transition.now)
-    steps = Counter(plan.next_steps(side_by_side.bounds(moving, generation.size), sides))
+    steps = Counter(plan.next_steps(plan.bounds(moving, generation.size), sides))
     for slot in plan.bereft(transition.fleet, moving, transition.now)[: steps[PlanStep.RESTORE]]:
         slots.start(transition, plan.going_generation(moving), slot)
     for slot in plan.vacant(transition.fleet, generation, transition.now)[: steps[PlanStep.START]]:

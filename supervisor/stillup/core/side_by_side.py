@@ -15,7 +15,7 @@ from stillup.core import plan
 from stillup.core.lifecycle import COMING
 from stillup.core.model import Fleet, Generation, Rollout, Worker
 from stillup.core.states import WorkerState
-from stillup.core.strategy import Strategy, StrategyKind, canary_workers
+from stillup.core.strategy import StrategyKind, canary_workers
 
 
 class SlotToFill(msgspec.Struct, frozen=True):
@@ -76,12 +76,7 @@ def canary_is_complete(fleet: Fleet, rollout: Rollout) -> bool:
 def keeps_old(rollout: Rollout) -> bool:
     """Whether all the old workers stay until the cut-over of a rollout, though new ones serve."""
     is_canary = rollout.strategy.kind is StrategyKind.CANARY and rollout.state.pending
-    return is_canary and not (rollout.strategy.rolls and was_passed(rollout))
-
-
-def was_passed(rollout: Rollout) -> bool:
-    """Whether it had a canary, and that was passed."""
-    return rollout.watch is not None and rollout.watch.passed
+    return is_canary and not (rollout.strategy.rolls and plan.was_passed(rollout))
 
 
 def may_begin(fleet: Fleet, rollout: Rollout, old: Generation) -> bool:
@@ -93,14 +88,6 @@ def may_begin(fleet: Fleet, rollout: Rollout, old: Generation) -> bool:
             return len(fleet.workers) < old.size + canary_workers(rollout.strategy, fleet.size)
         case _:
             return True
-
-
-def bounds(rollout: Rollout, size: int) -> Strategy:
-    """The bounds of a rollout that goes by ``core.plan``; its way back takes no more room than its way forth."""
-    strategy = rollout.strategy
-    if strategy.kind is not StrategyKind.CANARY or (strategy.rolls and was_passed(rollout)):
-        return strategy
-    return Strategy(StrategyKind.ROLLING, size if was_passed(rollout) else canary_workers(strategy, size), 0)
 
 
 def _slots_to_fill(fleet: Fleet, sides: BothSides, now: float) -> list[SlotToFill]:

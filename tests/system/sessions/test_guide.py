@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,5 +35,8 @@ def test_it_counts_on(words: str, tmp_path: Path, stack: ExitStack) -> None:
         peer.send(peer.text("a"))
         assert peer.receive_text() == f"{number}: a"
         reloaded(service)
-        moved = number
-        eventually(lambda: service.status().crossing.sessions_adopted == moved, "its new worker says that it has it")
+        eventually(partial(_adopted, service, number), "its new worker says that it has it")
+
+
+def _adopted(service: Service, number: int) -> bool:
+    return service.status().crossing.sessions_adopted == number
