@@ -149,6 +149,8 @@ class CanaryLaws(World):
         moving = self.fleet.plan
         if moving is None or not tried(moving) or worker.generation != moving.previous or not heard(worker):
             return
+        if (now := self.fleet.workers.get(worker.serial)) is not None and now.hung is not None:
+            return  # it was found to hang by this very event
         wanted = self.fleet.generations[worker.generation].size
         # In an instant from trial to trial there was another that went, or came.
         same = before.plan is not None and before.plan.id == moving.id
