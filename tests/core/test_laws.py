@@ -141,8 +141,10 @@ class Laws(LeaderLaws, ListenerLaws, HookLaws, StandbyLaws, PlanLaws, BootLaws):
         scaling, serving = self.fleet.scaling(number), self.fleet.serving
         assert scaling is not None
         assert serving is not None
-        slots = [w.slot for w in self.fleet.of(serving.id) if w.state is WorkerState.SERVING]
-        assert slots == list(range(1, scaling.size + 1)), "law 18"
+        serve = [worker for worker in self.fleet.of(serving.id) if worker.state is WorkerState.SERVING]
+        assert {worker.slot for worker in serve} == set(range(1, scaling.size + 1)), "law 18"
+        # Who is to be replaced may serve beside its replacement, until its turn to leave comes.
+        assert sum(not worker.recycle for worker in serve) <= scaling.size, "law 18"
         assert not any(w.slot > scaling.size for w in self.fleet.of(serving.id) if not w.state.retiring), "law 18"
 
     def may_hang(self, command: Command, event: Event) -> None:

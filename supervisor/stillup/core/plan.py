@@ -10,7 +10,8 @@
    reload to fewer workers takes none of the old away before a release that does not boot is found.
 4. One that serves is told to leave while, without it, N - M serve, and at least one. One that hangs does not count as
    one that serves, and goes before those that do; nor does one that has yet to come back to a new supervisor.
-5. Where there is no room, and nobody is on the way who will make some, one leaves that serves nobody.
+5. Where there is no room, and nobody is on the way who will make some, one leaves that serves nobody. Where there is
+   less room than when it was to be started, one that is queued is not started.
 6. Until one of those that come serves, one of the others that dies is replaced by its like, once one of those that come
    is on its way: whether that will ever serve is not known yet. On the way back it is if fewer than N - M would serve,
    and none of those that come can be started: what served before may boot no more.
@@ -46,6 +47,8 @@ class PlanStep(StrEnum):
     """Start a worker of those that come."""
     RETIRE = "retire"
     """Have one leave of those that go: one that hangs, or else one that serves."""
+    DROP = "drop"
+    """Do not start one that is queued."""
     MAKE_ROOM = "make-room"
     """Have one leave of those that go and serve nobody: one that is on its way into service, or else hangs."""
 
@@ -55,6 +58,8 @@ class Headcount(msgspec.Struct, frozen=True):
 
     serving: int = 0
     coming: int = 0
+    queued: int = 0
+    """Of those that come into service, those that are not started yet."""
     hung: int = 0
     away: int = 0
     """They serve by the record, and this supervisor has not heard of them yet."""
@@ -86,7 +91,10 @@ def next_step(strategy: Strategy, sides: Sides) -> PlanStep | None:
     comes, goes, size = sides.comes, sides.goes, sides.size
     # What cannot be is refused when it is asked for. But a generation on its way back may have another size.
     surge = strategy.max_surge if strategy.max_surge > 0 or strategy.max_unavailable < size else 1
-    if comes.live + goes.live + sides.others < size + surge:
+    live = comes.live + goes.live + sides.others
+    if live > size + surge and (comes.queued or goes.queued):
+        return PlanStep.DROP
+    if live < size + surge:
         if sides.bereft and (comes.coming or not sides.vacant):
             return PlanStep.RESTORE
         if sides.vacant:
@@ -222,6 +230,9 @@ def next_to_leave(fleet: Fleet, rollout: Rollout, step: PlanStep) -> list[Worker
     """
     generation = coming_generation(fleet, rollout)
     going = _going(fleet, rollout, generation)
+    if step is PlanStep.DROP:
+        queued = [worker for worker in _of_both(fleet, rollout) if worker.state is WorkerState.QUEUED]
+        return sorted(queued, key=lambda one: (one not in going, -one.slot, one.serial))
     if step is PlanStep.RETIRE:
         able = [worker for worker in going if _hangs(worker) or serves(worker)]
     else:
@@ -275,19 +286,19 @@ def _fills(worker: Worker) -> bool:
 
 
 def _headcount(workers: Iterable[Worker]) -> Headcount:
-    counted = Counter(map(_part, workers))
+    counted = Counter(part for worker in workers for part in _parts(worker))
     return Headcount(**counted)
 
 
-def _part(worker: Worker) -> str:
-    """The field of ``Headcount`` in which a worker counts."""
+def _parts(worker: Worker) -> tuple[str, ...]:
+    """The fields of ``Headcount`` in which a worker counts."""
     if worker.state.retiring:
-        return "leaving"
+        return ("leaving",)
     if worker.state in COMING:
-        return "coming"
+        return ("coming", "queued") if worker.state is WorkerState.QUEUED else ("coming",)
     if _hangs(worker):
-        return "hung"
-    return "serving" if serves(worker) else "away"
+        return ("hung",)
+    return ("serving" if serves(worker) else "away",)
 
 
 def _after(sides: Sides, step: PlanStep) -> Sides:
@@ -298,8 +309,14 @@ def _after(sides: Sides, step: PlanStep) -> Sides:
             return replace(sides, goes=replace(goes, coming=goes.coming + 1), bereft=sides.bereft - 1)
         case PlanStep.START:
             return replace(sides, comes=replace(comes, coming=comes.coming + 1), vacant=sides.vacant - 1)
+        case PlanStep.DROP if goes.queued:
+            fewer = replace(goes, coming=goes.coming - 1, queued=goes.queued - 1)
+            return replace(sides, goes=fewer)
+        case PlanStep.DROP:
+            fewer = replace(comes, coming=comes.coming - 1, queued=comes.queued - 1)
+            return replace(sides, comes=fewer, vacant=sides.vacant + 1)
         case PlanStep.MAKE_ROOM if goes.coming:
-            left = replace(goes, coming=goes.coming - 1)
+            left = replace(goes, coming=goes.coming - 1, queued=max(0, goes.queued - 1))
         case _ if goes.hung:
             left = replace(goes, hung=goes.hung - 1)
         case _:

@@ -105,9 +105,10 @@ def _take_steps(transition: Transition) -> bool:
         slots.start(transition, plan.going_generation(moving), slot)
     for slot in plan.vacant(transition.fleet, generation, transition.now)[: steps[PlanStep.START]]:
         slots.start(transition, generation.id, slot)
-    for step in (PlanStep.RETIRE, PlanStep.MAKE_ROOM):
+    for step in (PlanStep.DROP, PlanStep.RETIRE, PlanStep.MAKE_ROOM):
         if steps[step]:
-            _notice(transition, moving)
+            if step is not PlanStep.DROP:  # which no client can notice
+                moving = _notice(transition, moving)
             for worker in plan.next_to_leave(transition.fleet, moving, step)[: steps[step]]:
                 orders.give_way(transition, worker)
     return bool(steps)
