@@ -100,6 +100,21 @@ def test_a_hook_that_takes_longer_than_the_unit_gives_a_start(booted: Booted) ->
         assert (shop.show("MainPID"), shop.show("ActiveState")) == (before, "active")
 
 
+def test_a_canary_that_takes_longer_than_the_unit_gives_a_start(booted: Booted) -> None:
+    """The reload waits for the verdict, and another supervisor goes on with a watch whose own was killed."""
+    shop = small(booted, strategy="canary", **{"canary-time": 6, "no-gate": True})
+    shop.drop_in("short.conf", "[Service]\nTimeoutStartSec=4\n")
+    with shop:
+        before = shop.show("MainPID")
+        shop.reload()
+        eventually(lambda: "gen 2 serves" in status(shop), "it has reloaded")
+        assert (shop.show("MainPID"), shop.show("ActiveState")) == (before, "active")
+        shop.cli("reload", "--wait", "none")
+        eventually(lambda: "canary" in shop.cli("status"), "it is watched")
+        shop.kill()
+        eventually(lambda: "gen 3 serves" in status(shop), "the next supervisor has passed it")
+
+
 def status(shop: Shop) -> str:
     return shop.booted.run("systemctl", "status", shop.unit).stdout
 
