@@ -23,7 +23,7 @@ from stillup.core import (
     standby,
 )
 from stillup.core.events import ChannelLost, Exited, SpawnFailed
-from stillup.core.failures import described, said_by_app
+from stillup.core.failures import described
 from stillup.core.lifecycle import APP_MAY_HAVE_STARTED, LEAVING, Step
 from stillup.core.model import Failure, Generation, Worker
 from stillup.core.states import HOW_UNKNOWN, GenerationState, WorkerState
@@ -82,7 +82,7 @@ def gone(transition: Transition, worker: Worker, failure: Failure, *, seen: bool
             shifting.lose(transition, generation, worker, failure, seen=seen)
         case GenerationState.STANDBY:
             if not worker.exit_expected:
-                _tell_of_death(transition, worker, failure)
+                outcomes.tell_of_death(transition, worker, failure)
         case GenerationState.SERVING:
             _leaves_a_slot(transition, generation, worker, failure, seen=seen)
         case _:
@@ -113,20 +113,8 @@ def _leaves_a_slot(
             outcomes.note_death(transition, worker, replace(failure, message=f"hung, and {failure.message}"))
         slots.refill(transition, generation.id, died=worker)
         return
-    _tell_of_death(transition, worker, failure)
+    outcomes.tell_of_death(transition, worker, failure)
     scaling.fail(transition, worker, failure)
     slots.refill(transition, generation.id, died=worker)
     if seen and (target := probation.count_death(transition, generation, failure)) is not None:
         rollout.reload(transition, target.release, target.why, rolls_back=target.rollout)
-
-
-def _tell_of_death(transition: Transition, worker: Worker, failure: Failure) -> None:
-    outcomes.note_death(transition, worker, failure)
-    transition.announce(
-        "worker.died",
-        worker=worker.name,
-        pid=worker.pid,
-        why=described(failure),
-        message=said_by_app(failure),
-        output=failure.output,
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from stillup.core.amounts import amount
 from stillup.core.events import RefusalNoted
-from stillup.core.failures import described
+from stillup.core.failures import described, said_by_app
 from stillup.core.model import Failure, Fleet, Generation, Release, Rollout, Worker
 from stillup.core.outcome_records import LONGEST_MESSAGE, Death, RefusedReload, RolledBackRelease, with_newest
 from stillup.core.release import identity
@@ -58,6 +58,19 @@ def note_death(transition: Transition, worker: Worker, failure: Failure) -> None
     how = described(replace(failure, worker=""))
     death = Death(worker.name, worker.pid, how[:LONGEST_MESSAGE], transition.now)
     transition.fleet = replace(transition.fleet, deaths=with_newest(transition.fleet.deaths, death))
+
+
+def tell_of_death(transition: Transition, worker: Worker, failure: Failure) -> None:
+    """Note a death that nobody has ordered, and say so."""
+    note_death(transition, worker, failure)
+    transition.announce(
+        "worker.died",
+        worker=worker.name,
+        pid=worker.pid,
+        why=described(failure),
+        message=said_by_app(failure),
+        output=failure.output,
+    )
 
 
 def note_refusal(transition: Transition, event: RefusalNoted) -> None:

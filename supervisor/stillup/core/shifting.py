@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections import Counter
 
 from stillup.core import adoption, orders, outcomes, plan, rollout, side_by_side, slots, watching
-from stillup.core.failures import described, said_by_app
 from stillup.core.lifecycle import HOLDS_CONNECTIONS, Step
 from stillup.core.model import Failure, Fleet, Generation, Rollout, Worker
 from stillup.core.plan import PlanStep
@@ -62,15 +61,7 @@ def lose(transition: Transition, generation: Generation, worker: Worker, failure
             outcomes.note_death(transition, worker, replace(failure, message=f"hung, and {failure.message}"))
         return
     if worker.state in HOLDS_CONNECTIONS:
-        outcomes.note_death(transition, worker, failure)
-        transition.announce(
-            "worker.died",
-            worker=worker.name,
-            pid=worker.pid,
-            why=described(failure),
-            message=said_by_app(failure),
-            output=failure.output,
-        )
+        outcomes.tell_of_death(transition, worker, failure)
     moving = rollout.rollout_of(transition, generation)
     if seen and moving.state.pending:
         rollout.abort(transition, moving, reason=failure.stage, failure=failure)
