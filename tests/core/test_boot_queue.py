@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from stillup.core.commands import Spawn, Terminate
-from stillup.core.events import AbortAsked, Exited, HelloSaid, Reported, ScaleAsked, Spawned, StopAsked
+from stillup.core.events import (
+    AbortAsked,
+    ChannelLost,
+    Exited,
+    HelloSaid,
+    PromoteAsked,
+    Reported,
+    ScaleAsked,
+    Spawned,
+    StopAsked,
+)
 from stillup.core.fleet_changes import NO_CHANGES
 from stillup.core.fleet_comparison import changes_between
 from stillup.core.policy import Policy, Timer, TimerKind
@@ -13,6 +23,8 @@ from stillup.core.states import RolloutState, ServiceState, WorkerState
 from stillup.core.strategy import Strategy, StrategyKind
 from stillup.core.values import replace
 from stillup.errors import Refused
+from tests.core.canary_story import ONE as WATCHED
+from tests.core.canary_story import watched
 from tests.core.story import NEW, OLD, Story, begin, serving, spawn
 
 ONE = Policy(boot_concurrency=1)
@@ -217,3 +229,15 @@ def test_nothing_is_heard_of_who_is_queued(said: Spawned | Reported | HelloSaid 
     story = begin(2, ONE)
     with pytest.raises(Refused):
         story.tell(said)
+
+
+def test_less_room_than_when_it_was_queued() -> None:
+    """A canary that is passed goes on within narrower bounds: what waits for its start by then is not started."""
+    story = watched(3, replace(WATCHED, max_surge=0, max_unavailable=1, rolls=True))
+    story.fleet = replace(story.fleet, policy=replace(story.fleet.policy, boot_concurrency=1))
+    story.tell(ChannelLost(1, "garbage"))
+    story.die(2, age=900.0)
+    story.die(3, age=900.0)
+    assert (story.workers()[5], story.workers()[6]) == (WorkerState.SPAWNED, WorkerState.QUEUED)
+    story.tell(PromoteAsked("test"))
+    assert set(story.workers()) == {1, 4, 5}

@@ -7,7 +7,6 @@ import pytest
 from stillup.core.commands import BeginAccept, BeginDrain, DumpStacks, GiveShare, Kill, TellAdoption, Terminate
 from stillup.core.events import (
     AbortAsked,
-    ChannelLost,
     HeartbeatsDue,
     PromoteAsked,
     ReexecAsked,
@@ -388,15 +387,3 @@ def test_the_program_may_be_replaced_in_the_watch() -> None:
     story = watched()
     story.tell(ReexecAsked())
     assert "supervisor.reexec" in story.news
-
-
-def test_who_is_queued_when_there_is_less_room() -> None:
-    """It goes on as a rolling one, with no room for more than three: what waits for its start by then has no start."""
-    story = watched(3, replace(THEN_ROLLING, max_surge=0, max_unavailable=1))
-    story.fleet = replace(story.fleet, policy=replace(story.fleet.policy, boot_concurrency=1))
-    story.tell(ChannelLost(1, "garbage"))
-    story.die(2, age=900.0)
-    story.die(3, age=900.0)
-    assert (story.workers()[5], story.workers()[6]) == (WorkerState.SPAWNED, WorkerState.QUEUED)
-    story.tell(PromoteAsked("test"))
-    assert set(story.workers()) == {1, 4, 5}
