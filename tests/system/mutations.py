@@ -226,6 +226,22 @@ READER_FIRST = Mutation(
 )
 """The queue is not read to its end in a final drain."""
 
+# canary: each of these keeps it from being judged.
+
+PASSES_WHATEVER = Mutation("gates.worse", "return tuple(reason for reason, is_worse in found if is_worse)", "return ()")
+"""Red: a release that answers with 500 is told by its figures as a whole, when its time is over, and not before."""
+GIVES_NO_SHARE = Mutation(
+    "LiveEffects.perform",
+    "            self._channels.tell(serial, handoff_messages.Give(share))",
+    "            pass",
+)
+"""Red: the connections that are kept stay where they are, and the canary gets too little to be judged by."""
+
+# sessions: this loses messages.
+
+LEAVES_WHAT_WAITS = Mutation("websocket_state.waiting", 'if message["type"] == "websocket.receive"', "if False")
+"""Red: what the app had not received when it handed over is nowhere."""
+
 # test_standby
 
 ACCEPTS_PAUSED = Mutation("ConnectionIntake.pause", "        source.pause()\n", "        pass\n")

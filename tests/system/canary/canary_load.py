@@ -18,7 +18,7 @@ PAUSE = 0.03
 class CanaryLoad:
     """Clients that keep their connections, and such as come anew, until the end; each goes on after a failure."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, fresh: int = FRESH) -> None:
         self.address = address
         self.failures: list[str] = []
         """What went wrong for a client beside a 500 of the app's: a connection that ended, or was told to."""
@@ -28,12 +28,12 @@ class CanaryLoad:
         """Of these, with 500."""
         self._lock = threading.Lock()
         self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(place < KEPT,)) for place in range(KEPT + FRESH)]
+        self._threads = [threading.Thread(target=self._run, args=(place < KEPT,)) for place in range(KEPT + fresh)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
-        eventually(lambda: self.answers.total() >= KEPT + FRESH, "the first answers")
+        eventually(lambda: self.answers.total() >= len(self._threads), "the first answers")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -19,9 +19,11 @@ import pytest
 
 from stillup.client import ProblemError
 from stillup.wire.api_shapes import RolloutView
+from tests.system import mutations
 from tests.system.canary.canary_load import FRESH, KEPT, CanaryLoad
 from tests.system.harness import FULL, ROOT, eventually
 from tests.system.killable_service import KillableService
+from tests.system.mutations import Mutation, mutated
 
 WORKERS = 2
 pytestmark = pytest.mark.xdist_group("canary")
@@ -35,10 +37,17 @@ class CanaryService(KillableService):
 
     tracebacks_expected = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: str = "") -> None:
+        """Have it in a folder; ``path`` leads to another stillup than this one."""
         canary = ["--strategy", "canary", "--canary-time", "3", "--canary-timeout", "60", "--min-requests", "60"]
         super().__init__(
-            folder, "--app-dir", str(ROOT), *canary, app="tests.system.canary.canary_app:app", workers=WORKERS
+            folder,
+            "--app-dir",
+            str(ROOT),
+            *canary,
+            app="tests.system.canary.canary_app:app",
+            path=path,
+            workers=WORKERS,
         )
 
     def at_rest(self) -> int:
@@ -90,6 +99,24 @@ def busy(how: str) -> Iterator[None]:
     for neighbour in neighbours:
         neighbour.kill()
         neighbour.wait()
+
+
+@in_full
+@pytest.mark.parametrize(
+    ("change", "bad"),
+    [
+        pytest.param(mutations.PASSES_WHATEVER, True, id="passes-whatever"),
+        pytest.param(mutations.GIVES_NO_SHARE, False, id="gives-no-share"),
+    ],
+)
+def test_a_gate_that_cannot_tell(tmp_path: Path, change: Mutation, bad: bool) -> None:
+    """Without the gate a bad release is not found out in time; without its share no good one comes."""
+    path = mutated(tmp_path, change)["PYTHONPATH"]
+    with CanaryService(tmp_path, path) as service, CanaryLoad(service.address(), fresh=FRESH if bad else 0):
+        if bad:
+            service.mark("errors", 2)
+        rollout = service.settled(service.begin(canary_timeout=10.0))
+        assert rollout.reason == "inconclusive", rollout.watch
 
 
 class Trial:

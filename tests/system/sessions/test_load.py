@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import pytest
 
+from tests.system import mutations
 from tests.system.gated_service import reload
 from tests.system.harness import DEADLINE, FULL, eventually
-from tests.system.sessions.conftest import Start
+from tests.system.sessions.conftest import SessionService, Start
 from tests.system.sessions.websocket_load import FastSender, Flow, PushedTo, running
 from tests.system.sessions.websocket_peer import WebSocketPeer
 
@@ -21,15 +23,8 @@ LOOPS = ["asyncio", "uvloop"] if FULL else ["uvloop"]
 HTTP = ["httptools", "h11"] if FULL else ["httptools"]
 
 
-@pytest.mark.parametrize("http", HTTP)
-@pytest.mark.parametrize("loop", LOOPS)
-def test_every_message_once(loop: str, http: str, start: Start) -> None:
-    """With permessage-deflate and without; each of the generations had each client."""
-    service = start("--loop", loop, "--http", http)
-    address = service.address()
-    flows: list[Flow] = [FastSender(WebSocketPeer(address, deflate=15)), PushedTo(WebSocketPeer(address, "/push"))]
-    if FULL:
-        flows += [FastSender(WebSocketPeer(address)), PushedTo(WebSocketPeer(address, "/push", deflate=12))]
+def exchange(service: SessionService, flows: list[Flow]) -> None:
+    """Have the clients at work over all reloads; each message has come once, in its order."""
     began = time.monotonic()
     with running(*flows):
         for number in range(1, RELOADS + 2):
@@ -45,6 +40,26 @@ def test_every_message_once(loop: str, http: str, start: Start) -> None:
                 reload(service)
     messages = sum(flow.received for flow in flows)
     print(f"{messages} messages, {RELOADS} reloads, {time.monotonic() - began:.0f} s: {service.status().crossing}")
+
+
+@pytest.mark.parametrize("http", HTTP)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_every_message_once(loop: str, http: str, start: Start) -> None:
+    """With permessage-deflate and without; each of the generations had each client."""
+    service = start("--loop", loop, "--http", http)
+    address = service.address()
+    flows: list[Flow] = [FastSender(WebSocketPeer(address, deflate=15)), PushedTo(WebSocketPeer(address, "/push"))]
+    if FULL:
+        flows += [FastSender(WebSocketPeer(address)), PushedTo(WebSocketPeer(address, "/push", deflate=12))]
+    exchange(service, flows)
     assert [flow.generations for flow in flows] == [set(range(1, RELOADS + 2))] * len(flows)
     for flow in flows:
         flow.peer.sock.close()
+
+
+def test_what_is_left_behind_is_missed(start: Start) -> None:
+    """The same clients find out a worker that leaves behind what its app had not received."""
+    service = start(changes=[mutations.LEAVES_WHAT_WAITS])
+    flow = FastSender(WebSocketPeer(service.address()))
+    with closing(flow.peer.sock), pytest.raises(AssertionError, match="after"):
+        exchange(service, [flow])
