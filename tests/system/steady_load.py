@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,9 @@ class Traffic:
         self.failures: list[str] = []
         self.pids: list[int] = []
         """Who gave each answer, in the order of the answers."""
+        self.at: list[float] = []
+        """When each came, by the monotonic clock."""
+        self._noting = threading.Lock()
         self._done = threading.Event()
         ways = [self._keep] * kept + [self._come_anew] * fresh
         self._threads = [threading.Thread(target=self._run, args=(way,)) for way in ways]
@@ -55,6 +59,11 @@ class Traffic:
         eventually(lambda: self.failures or moved(), f"answers from {pids}")
         assert not self.failures
 
+    def first_by(self, pids: set[int], since: float) -> float:
+        """Seconds from a moment until one of these gave an answer."""
+        with self._noting:
+            return next(at for pid, at in zip(self.pids, self.at, strict=True) if pid in pids and at > since) - since
+
     def _run(self, way: Callable[[], None]) -> None:
         try:
             way()
@@ -74,4 +83,6 @@ class Traffic:
     def _ask(self, peer: Peer) -> None:
         answer = peer.get()
         assert (answer.status, answer.closes) == (200, False), answer
-        self.pids.append(answer.pid)
+        with self._noting:
+            self.pids.append(answer.pid)
+            self.at.append(time.monotonic())

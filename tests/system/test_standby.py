@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -72,18 +73,22 @@ def test_rollbacks(at_rest: Service) -> None:
     """Each serves with the very workers that served before, some milliseconds after it was asked for."""
     service = at_rest
     took: list[float] = []
+    first: list[float] = []
     with Traffic(service.address()) as traffic:
         for _ in range(ROLLBACKS):
             before = pids(service)
             deploy(service, 2)
             assert pids(service, "paused") == before
             traffic.moves_to(pids(service))
+            asked = time.monotonic()
             rollout = service.client.rollback(wait="cut-over")
             took.append(rollout.cut_over_took or 0.0)
             assert pids(service) == before
             traffic.moves_to(before)
+            first.append(traffic.first_by(before, asked))
             eventually(lambda: not pids(service, "draining"), "what was taken back has left")
-    print(f"{len(traffic.pids)} answers, cut over in {sorted(round(seconds * 1000, 1) for seconds in took)} ms")
+    for what, seconds in (("cut over", took), ("request to first answer", first)):
+        print(f"{len(traffic.pids)} answers, {what}: {', '.join(f'{one * 1000:.1f}' for one in sorted(seconds))} ms")
     assert min(took) < AT_ONCE
 
 
