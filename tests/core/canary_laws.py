@@ -27,7 +27,7 @@ from stillup.core.states import RolloutState, WorkerState
 from stillup.core.strategy import Strategy, StrategyKind
 from stillup.core.values import replace
 from stillup.core.watch import Verdict
-from stillup.core.worker_figures import WorkerFigures
+from stillup.core.worker_figures import Answers, WorkerFigures
 from tests.core.canary_story import counts, more
 from tests.core.story import RELEASE
 from tests.core.world import World
@@ -47,8 +47,8 @@ class CanaryLaws(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answered: dict[int, int] = {}
-        """By serial, how many requests a worker has said that its app has answered."""
+        self.answers: dict[int, Answers] = {}
+        """By serial, what a worker has said last of what its app has answered."""
         self.of_generation: dict[int, int] = {}
         """By serial, of all that were started."""
         self.watched_from: tuple[float, dict[int, int]] = (0.0, {})
@@ -80,6 +80,11 @@ class CanaryLaws(World):
         is_watched = moving is not None and moving.state is RolloutState.WATCHING
         assert self.submit(PromoteAsked("test")) is is_watched
 
+    def figures(self, serial: int) -> WorkerFigures:
+        """What a worker says counts for all its life, whichever supervisor it says it to."""
+        said = super().figures(serial)
+        return replace(said, answers=self.answers.get(serial, said.answers))
+
     def worked(self, serial: int, errors: int = 0) -> WorkerFigures:
         """What a worker says that has answered a hundred requests more."""
         said = self.figures(serial)
@@ -90,8 +95,7 @@ class CanaryLaws(World):
     def listen(self, before: Fleet, event: Event) -> None:
         super().listen(before, event)
         if isinstance(event, Reported):
-            answered = event.figures.answers.requests
-            self.answered[event.serial] = max(self.answered.get(event.serial, 0), answered)
+            self.answers[event.serial] = event.figures.answers
 
     def note(self, command: Command) -> None:
         super().note(command)
@@ -99,7 +103,7 @@ class CanaryLaws(World):
             case Spawn(serial=serial, generation=generation):
                 self.of_generation[serial] = generation
             case Announce("canary.watching"):
-                self.watched_from = (self.now, dict(self.answered))
+                self.watched_from = (self.now, {serial: said.requests for serial, said in self.answers.items()})
             case _:
                 pass
 
@@ -139,7 +143,7 @@ class CanaryLaws(World):
         assert rollout is not None
         strategy, (began, before) = rollout.strategy, self.watched_from
         assert self.now >= began + strategy.canary_time, "law 60"
-        more = {serial: count - before.get(serial, 0) for serial, count in self.answered.items()}
+        more = {serial: said.requests - before.get(serial, 0) for serial, said in self.answers.items()}
         for side in (rollout.previous, rollout.generation):
             ours = sum(more[n] for n in more if n in self.of_generation and self.of_generation[n] == side)
             assert not strategy.gated or ours >= strategy.min_requests, "law 60"

@@ -221,12 +221,12 @@ class PlanLaws(CanaryLaws):
 
     @invariant()
     def replaced_one_at_a_time(self) -> None:
-        """Law 15, one after another: of those to be replaced one has a replacement on its way, where no plan moves."""
+        """Law 15, one after another: for those to be replaced one replacement is on its way, where no plan moves."""
         for generation in self.fleet.generations.values():
             old = self.to_be_replaced(generation.id)
             # One that serves, and is itself to be replaced, is not on its way: a plan lets both wait for their turn.
-            ours = [{one.serial for one in self.replacements(w) if one not in old} for w in old]
-            assert sum(bool(serials - self.planned) for serials in ours) <= 1, "law 15"
+            ours = {one.serial for w in old for one in self.replacements(w) if one not in old}
+            assert len(ours - self.planned) <= 1, "law 15"
 
     @invariant()
     def no_slot_is_forgotten(self) -> None:
