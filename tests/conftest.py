@@ -42,6 +42,7 @@ GROUPS = {
 """Two loads at a time would be in each other's way, and in that of every deadline. Others share what took long."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist's own adds the group to each node id
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests run in one process, one after the other (pytest-xdist, ``--dist loadgroup``)."""
     for item in items:

@@ -12,3 +12,5 @@ import pytest
 def test_a_group_is_known_to_who_spreads_the_tests(request: pytest.FixtureRequest) -> None:
     """pytest-xdist goes by the node id, to which it adds the group's name."""
     assert request.node.nodeid.endswith("@groups")
+    loads = [item.nodeid for item in request.session.items if "tests/benchmarks/" in item.nodeid]
+    assert all(nodeid.endswith("@load") for nodeid in loads), "those of whole folders, too"
