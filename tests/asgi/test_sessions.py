@@ -324,6 +324,7 @@ async def test_a_worker_that_cannot_go_on_with_it(ws: str) -> None:
         pair.adopter.start()
         assert await peer.code() == 1012
         assert await peer.client.rest() == b""
+        peer.client.close()  # else it is lingered for
         assert dict(pair.new.site.refused) == {"not-served": 1}
         await until(lambda: not pair.new.site.connections)
 
@@ -393,6 +394,7 @@ async def test_what_cannot_travel_is_closed() -> None:
         bulky._headers = [*bulky._headers, (b"x", b"x" * 2**21)]
         await hand_over(pair)
         assert await large.code() == 1012
+        large.client.close()  # else it is lingered for
         assert dict(pair.old.site.refused) == {"too-large": 1}
         await pair.taken()
         assert await small.say("two") == "new 2 two"

@@ -105,7 +105,7 @@ async def test_clients_that_leave(http: str) -> None:
 
 async def test_keep_alive_goes_on(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The idle time that the old worker began is over when it would have been there, not before, and not much later."""
-    keep_alive = 5
+    keep_alive = 2
     monkeypatch.setattr(idle_connections, "SLICE", 4)  # what is as old as that is woken together
     async with with_idle(4 + 2, http=http, timeout_keep_alive=keep_alive) as (_, new, clients):
         began = time.monotonic()

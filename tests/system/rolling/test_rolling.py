@@ -70,6 +70,7 @@ def test_a_reload(service: RollingService) -> None:
     play(service, act)
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(("how", "reason"), [("broken", "import"), ("sick", "probe")])
 def test_a_release_that_fails_at_a_step(service: RollingService, step: int, how: str, reason: str) -> None:
     """It goes back, and the old generation serves as before; what of the new has served leaves without a loss."""
@@ -162,6 +163,7 @@ def test_another_reload_at_a_step(service: RollingService, step: int) -> None:
     play(service, act)
 
 
+@pytest.mark.usefixtures("few")
 def test_the_supervisor_is_killed_at_a_step(service: RollingService, step: int) -> None:
     """The next one goes on from what lives; a rollout that nobody had noticed is off, as any that boots."""
 
@@ -193,6 +195,7 @@ def test_the_supervisor_is_killed_on_the_way_back(service: RollingService) -> No
     play(service, act)
 
 
+@pytest.mark.usefixtures("few")
 def test_the_supervisor_replaces_its_program_between_two_steps(service: RollingService) -> None:
     """Not while a worker starts, as at any other time, but while old ones drain. It goes on, then."""
 
