@@ -331,6 +331,7 @@ class Laws(LeaderLaws, ListenerLaws, HookLaws, StandbyLaws, PlanLaws, BootLaws):
         for _ in range(12):
             for serial in self.known(WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED):
                 self.leave(serial)
+            self.all_are_heard()
             before, self.moved = self.known(WorkerState.SERVING), False
             self.all_go_on()
             slots = {w.name for w in self.fleet.workers.values() if w.state is WorkerState.SERVING}
