@@ -241,3 +241,15 @@ def test_less_room_than_when_it_was_queued() -> None:
     assert (story.workers()[5], story.workers()[6]) == (WorkerState.SPAWNED, WorkerState.QUEUED)
     story.tell(PromoteAsked("test"))
     assert set(story.workers()) == {1, 4, 5}
+
+
+def test_less_room_for_who_comes() -> None:
+    """A rolling rollout to fewer workers does not start one for which there is no room; its slot is filled later."""
+    story = serving(4, Policy(boot_concurrency=1, strategy=Strategy(StrategyKind.ROLLING, 3)))
+    story.reload()
+    story.ready(5)
+    assert (story.workers()[6], story.workers()[7]) == (WorkerState.SPAWNED, WorkerState.QUEUED)
+    story.tell(ScaleAsked(3))
+    assert set(story.workers()) == {1, 2, 3, 4, 5, 6}
+    story.exit(4)
+    assert set(story.workers()) == {1, 2, 3, 5, 6, 8}
