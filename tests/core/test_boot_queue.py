@@ -253,3 +253,14 @@ def test_less_room_for_who_comes() -> None:
     assert set(story.workers()) == {1, 2, 3, 4, 5, 6}
     story.exit(4)
     assert set(story.workers()) == {1, 2, 3, 5, 6, 8}
+
+
+def test_less_room_beside_a_canary() -> None:
+    """Who waits for its start when fewer are wanted is not started over those that still live."""
+    story = watched(4, replace(WATCHED, canary=50, canary_percent=True))
+    story.fleet = replace(story.fleet, policy=replace(story.fleet.policy, boot_concurrency=1))
+    story.die(1, age=900.0)
+    story.die(2, age=900.0)
+    assert (story.workers()[7], story.workers()[8]) == (WorkerState.SPAWNED, WorkerState.QUEUED)
+    story.tell(ScaleAsked(3))
+    assert set(story.workers()) == {3, 4, 5, 6, 7}

@@ -3,6 +3,7 @@
 1. Beside the N workers of the old generation come C of the new one, as long as that is on trial; then, unless the rest
    comes by ``core.plan``, as many as are wanted of it.
 2. Slots of both are filled, those of the old first, while fewer processes of workers live than both together want.
+   Where more do, one that is queued is not started: it was wanted before this rollout had begun, or of more workers.
 3. Of either leave those beyond what is wanted of it, while without them so many serve; who is to be replaced, or hangs,
    once another serves in its place; and who hangs where there is no room, and nobody is on the way who will make some.
 """
@@ -56,6 +57,9 @@ def next_step(fleet: Fleet, rollout: Rollout, now: float) -> list[SlotToFill] | 
     if slots := _slots_to_fill(fleet, sides, now)[:room]:
         return slots
     ours = [*fleet.of(sides.old.id), *fleet.of(sides.new.id)]
+    queued = [worker for worker in ours if worker.state is WorkerState.QUEUED]
+    if queued and len(fleet.workers) > sides.most:
+        return queued[-1]
     surplus = [worker for worker in ours if _is_beyond(sides, worker) and _can_be_spared(fleet, sides, worker)]
     if surplus:
         return surplus[-1]
