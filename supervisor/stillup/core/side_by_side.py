@@ -4,8 +4,9 @@
    comes by ``core.plan``, as many as are wanted of it.
 2. Slots of both are filled, those of the old first, while fewer processes of workers live than both together want.
    Where more do, one that is queued is not started: it was wanted before this rollout had begun, or of more workers.
-3. Of either leave those beyond what is wanted of it, while without them so many serve; who is to be replaced, or hangs,
-   once another serves in its place; and who hangs where there is no room, and nobody is on the way who will make some.
+3. Of either leave those beyond what is wanted of it, while without them so many serve, and N of both: old ones may have
+   died. Who is to be replaced, or hangs, does once another serves in its place; and so does who hangs where there is no
+   room, and nobody is on the way who will make some.
 """
 
 from __future__ import annotations
@@ -109,10 +110,15 @@ def _is_beyond(sides: BothSides, worker: Worker) -> bool:
 
 
 def _can_be_spared(fleet: Fleet, sides: BothSides, worker: Worker) -> bool:
-    """Whether as many as are wanted of its generation serve without a worker."""
+    """Whether without a worker as many as are wanted of its generation serve, and of both as many as of the old one."""
+    if not plan.serves(worker):
+        return True
     wanted = sides.old.size if worker.generation == sides.old.id else sides.wanted
-    others = sum(plan.serves(one) for one in fleet.of(worker.generation) if one.serial != worker.serial)
-    return not plan.serves(worker) or others >= wanted
+    old, new = (
+        sum(plan.serves(one) for one in fleet.of(side.id) if one.serial != worker.serial)
+        for side in (sides.old, sides.new)
+    )
+    return (old if worker.generation == sides.old.id else new) >= wanted and old + new >= sides.old.size
 
 
 def _serves_another(fleet: Fleet, worker: Worker) -> bool:
