@@ -237,11 +237,6 @@ GIVES_NO_SHARE = Mutation(
 )
 """Red: the connections that are kept stay where they are, and the canary gets too little to be judged by."""
 
-# sessions: this loses messages.
-
-LEAVES_WHAT_WAITS = Mutation("websocket_state.waiting", 'if message["type"] == "websocket.receive"', "if False")
-"""Red: what the app had not received when it handed over is nowhere."""
-
 # test_standby
 
 ACCEPTS_PAUSED = Mutation("ConnectionIntake.pause", "        source.pause()\n", "        pass\n")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 
 import pytest
 
-from tests.system import mutations
 from tests.system.gated_service import reload
 from tests.system.harness import DEADLINE, FULL, eventually
 from tests.system.sessions.conftest import SessionService, Start
@@ -55,11 +53,3 @@ def test_every_message_once(loop: str, http: str, start: Start) -> None:
     assert [flow.generations for flow in flows] == [set(range(1, RELOADS + 2))] * len(flows)
     for flow in flows:
         flow.peer.sock.close()
-
-
-def test_what_is_left_behind_is_missed(start: Start) -> None:
-    """The same clients find out a worker that leaves behind what its app had not received."""
-    service = start(changes=[mutations.LEAVES_WHAT_WAITS])
-    flow = FastSender(WebSocketPeer(service.address()))
-    with closing(flow.peer.sock), pytest.raises(AssertionError, match="after"):
-        exchange(service, [flow])
