@@ -258,9 +258,8 @@ def test_a_canary_serves_for_old_ones_that_died() -> None:
     for serial in OLD:
         story.die(serial, age=100.0)
     story.tell(ScaleAsked(2))
-    assert not any(isinstance(order, BeginDrain) for order in story.orders)
-    story.ready(7)
-    story.serve(7)
+    assert drain(6, packet=64) not in story.orders
+    story.come_to_serve()
     assert drain(6, packet=64) in story.orders
 
 
@@ -333,8 +332,8 @@ def test_the_way_back_after_some_have_left() -> None:
     story.tell(PromoteAsked("test"))
     story.exit(2)
     story.tell(AbortAsked("test"))
-    assert state(story) is RolloutState.GOING_BACK
     story.exit(4)
+    assert state(story) is RolloutState.GOING_BACK
     assert story.orders == [spawn(5, 1, 2, OLD_RELEASE)]
 
 

@@ -111,7 +111,7 @@ def _indented(text: str, columns: int) -> str:
 
 # rolling: each of these leaves a bound of the plan, or has connections cross more often.
 
-STARTS_ONE_TOO_MANY = Mutation("plan.next_step", "< size + surge", "<= size + surge")
+STARTS_ONE_TOO_MANY = Mutation("plan.next_step", "goes.live + sides.others", "goes.live + sides.others - 1")
 """Red: the kernel finds a worker alive that is one too many."""
 RETIRES_TOO_SOON = Mutation("plan.next_step", "without >= max(1, size - strategy.max_unavailable)", "without >= 0")
 """Red: the kernel finds too few workers that accept."""
