@@ -5,7 +5,7 @@ VENV ?= .venv
 INSTALL ?= -e .
 BIN = $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
-JOBS ?= 4
+JOBS ?= 8
 LAWS = tests/core tests/wire tests/daemon/workers tests/worker/test_strange_supervisors.py
 # Whatever PROVE=full makes a difference to; what installs is proved by prove-install.
 REPEATS = $(filter-out tests/system/test_supervisord.py,$(shell grep -rlE --include='test_*.py' 'harness import.*\bFULL\b' tests))

@@ -252,17 +252,6 @@ def test_those_that_are_too_many_leave_only_if_they_can_be_spared() -> None:
     assert drain(3, packet=64) in story.orders
 
 
-def test_a_canary_serves_for_old_ones_that_died() -> None:
-    """With fewer wanted it has one too many, which serves on until as many as are wanted do without it."""
-    story = watched(4, BY_HALVES)
-    for serial in OLD:
-        story.die(serial, age=100.0)
-    story.tell(ScaleAsked(2))
-    assert drain(6, packet=64) not in story.orders
-    story.come_to_serve()
-    assert drain(6, packet=64) in story.orders
-
-
 def test_who_comes_and_is_not_wanted_any_more_leaves() -> None:
     """It has not accepted: it is ended."""
     story = watched(2)
@@ -332,8 +321,8 @@ def test_the_way_back_after_some_have_left() -> None:
     story.tell(PromoteAsked("test"))
     story.exit(2)
     story.tell(AbortAsked("test"))
-    story.exit(4)
     assert state(story) is RolloutState.GOING_BACK
+    story.exit(4)
     assert story.orders == [spawn(5, 1, 2, OLD_RELEASE)]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from stillup.core import side_by_side
-from stillup.core.commands import Spawn
-from stillup.core.events import ChannelLost, PromoteAsked
+from stillup.core.commands import BeginDrain, Spawn
+from stillup.core.events import ChannelLost, PromoteAsked, ScaleAsked
 from stillup.core.states import GenerationState, RolloutState, WorkerState
 from stillup.core.values import replace
 from stillup.core.watch import Verdict, WatchReason
@@ -213,3 +213,15 @@ def test_the_rest_is_started_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     story.tell(PromoteAsked("test"))
     assert len([order for order in story.orders if isinstance(order, Spawn)]) == 39
     assert len(asked) == 2
+
+
+def test_a_canary_serves_for_old_ones_that_died() -> None:
+    """With fewer wanted it has one too many, which serves on until as many as are wanted do without it."""
+    story = watched(4, BY_HALVES)
+    for serial in OLD:
+        story.die(serial, age=100.0)
+    story.tell(ScaleAsked(2))
+    assert not any(isinstance(order, BeginDrain) for order in story.orders)
+    story.ready(7)
+    story.serve(7)
+    assert drain(6, packet=64) in story.orders
