@@ -130,7 +130,8 @@ class Laws(LeaderLaws, ListenerLaws, HookLaws, StandbyLaws, PlanLaws, BootLaws):
 
     def all_are_ready(self, worker: Worker) -> None:
         """Law 10, all are ready first: a worker accepts with all its generation, in one that serves, or by a plan."""
-        if self.fleet.generations[worker.generation].state in IN_SERVICE or worker.state is WorkerState.ACCEPTING:
+        told_before = worker.state in (WorkerState.ACCEPTING, WorkerState.SERVING)
+        if self.fleet.generations[worker.generation].state in IN_SERVICE or told_before:
             return  # the latter is told again, since it has come back
         workers = [one for one in self.fleet.of(worker.generation) if not one.state.retiring]
         assert len(workers) == self.fleet.generations[worker.generation].size, "law 10"
