@@ -61,7 +61,7 @@ clean: ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) dist build run .coverage .coverage.*
 
 ##@ Test
-test: $(VENV)/tools ## run every test, or those in TESTS (7 min)
+test: $(VENV)/tools ## run every test, or those in TESTS (6 min)
 	@# What stays compiled from run to run: a thousand processes would each do it, and pytest rewrites each assertion.
 	@test ! -d supervisor || $(BIN)/python -m compileall -q supervisor tests benchmarks
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)

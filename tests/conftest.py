@@ -34,12 +34,13 @@ GROUPS = {
     "system/manager/test_proxy.py": "load",
     "system/manager/test_restarts.py": "load",
     "system/manager/test_units.py": "systemd",
-    "system/rolling": "load",
+    "system/rolling": "rolling",
     "system/sessions/test_load.py": "load",
     "system/test_drop.py": "load",
     "system/test_schemathesis.py": "schemathesis",
 }
-"""Two loads at a time would be in each other's way, and in that of every deadline. Others share what took long."""
+"""Many loads at a time would be in each other's way, and in that of every deadline: there are two, the one of rolling
+reloads, which is light, and all others. Others share what took long."""
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist's own adds the group to each node id

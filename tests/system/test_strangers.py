@@ -160,6 +160,7 @@ def test_a_worker_that_breaks_the_protocol_is_rejected(service: Service) -> None
     """A worker that says hello twice, or garbage, fails its own rollout; the old generation serves on."""
     assert "Traceback" not in service.log()
     service.tracebacks_expected = True
+    eventually(lambda: len(service.generations()) == 1, "what another test has replaced is gone")
     before = service.get()
     for packet in (_hello(), b"garbage"):
         service.write(RUDE_APP.replace("WORDS", repr(packet)))
