@@ -135,7 +135,7 @@ def test_followers_leave_room(service: Service) -> None:
         status = [STILLUP, "status", "--runtime-dir", str(service.runtime)]
         done = subprocess.run(status, capture_output=True, text=True, check=False, timeout=30)
         assert (done.returncode, done.stderr) == (0, "")
-        with pytest.raises(ProblemError, match="busy: 48 connections of uid"):
+        with pytest.raises(ProblemError, match=r"busy: 4[89] connections of uid"):
             service.client.status()
         assert subprocess.run([*status[:1], "reload", *status[2:]], check=False, timeout=30).returncode == 0
         with open_socket(f"unix:{path}") as sock:  # even one that says something only later
