@@ -1,4 +1,4 @@
-"""A chat whose members stay over reloads.
+"""A chat whose members stay over reloads, and a story that is told to its end.
 
 Try it in a browser, in two windows, while its code is replaced::
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -25,12 +26,19 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stillup.app import ResumableWebSocket, current, resume
+from stillup.app import Resumable, ResumableWebSocket, current, resume
 
 LAST: Final = 50
 """Lines that a room knows."""
 LONGEST: Final = 500
 """Characters of one."""
+STORY: Final = (
+    "Once upon a time there was a service that nobody dared to touch. Its owners deployed at night, and still somebody "
+    "noticed. One day they let the old worker tell its story up to a word, and the new one from the next word on. "
+    "Nobody in the audience turned a head, and they deployed at noon ever after."
+)
+PAUSE: Final = 0.2
+"""Seconds between two words."""
 PAGE: Final = Path(__file__).with_name("chat.html")
 
 
@@ -98,6 +106,17 @@ async def chat(websocket: WebSocket) -> None:
         room.say(f"{name} has left")
 
 
+async def story(request: Request) -> Response:
+    """Tell it word by word; the next worker goes on with the word after the last one that was sent."""
+
+    async def words(start: int) -> AsyncIterator[tuple[str, int]]:
+        for number, word in enumerate(STORY.split()[start:], start):
+            await asyncio.sleep(PAUSE)
+            yield f"{word} ", number + 1
+
+    return Resumable(request, words, 0, media_type="text/plain")
+
+
 async def page(_: Request) -> Response:
     return HTMLResponse(await asyncio.to_thread(PAGE.read_text, "utf-8"))
 
@@ -106,4 +125,11 @@ async def healthz(_: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-app = Starlette(routes=[Route("/", page), Route("/healthz", healthz), WebSocketRoute("/chat", chat)])
+app = Starlette(
+    routes=[
+        Route("/", page),
+        Route("/healthz", healthz),
+        Route("/story", story, methods=["POST"]),
+        WebSocketRoute("/chat", chat),
+    ]
+)

@@ -11,15 +11,32 @@ from typing import TYPE_CHECKING, Final
 from stillup.worker.app_state import Draining, Leader, Stillup, Told, current
 
 if TYPE_CHECKING:
+    from stillup.worker.resumable_answer import Resumable
     from stillup.worker.resumable_websocket import HandedOver, ResumableWebSocket, resume
 
-__all__ = ["Draining", "HandedOver", "Leader", "ResumableWebSocket", "Stillup", "Told", "current", "resume"]
+__all__ = [
+    "Draining",
+    "HandedOver",
+    "Leader",
+    "Resumable",
+    "ResumableWebSocket",
+    "Stillup",
+    "Told",
+    "current",
+    "resume",
+]
 
-_OF_STARLETTE: Final = frozenset({"HandedOver", "ResumableWebSocket", "resume"})
+_OF_STARLETTE: Final = {
+    "HandedOver": "resumable_websocket",
+    "Resumable": "resumable_answer",
+    "ResumableWebSocket": "resumable_websocket",
+    "resume": "resumable_websocket",
+}
+"""And the module that has it."""
 
 
 def __getattr__(name: str) -> object:
     """Import what needs Starlette (PEP 562)."""
     if name not in _OF_STARLETTE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("stillup.worker.resumable_websocket"), name)
+    return getattr(importlib.import_module(f"stillup.worker.{_OF_STARLETTE[name]}"), name)

@@ -13,7 +13,7 @@ from websockets.server import ServerProtocol
 
 from stillup.asgi.websocket_state import deflate_of, fitting, half_frame, is_in_message, open_conn, request
 from stillup.wire import session_format
-from stillup.wire.session_format import Deflate, Session
+from stillup.wire.session_format import Deflate, OpenWebSocket
 from tests.asgi.session_app import frame
 
 MOST = 2**20
@@ -52,8 +52,8 @@ def heard(conn: Any, data: bytes) -> list[tuple[int, bytes, bool]]:
 
 def carried(conn: Any) -> tuple[Any, bytes]:
     """Another parser that goes on where this one stands, and what it is to read first; by way of the queue."""
-    session = Session(b"", "/", [], deflate=deflate_of(conn), partial=half_frame(conn))
-    session = session_format.decode(session_format.encode(session))
+    session = OpenWebSocket(b"", "/", [], deflate=deflate_of(conn), partial=half_frame(conn))
+    session = session_format.decode(session_format.encode(session))  # type: ignore[assignment]
     return open_conn(MOST, session.deflate), session.partial
 
 
@@ -92,17 +92,17 @@ def test_a_request_is_made_again() -> None:
     """As it was, to the byte; what is none of a WebSocket to this version of websockets is not."""
     said = [(b"host", b"a"), (b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-version", b"13")]
     key = (b"sec-websocket-key", b"x3JJHMbDL1EzLkh9GBhXDw==")
-    made = request(ServerProtocol(), Session(b"", "/chat?a=b", [*said, key, (b"cookie", b"a=b")]))
+    made = request(ServerProtocol(), OpenWebSocket(b"", "/chat?a=b", [*said, key, (b"cookie", b"a=b")]))
     assert made.path == "/chat?a=b"
     assert [name for name, _ in made.headers.raw_items()][-1] == "cookie"
-    assert request(ServerProtocol(), Session(b"", "/chat", said)) is None
+    assert request(ServerProtocol(), OpenWebSocket(b"", "/chat", said)) is None
     compressing = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()])
-    assert request(compressing, Session(b"", "/", [*said, key, (b"sec-websocket-extensions", b"@")])) is None
+    assert request(compressing, OpenWebSocket(b"", "/", [*said, key, (b"sec-websocket-extensions", b"@")])) is None
 
 
 def test_bytes_that_are_no_ascii() -> None:
     """A header's value may have any bytes; they come to the app as they came to the one before."""
-    session = Session(b"", "/", [(b"cookie", b"a=\xe9"), (b"upgrade", b"websocket")])
+    session = OpenWebSocket(b"", "/", [(b"cookie", b"a=\xe9"), (b"upgrade", b"websocket")])
     assert request(ServerProtocol(), session) is None  # no key: but it was read
 
 

@@ -17,7 +17,7 @@ from stillup.host import adoption_queue, sealed_memory
 from stillup.host.sources import BATCH, Adoptions, Backlog, EndOfSource
 from stillup.wire import session_format
 from stillup.wire.adoption_packet import INLINE_LIMIT, PACKET_LIMIT, ConnectionInfo, encode
-from stillup.wire.session_format import Session
+from stillup.wire.session_format import OpenWebSocket
 from tests.host.conftest import are_open_soon, open_descriptors
 from tests.host.few_descriptors import reading
 from tests.host.queue_connections import a_queue, established, give, infos, talk, use
@@ -227,13 +227,13 @@ def test_one_bad_description_costs_itself_alone(bad: ConnectionInfo) -> None:
         assert source.lost == 1
 
 
-PACKED = session_format.encode(Session(b"state" * 4000, "/", []))
+PACKED = session_format.encode(OpenWebSocket(b"state" * 4000, "/", []))
 
 
 def test_a_session_beside_its_connection() -> None:
     """It comes with the connection whose descriptor is before its memory's; nothing is left open."""
     beside = msgspec.structs.replace(infos(1)[0], beside=len(PACKED))
-    inline = msgspec.structs.replace(infos(1)[0], session=session_format.encode(Session(b"small", "/", [])))
+    inline = msgspec.structs.replace(infos(1)[0], session=session_format.encode(OpenWebSocket(b"small", "/", [])))
     memory = sealed_memory.sealed(PACKED)
     with a_queue() as queue, established(3) as (clients, servers), reading(queue, 16) as source:
         fds = [servers[0].fileno(), servers[1].fileno(), memory, servers[2].fileno()]

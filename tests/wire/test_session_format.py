@@ -18,14 +18,14 @@ from stillup.wire.session_format import (
     SESSION_LIMIT,
     STATE_LIMIT,
     Deflate,
-    Session,
+    OpenWebSocket,
     decode,
     encode,
 )
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=20)
 SESSIONS = st.builds(
-    Session,
+    OpenWebSocket,
     state=st.binary(max_size=50),
     target=ASCII,
     headers=st.lists(st.tuples(ASCII.map(str.encode), st.binary(max_size=20)), max_size=3),
@@ -43,12 +43,12 @@ SESSIONS = st.builds(
 
 def packed(**values: object) -> bytes:
     """A session of which something is as it is not."""
-    whole = {"state": b"", "target": "/", "headers": [], **values}
+    whole = {"type": "websocket", "state": b"", "target": "/", "headers": [], **values}
     return msgspec.msgpack.encode(whole)
 
 
 @given(SESSIONS)
-def test_round_trip(session: Session) -> None:
+def test_round_trip(session: OpenWebSocket) -> None:
     """What was written is read, to the byte."""
     assert decode(encode(session)) == session
 
@@ -64,7 +64,7 @@ def test_noise(noise: bytes) -> None:
 
 def test_fields_of_other_versions() -> None:
     """A field that is not known is passed over, one that is missing has its default."""
-    assert decode(packed(later=1)) == Session(b"", "/", [])
+    assert decode(packed(later=1)) == OpenWebSocket(b"", "/", [])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_cannot_be(values: dict[str, object]) -> None:
 
 def test_too_large() -> None:
     """Neither written nor read."""
-    session = Session(b"", "/", [], partial=b"x" * SESSION_LIMIT)
+    session = OpenWebSocket(b"", "/", [], partial=b"x" * SESSION_LIMIT)
     with pytest.raises(PeerError, match=f"over the limit of {SESSION_LIMIT}"):
         encode(session)
     with pytest.raises(PeerError, match=f"over the limit of {SESSION_LIMIT}"):
@@ -111,7 +111,7 @@ def test_too_large() -> None:
 def test_what_waits_fits_beside_the_largest_state() -> None:
     """What is asked for when an app hands over, is not refused when it is sent."""
     waits = session_format.WAITING_LIMIT
-    whole = Session(
+    whole = OpenWebSocket(
         b"s" * STATE_LIMIT,
         "/" * 8192,
         [(b"a", b"x" * 65536)],

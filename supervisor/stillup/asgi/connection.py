@@ -100,11 +100,11 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def packed(self) -> Session | None:
-        """The WebSocket that it is, if that goes on at another worker; None of all else."""
+        """The session that it is, if that goes on at another worker; None of all else."""
         return None
 
     def refuse(self, why: ResumeRefusal) -> None:
-        """End a session that cannot go on anywhere, with close code 1012."""
+        """End a session that cannot go on anywhere: a WebSocket with close code 1012, an answer by its cut."""
         self.site.refuse(why)
         self.end()
 

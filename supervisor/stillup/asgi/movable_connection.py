@@ -12,15 +12,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
 from uvicorn.config import Config
 
+from stillup.asgi import answer_sessions
 from stillup.asgi.connection import Connection
 from stillup.asgi.lingering_close import LingeringCloseTransport
 from stillup.asgi.request_counters import answered_at_once, cut_off
-from stillup.core.crossing import Standing, class_of
+from stillup.core.crossing import MOST_READ, ResumeRefusal, Standing, class_of
 from stillup.core.drain import ConnectionClass
 from stillup.host.sources import Arrival
 from stillup.wire.adoption_packet import ConnectionInfo
+from stillup.wire.session_format import OpenAnswer
 
 if TYPE_CHECKING:
     from stillup.asgi.site import Site
@@ -32,16 +35,24 @@ _SAYING: Final = ("data_received", "on_response_complete", "resume_writing")
 
 
 class MovableConnection(Connection):
-    """Mixed into a class whose parser says where it stands: a subclass has ``all_here`` and ``parsed``."""
+    """Mixed into a class whose parser says where it stands: what a subclass has to have raises here."""
 
     site: Site
     arrival: Arrival
+    _handed: OpenAnswer | None = None
+    """The answer under way, once its app has handed it over."""
+    _moved = False
+    """Whether the queue has it."""
+    _remakes = False
+    """Whether what the parser is given is a request that is made again."""
 
     # Of uvicorn's class:
     transport: asyncio.Transport
     config: Config
     cycle: Any
     limit_concurrency: int | None
+    app: Any
+    root_path: str
     on_response_complete: Callable[[], None]
     timeout_keep_alive: float
     timeout_keep_alive_task: asyncio.TimerHandle | None
@@ -56,6 +67,22 @@ class MovableConnection(Connection):
         """What the parser has seen so far."""
         raise NotImplementedError
 
+    def behind(self) -> bytes | None:
+        """What was read behind the request in progress; None where another one waits there, or it is not known."""
+        raise NotImplementedError
+
+    def left_to_send(self) -> int:
+        """Bytes of an answer's body that are to come, by its Content-Length."""
+        raise NotImplementedError
+
+    def is_kept(self) -> bool:
+        """Whether the connection is kept when the answer under way is complete."""
+        raise NotImplementedError
+
+    def go_on(self, cycle: Any, answer: OpenAnswer) -> None:
+        """Have what a request's app sends be the rest of an answer."""
+        raise NotImplementedError
+
     def connection_made(self, transport: Any) -> None:
         site = self.site
         self.made = time.monotonic()
@@ -66,7 +93,8 @@ class MovableConnection(Connection):
             self._take_up(self.arrival.info)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cut_off(self.site.cells, self.cycle)
+        if not self._moved:
+            cut_off(self.site.cells, self.cycle)
         super().connection_lost(exc)
         # uvicorn's own does that without an error alone: all that was here would stay until its time is over.
         self._unset_keepalive_if_required()
@@ -91,6 +119,8 @@ class MovableConnection(Connection):
         return True
 
     def send_400_response(self, msg: str) -> None:
+        if self._remakes:
+            return  # its answer has begun
         answered_at_once(self.site.cells, 4)
         super().send_400_response(msg)  # type: ignore[misc]
 
@@ -121,7 +151,11 @@ class MovableConnection(Connection):
     def standing(self) -> Standing | None:
         if self.is_ending() or self not in self.site.connections:  # it may have become a WebSocket
             return None
-        return self.parsed()
+        found = self.parsed()
+        if self._handed is None:
+            return found
+        head = self.behind()
+        return replace(found, answering=False, streaming=False, event_source=False, head=head, session=True)
 
     def follow(self, look: Callable[[Connection], None]) -> None:
         if "resume_writing" in vars(self):
@@ -143,14 +177,53 @@ class MovableConnection(Connection):
         since = timer.when() - self.timeout_keep_alive if timer is not None else None
         return ConnectionInfo(self.arrival.listener, now, self.requests, since, head)
 
+    # How the answer under way goes with it
+
+    def may_hand_over(self) -> bool:
+        """Whether somebody takes over answers, and this one, whose request is all here, could leave as it stands."""
+        behind = self.behind()
+        known = behind is not None and len(behind) <= MOST_READ
+        return known and self._handed is None and not self.is_ending() and self.site.gives_sessions()
+
+    def hand_over(self, answer: OpenAnswer) -> None:
+        """Its app has left the rest of the answer under way to the next one."""
+        self._handed = answer
+        self.hold()
+        self.site.changed(self)
+
+    def packed(self) -> OpenAnswer | None:
+        return self._handed
+
+    def let_go(self) -> None:
+        self._moved = True
+        super().let_go()
+
+    def _take_up_answer(self, answer: OpenAnswer) -> None:
+        """Make the request again, and go on with its answer; where it cannot be made, that is cut."""
+        app, self.app = self.app, answer_sessions.going_on(self.app, answer, self.site.refuse)
+        self._remakes = True
+        self.data_received(answer_sessions.head_of(answer))
+        self._remakes, self.app = False, app
+        cycle = self.cycle
+        if cycle is None or not self.all_here() or self.behind() != b"":
+            self.site.refuse(ResumeRefusal.UNREADABLE)
+            self.transport.close()
+            return
+        cycle.response_started, cycle.waiting_for_100_continue = True, False
+        cycle.answer = answer_sessions.start_of(answer)
+
     def _take_up(self, info: ConnectionInfo) -> None:
         """Go on where another worker left it."""
+        if isinstance(self.arrival.session, OpenAnswer):
+            if self.limit_concurrency is not None:
+                self._exempt()
+            self._take_up_answer(self.arrival.session)
         self.requests = info.requests
-        if self.limit_concurrency is not None:
+        if self.limit_concurrency is not None and self.cycle is None:
             self._exempt()
         if self.site.on_arrival is not None:
             self.site.on_arrival(self)
-        if info.read:
+        if info.read and not self.is_ending():
             self.data_received(info.read)
         elif info.idle_since is not None:
             loop = asyncio.get_running_loop()

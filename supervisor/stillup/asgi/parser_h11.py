@@ -10,6 +10,7 @@ from stillup.asgi.movable_connection import MovableConnection
 from stillup.asgi.request_counters import is_event_source, is_streaming
 from stillup.core.caller_limits import Doing
 from stillup.core.crossing import Standing
+from stillup.wire.session_format import OpenAnswer
 
 
 class H11Connection(MovableConnection):
@@ -23,6 +24,23 @@ class H11Connection(MovableConnection):
 
     def owes(self) -> bool:
         return not self.all_here() or bool(self.conn.trailing_data[0])
+
+    def behind(self) -> bytes | None:
+        return bytes(self.conn.trailing_data[0])
+
+    def left_to_send(self) -> int:
+        return int(self.conn._writer._length)  # type: ignore[union-attr]  # noqa: SLF001 - of its ContentLengthWriter
+
+    def is_kept(self) -> bool:
+        return self.conn._cstate.keep_alive  # noqa: SLF001
+
+    def go_on(self, cycle: Any, answer: OpenAnswer) -> None:
+        headers = [(b"content-length", b"%d" % answer.left)]
+        if answer.length is None:
+            headers = [(b"transfer-encoding", b"chunked")]
+        if not answer.keep_alive:
+            headers.append((b"connection", b"close"))
+        cycle.conn.send(h11.Response(status_code=answer.status, headers=headers))  # and not written
 
     def parsed(self) -> Standing:
         cycle, conn = self.cycle, self.conn
@@ -47,6 +65,8 @@ class H11Connection(MovableConnection):
 
         Uvicorn's own raises where that answer has begun, and where it has not, the app's raises afterwards.
         """
+        if self._remakes:
+            return  # its answer has begun
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

@@ -8,6 +8,7 @@ from stillup.asgi.movable_connection import MovableConnection
 from stillup.asgi.request_counters import is_event_source, is_streaming
 from stillup.asgi.request_tasks import owner
 from stillup.core.crossing import MOST_READ, Standing
+from stillup.wire.session_format import OpenAnswer
 
 _OF_BODIES: Final = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -54,6 +55,22 @@ class HttpToolsConnection(MovableConnection):
 
     def all_here(self) -> bool:
         return self.scope is self._ended
+
+    def behind(self) -> bytes | None:
+        if self.pipeline:
+            return None
+        return b"" if self.scope is self._ended else self._head or None
+
+    def left_to_send(self) -> int:
+        return int(self.cycle.expected_content_length)
+
+    def is_kept(self) -> bool:
+        return bool(self.cycle.keep_alive)
+
+    def go_on(self, cycle: Any, answer: OpenAnswer) -> None:
+        cycle.chunked_encoding = answer.length is None
+        cycle.expected_content_length = answer.left
+        cycle.keep_alive = answer.keep_alive
 
     def parsed(self) -> Standing:
         cycle, scope = self.cycle, self.scope

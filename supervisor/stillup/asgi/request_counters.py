@@ -14,6 +14,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any, Final
 
+from stillup.asgi import answer_sessions
 from stillup.asgi.lingering_close import LingeringCloseTransport
 from stillup.asgi.resumption import RESUMING
 from stillup.wire.figure_cells import (
@@ -67,12 +68,17 @@ def counting_cycle(cycle: Any) -> Any:
             type(self.transport) is LingeringCloseTransport
         ):  # else nothing is counted: as of a server that is uvicorn's own
             self.began = perf_counter_ns()
+            self.handoff = {}
+            self.scope["extensions"] = {answer_sessions.HANDOFF: self.handoff}
         return run(self, app)
 
     def send(self: Any, message: Any) -> Any:
         if self.response_started:
-            if (body := message.get("body")) and self.began:
-                self.transport.cells[SENT] += len(body)
+            if body := message.get("body"):
+                if self.began:
+                    self.transport.cells[SENT] += len(body)
+            elif message["type"] == answer_sessions.HANDOFF:
+                return answer_sessions.hand_over(self, message)
         elif (began := self.began) and self.answer is None and message["type"] == "http.response.start":
             took = perf_counter_ns() - began
             transport = self.transport
@@ -86,6 +92,8 @@ def counting_cycle(cycle: Any) -> Any:
             if type(message.get("headers")) is not list:  # an iterator can be read once, and that is not for us
                 message = {**message, "headers": list(message.get("headers", ()))}
             self.answer = message
+            if message.get("handoff"):
+                answer_sessions.offer(self, message)
             transport.join()
         return give(self, message)
 
@@ -99,6 +107,7 @@ def counting_cycle(cycle: Any) -> Any:
         self.took_all = not message.get("more_body", False)
         if (body := message.get("body")) and self.began:
             self.transport.cells[RECEIVED] += len(body)
+            self.kept = answer_sessions.keep(self.kept, body)  # type: ignore[arg-type]
         return message
 
     members = {
@@ -109,6 +118,9 @@ def counting_cycle(cycle: Any) -> Any:
         "answer": None,
         "half_closed": False,
         "took_all": False,
+        "handoff": None,
+        "can_hand_over": False,
+        "kept": b"",
     }
     return type(f"Counting{cycle.__name__}", (cycle,), members)
 

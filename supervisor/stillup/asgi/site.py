@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import time
@@ -24,6 +25,7 @@ from stillup.asgi.uvicorn_config import takes_wsgi, trusting_its_peer
 from stillup.core.crossing import ResumeRefusal
 from stillup.host.sources import Arrival
 from stillup.wire.figure_cells import CELLS, CORDONED, Cells
+from stillup.wire.session_format import OpenAnswer, OpenWebSocket
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -58,9 +60,14 @@ class Site:
         self.is_wsgi = False
         """Whether the app, once it is loaded, is found to be no ASGI app, but a WSGI app (PEP 3333)."""
         self.on_refusal: Callable[[], None] | None = None
-        """Called with each WebSocket that was handed over and does not go on."""
+        """Called with each session that was handed over and does not go on."""
         self.refused: Counter[str] = Counter()
-        """By reason, WebSockets that were handed over and did not go on."""
+        """By reason, sessions that were handed over and did not go on."""
+        self.gives_sessions: Callable[[], bool] = lambda: False
+        """Whether somebody takes over what an app hands over; of the drain that there is."""
+        self.drain_begins = asyncio.Event()
+        """Unset from when an app is told of a drain until that looks at connections."""
+        self.drain_begins.set()
         self._dated: int | None = None
         self._leaves = False
         """Whether it was announced that every connection closes."""
@@ -106,9 +113,11 @@ class Site:
         """The protocol of a connection that has come; whether its peer is believed with X-Forwarded-* is asked once."""
         # Whoever adopts it asks the kernel again: what SO_PEERCRED says stays with the socket.
         config, app = self._by_proxy if arrival.unix and self.is_proxy(arrival) else self._directly
-        if arrival.session is not None:
+        if isinstance(arrival.session, OpenAnswer) and not self.can_move:
+            made: Any = UnservedSession(config=config, server_state=self.state, app_state=app_state)
+        elif isinstance(arrival.session, OpenWebSocket):
             goes_on = getattr(config.ws_protocol_class, "takes_sessions", False)
-            made: Any = config.ws_protocol_class if goes_on else UnservedSession
+            made = config.ws_protocol_class if goes_on else UnservedSession
             made = made(config=config, server_state=self.state, app_state=app_state)
         else:
             made = self._class(config=config, server_state=self.state, app_state=app_state)
@@ -126,9 +135,9 @@ class Site:
             self.on_change(connection)
 
     def refuse(self, why: ResumeRefusal) -> None:
-        """Note that a WebSocket which was handed over does not go on."""
+        """Note that a session which was handed over does not go on."""
         self.refused[why] += 1
-        logger.warning("a WebSocket does not go on, and is closed: %s", why)
+        logger.warning("a session does not go on, and is ended: %s", why)
         if self.on_refusal is not None:
             self.on_refusal()
 

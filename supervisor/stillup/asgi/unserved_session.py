@@ -1,4 +1,4 @@
-"""A WebSocket that comes from another worker to one that cannot go on with it: it is told so, by its close code."""
+"""A session that comes from another worker to one that cannot go on with it; a WebSocket is told so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from stillup.asgi.connection import Connection
 from stillup.asgi.lingering_close import LingeringCloseTransport
 from stillup.core.crossing import ResumeRefusal
 from stillup.host.sources import Arrival
+from stillup.wire.session_format import OpenWebSocket
 
 if TYPE_CHECKING:
     from stillup.asgi.site import Site
@@ -30,7 +31,8 @@ class UnservedSession(Connection):
         self.transport = LingeringCloseTransport(transport, self.arrival.socket, site.write_batch, site.cells)
         self._connections.add(self)
         site.refuse(ResumeRefusal.NOT_SERVED)
-        self.transport.write(_CLOSE)
+        if isinstance(self.arrival.session, OpenWebSocket):
+            self.transport.write(_CLOSE)
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why is all the same

@@ -23,6 +23,9 @@ connections stay where they are.
    ``response_started``, ``response_complete``, ``run_asgi(app)``, which gives the app ``receive`` and ``send`` of it
    and uses the latter for errors and refusals of uvicorn's own, too, those of the app ``service_unavailable``, which is
    looked up there as well. A head is one ``write()``, the body's is the next.
+   The cycle's ``body``, ``more_body`` and ``waiting_for_100_continue``; what it has left to send: of httptools
+   ``chunked_encoding`` and ``expected_content_length``, of h11 the state of ``conn`` (h11's own: ``_writer._length``,
+   ``_cstate.keep_alive``); of the protocol ``root_path``, which is in front of ``raw_path``.
    ``app``, read from the configuration when a protocol is made, and by WebSocket protocols of their own.
    ``send_400_response(msg)``, which answers what is no request; of httptools ``_unsupported_upgrade_warning()``, before
    it came ``_should_upgrade_to_ws(upgrade)``, and ``pipeline``; of all ``eof_received()``, of the cycle ``keep_alive``.

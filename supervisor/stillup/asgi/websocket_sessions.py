@@ -32,7 +32,7 @@ from stillup.core.crossing import ResumeRefusal, Standing
 from stillup.core.drain import ConnectionClass
 from stillup.host.sources import Arrival
 from stillup.wire.adoption_packet import ConnectionInfo
-from stillup.wire.session_format import STATE_LIMIT, WAITING_LIMIT, Session
+from stillup.wire.session_format import STATE_LIMIT, WAITING_LIMIT, OpenWebSocket
 
 if TYPE_CHECKING:
     from stillup.asgi.site import Site
@@ -65,7 +65,7 @@ class SessionConnection(WebSocketConnection):
     """Whether the app has said that it can hand over."""
     _speaks = False
     """Whether what the app sends is uvicorn's affair alone: it has accepted, and not handed over."""
-    _resuming: Session | None = None
+    _resuming: OpenWebSocket | None = None
     """What goes on here, until the app has accepted it."""
     _refused = False
     _asked = False
@@ -99,7 +99,7 @@ class SessionConnection(WebSocketConnection):
             return
         site = self.site
         super().connection_made(LingeringCloseTransport(transport, self.arrival.socket, site.write_batch, site.cells))
-        if self.arrival.session is not None:
+        if isinstance(self.arrival.session, OpenWebSocket):
             self._take_up(self.arrival.session)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -265,10 +265,10 @@ class SessionConnection(WebSocketConnection):
         if not self.transport.is_reading():
             self.transport.resume_reading()
 
-    def packed(self) -> Session | None:
+    def packed(self) -> OpenWebSocket | None:
         if self._handed is None:
             return None
-        return Session(
+        return OpenWebSocket(
             state=self._handed,
             target=self.request.path,
             headers=self._headers,
@@ -280,7 +280,7 @@ class SessionConnection(WebSocketConnection):
 
     # Going on here
 
-    def _take_up(self, session: Session) -> None:
+    def _take_up(self, session: OpenWebSocket) -> None:
         """Go on where another worker's app left it."""
         info = self.arrival.info
         self.requests = info.requests if info is not None else 1
@@ -301,7 +301,7 @@ class SessionConnection(WebSocketConnection):
         if session.partial:
             self.data_received(session.partial)
 
-    def _make_request(self, session: Session) -> bool:
+    def _make_request(self, session: OpenWebSocket) -> bool:
         """Make the request again; whether this worker understands it as the one before did."""
         try:
             request = websocket_state.request(self.conn, session)
@@ -311,7 +311,7 @@ class SessionConnection(WebSocketConnection):
             return False
         return request is not None
 
-    def _resume(self, session: Session, message: Any) -> None:
+    def _resume(self, session: OpenWebSocket, message: Any) -> None:
         """The app answers the request of a WebSocket that is open already."""
         kind = message["type"]
         if kind == "websocket.accept" and not message.get("handoff"):
@@ -397,4 +397,4 @@ class SessionConnection(WebSocketConnection):
 
 def session_class(protocol: Any) -> Any:
     """The class that serves WebSockets, made of uvicorn's."""
-    return type(f"Session{protocol.__name__}", (SessionConnection, protocol), {})
+    return type(f"OpenWebSocket{protocol.__name__}", (SessionConnection, protocol), {})

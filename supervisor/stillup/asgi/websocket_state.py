@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Reversible
 from typing import Any, Final
 
 from stillup.wire.deflate_window import window
-from stillup.wire.session_format import Deflate, Session
+from stillup.wire.session_format import Deflate, OpenWebSocket
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -83,7 +83,7 @@ def waiting(queued: Iterable[Any]) -> list[tuple[bool, bytes]]:
     ]
 
 
-def messages(session: Session) -> Iterator[Any]:
+def messages(session: OpenWebSocket) -> Iterator[Any]:
     """Those that an app has still to receive."""
     for is_text, data in session.waiting:
         said = {"text": data.decode()} if is_text else {"bytes": data}
@@ -119,7 +119,7 @@ def open_conn(max_size: int | None, said: Deflate | None) -> Any:
     return conn
 
 
-def request(conn: Any, session: Session) -> Any:
+def request(conn: Any, session: OpenWebSocket) -> Any:
     """The request that a session began with, made again; None if ``conn``, a new one, would not accept it.
 
     Raises:

@@ -83,7 +83,7 @@ def _with_sessions(command: Command) -> Command:
 
 
 def _all_take_sessions(fleet: Fleet) -> bool:
-    """Whether whoever reads it, now or once it is told to, knows WebSockets that go on."""
+    """Whether whoever reads it, now or once it is told to, knows sessions that go on."""
     idle = _not_reading(fleet)
     readers = [worker for worker in fleet.workers.values() if worker.state in _READS and worker.generation != idle]
     return bool(readers) and all(worker.takes_sessions for worker in readers)

@@ -48,7 +48,7 @@ class BeginDrain(msgspec.Struct, frozen=True):
     """Connections that it may give away at a time."""
     park: bool = False
     sessions: bool = False
-    """Whether who takes over knows WebSockets that go on."""
+    """Whether who takes over knows sessions that go on."""
 
 
 class BeginPause(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class BeginPause(msgspec.Struct, frozen=True):
     packet: int = 1
     """Connections that it may give away at a time."""
     sessions: bool = False
-    """Whether who takes over knows WebSockets that go on."""
+    """Whether who takes over knows sessions that go on."""
 
 
 class TellCordon(msgspec.Struct, frozen=True):

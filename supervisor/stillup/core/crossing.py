@@ -4,8 +4,9 @@
    way, nothing written that has not left.
 2. Bytes that were read and not yet answered move with it; where they are not known to the byte, it stays.
 3. A connection that stays is looked at again when one of these changes.
-4. A WebSocket moves between two messages, once its app has handed it over (a *session*), and only where those that may
-   take it over know sessions (``core.adoption``): to a worker of an earlier stillup it would be an idle connection.
+4. A WebSocket moves between two messages, and an answer between two parts of its body, once its app has handed it over
+   (a *session*), and only where those that may take it over know sessions (``core.adoption``): to a worker of an
+   earlier stillup it would be an idle connection.
 """
 
 from __future__ import annotations
@@ -50,20 +51,20 @@ class Standing(msgspec.Struct, frozen=True):
     unsent: int
     """Bytes that were written and have not left this process."""
     session: bool = False
-    """It is a WebSocket whose app can hand it over."""
+    """It is a WebSocket whose app can hand it over, or an answer whose app has."""
 
 
 class ResumeRefusal(StrEnum):
-    """Why a WebSocket that was handed over ends with close code 1012 instead of going on."""
+    """Why a session that was handed over does not go on: a WebSocket ends with close code 1012, an answer is cut."""
 
     UNAWARE = "unaware"
-    """The app has accepted it without the word that it can take it over."""
+    """The app has accepted it, or begun its answer, without the word that it can take it over."""
     SUBPROTOCOL = "subprotocol"
     """The app has accepted another subprotocol."""
     APP_CLOSED = "app-closed"
-    """The app has refused its request."""
+    """The app has refused its request, or answers it with another status."""
     APP_FAILED = "app-failed"
-    """The app has ended, or failed, before it accepted."""
+    """The app has ended, or failed, before it went on."""
     UNREADABLE = "unreadable"
     """Its request cannot be made again here."""
     NOT_SERVED = "not-served"
@@ -72,6 +73,8 @@ class ResumeRefusal(StrEnum):
     """It has more to carry than may travel."""
     NOT_TAKEN = "not-taken"
     """Nobody was left who could take it when its app had handed it over, or it could not leave before its deadline."""
+    OTHER_ANSWER = "other-answer"
+    """The app has begun an answer of another content type, length or encoding."""
 
 
 def may_move(standing: Standing) -> bool:
@@ -129,11 +132,11 @@ class Crossed(msgspec.Struct, frozen=True):
     """Connections that ended in a drain in which every answer says ``Connection: close``, since none could move (TLS,
     protocol classes that are not known) or nobody came after: by that answer, or by their client's own will."""
     sessions_given: int = 0
-    """WebSockets among those that were given."""
+    """Sessions among those that were given."""
     sessions_adopted: int = 0
-    """WebSockets among those that were adopted."""
+    """Sessions among those that were adopted."""
     sessions_refused: int = 0
-    """WebSockets that were handed over and did not go on, for any reason."""
+    """Sessions that were handed over and did not go on, for any reason."""
 
     def __add__(self, other: Crossed) -> Crossed:
         return Crossed(

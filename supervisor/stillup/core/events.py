@@ -109,7 +109,7 @@ class HelloSaid(msgspec.Struct, frozen=True):
 
     serial: int
     takes_sessions: bool = False
-    """Whether it knows WebSockets that go on (``core.crossing``)."""
+    """Whether it knows sessions that go on (``core.crossing``)."""
 
 
 class WorkerBootFailed(msgspec.Struct, frozen=True):
@@ -233,7 +233,7 @@ class WorkerResumed(msgspec.Struct, frozen=True):
     paused: bool = False
     """Whether it is paused; else, if it does not drain, it serves."""
     takes_sessions: bool = False
-    """Whether it knows WebSockets that go on."""
+    """Whether it knows sessions that go on."""
 
 
 class ReexecAsked(msgspec.Struct, frozen=True):

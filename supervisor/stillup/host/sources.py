@@ -37,7 +37,7 @@ class Arrival(msgspec.Struct):
     unix: bool
     info: ConnectionInfo | None = None
     session: Session | None = None
-    """The WebSocket that it is, which goes on here."""
+    """What it is, if that goes on here."""
 
 
 class EndOfSource(Exception):

@@ -52,13 +52,13 @@ class ConnectionInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     read: bytes = b""
     """What was read of it and not consumed: the beginning of a request's head."""
     session: bytes = b""
-    """The WebSocket that it is, packed; empty if it is none, or if that rides beside it."""
+    """What it is, packed; empty if that is no session, or rides beside it."""
     beside: int = 0
     """Bytes of a session in the memory whose descriptor follows; 0: there is none."""
 
     @property
     def is_session(self) -> bool:
-        """Whether it is a WebSocket that goes on."""
+        """Whether it is a session that goes on."""
         return bool(self.session or self.beside)
 
 

@@ -139,9 +139,9 @@ class RolloutView(msgspec.Struct, frozen=True):
     moved: int = 0
     """Connections that the previous generation has given away."""
     moved_sessions: int = 0
-    """WebSockets among them."""
+    """Sessions among them."""
     refused_sessions: int = 0
-    """WebSockets that did not go on in the new generation."""
+    """Sessions that did not go on in the new generation."""
     closed: int = 0
     """Connections without a request in progress that it had to end."""
     told_to_close: int = 0

@@ -30,8 +30,8 @@ class CrossingView(QueueView, frozen=True, kw_only=True):
     longest: float
     """Seconds; the longest that one was between two workers."""
     sessions_given: int = 0
-    """WebSockets among those that were given: their apps had handed them over."""
+    """Sessions (WebSockets, streamed answers) among those that were given: their apps had handed them over."""
     sessions_adopted: int = 0
-    """WebSockets among those that were adopted."""
+    """Sessions among those that were adopted."""
     sessions_refused: int = 0
-    """WebSockets that their app had handed over and that ended all the same, with close code 1012 as a rule."""
+    """Sessions that their app had handed over and that ended all the same."""

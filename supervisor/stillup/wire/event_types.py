@@ -209,7 +209,7 @@ class GenerationGone(Envelope, frozen=True, tag="generation.gone"):
     told_to_close: int
     """Those that ended while its answers said ``Connection: close``, since they could not move."""
     sessions: int = 0
-    """WebSockets among those that moved on."""
+    """Sessions among those that moved on."""
 
     @classmethod
     def reads(cls, data: Mapping[str, object]) -> str:

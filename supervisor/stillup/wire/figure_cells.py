@@ -119,7 +119,7 @@ REFUSED: Final = 128
 SESSION_BYTES: Final = 144
 """Bytes of what travelled beside the sessions that were given."""
 SESSIONS_GIVEN: Final = 145
-"""WebSockets among what was given, and those among what was adopted."""
+"""Sessions among what was given, and those among what was adopted."""
 SESSIONS_ADOPTED: Final = 146
 CELLS: Final = 160
 _BEFORE: Final = 128

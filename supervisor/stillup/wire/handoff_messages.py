@@ -207,7 +207,7 @@ class Drain(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields
     websockets: float = 0.0
     """Seconds from being told until WebSockets are closed."""
     sessions: bool = False
-    """Whether who takes over knows WebSockets that go on. Since version 5."""
+    """Whether who takes over knows sessions that go on. Since version 5."""
 
 
 class Pause(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -225,7 +225,7 @@ class Pause(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields
     packet: int = 1
     """Connections that may be given away at a time."""
     sessions: bool = False
-    """Whether who takes over knows WebSockets that go on. Since version 5."""
+    """Whether who takes over knows sessions that go on. Since version 5."""
 
 
 class Cordon(msgspec.Struct, tag_field="type", frozen=True, forbid_unknown_fields=True):

@@ -28,7 +28,7 @@ SPOKEN: Final = frozenset({3, 4, PROTOCOL})
 """The versions that a supervisor speaks: a release may bring an environment with an earlier stillup. Of those before 3
 none was released, and their package had another name. Since 4 a drain has times by class, a hurry may be of all, and a
 worker is told of a cordon, whether it reads the adoption queue, which listeners are left, and to pause; since 5
-WebSockets go on in another worker."""
+sessions go on in another worker."""
 _WITH_SESSIONS: Final = 5
 _OLDEST: Final = 3
 """Of the versions that are spoken."""

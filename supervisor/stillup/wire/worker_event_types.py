@@ -229,7 +229,7 @@ class ConnectionsCut(Envelope, frozen=True, tag="connections.cut"):
 
 
 class SessionsRefused(Envelope, frozen=True, tag="sessions.refused"):
-    """WebSockets that their app had handed over did not go on in the worker that took them: clients connect again."""
+    """Sessions that their app had handed over did not go on in the worker that took them: clients connect again."""
 
     level = "WARNING"
     line = "worker {worker} did not go on with {what}: their clients are to connect again"

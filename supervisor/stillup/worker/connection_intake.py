@@ -47,7 +47,7 @@ class ConnectionIntake:
         self._full_since: float | None = None
         self.adopted = 0
         self.sessions = 0
-        """WebSockets among those that were adopted."""
+        """Sessions among those that were adopted."""
         self.longest = 0.0
         """Seconds; the longest that one connection was between two workers."""
 

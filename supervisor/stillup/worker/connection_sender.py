@@ -57,7 +57,7 @@ class ConnectionSender:
         """Send at most ``packet`` descriptors at a time; ``stayed`` is told of each connection that cannot move now.
 
         Those that have moved are counted in ``cells``, too. ``takes_sessions``: whether who reads the queue knows
-        WebSockets that go on.
+        sessions that go on.
         """
         self.takes_sessions = takes_sessions
         self._cells = cells if cells is not None else [0] * CELLS
@@ -82,7 +82,7 @@ class ConnectionSender:
         """Who is told when no more goes in; None while somebody reads."""
         self.given = 0
         self.sessions = 0
-        """WebSockets among those that were given."""
+        """Sessions among those that were given."""
         self.works = True
         """Whether the queue takes connections, now or later; not once nobody can read from it any more."""
 

@@ -53,6 +53,7 @@ class Retirement:
         """Whether it took nothing in its last days already: what is in the queue is for those that do."""
         self._word = asyncio.Event()
         """Set when a pause ends, in either way."""
+        site.gives_sessions = self._gives_sessions
         self._before = Crossed()
         self._cut_before: Counter[str] = Counter()
         """What came of earlier pauses."""
@@ -62,7 +63,7 @@ class Retirement:
         self._parks = False
         """Whether what is sent waits in the queue for the workers of a later supervisor."""
         self._sessions = False
-        """Whether who takes over knows WebSockets that go on."""
+        """Whether who takes over knows sessions that go on."""
         self._final_since: float | None = None
         self._patience = QUEUE_PATIENCE
         self._shutdown_by = 0.0
@@ -86,15 +87,18 @@ class Retirement:
 
     @property
     def sessions(self) -> int:
-        """WebSockets among those that were given."""
+        """Sessions among those that were given."""
         return self._before.sessions_given + (self._sender.sessions if self._sender is not None else 0)
 
     @property
     def sessions_move(self) -> bool:
-        """Whether a WebSocket that its app hands over goes on elsewhere; so while this worker serves."""
+        """Whether what an app hands over goes on elsewhere; so while this worker serves."""
         if self._drain is None:
             return True
         return self._sessions and not self._drain.final and (self._sender is None or self._sender.works)
+
+    def _gives_sessions(self) -> bool:
+        return self._drain is not None and self._sender is not None and self.sessions_move
 
     @property
     def closed(self) -> int:
@@ -166,6 +170,7 @@ class Retirement:
         idle, changed = self._intake.idle, self._events.changed
         self._drain = ConnectionDrain(self._site, idle, changed, timeouts=timeouts, final=final)
         self._packet = 1 if self._site.config.limit_concurrency is not None else packet
+        self._site.drain_begins.clear()
         self._app.draining.begin()
         self._app.leader.retire()
         self._events.retiring.set()
@@ -196,6 +201,7 @@ class Retirement:
         """Take what comes again, and serve what is left as ever. Only in a pause."""
         assert self._drain is not None  # noqa: S101 - for the type checker: a pause has one
         self._drain.call_off()
+        self._site.drain_begins.set()
         self._before = replace(
             self._before,
             given=self.given,
@@ -283,6 +289,7 @@ class Retirement:
             if drain is not self._drain or pausing is not self._pausing:
                 continue  # another word came meanwhile
             self._send(drain)
+            self._site.drain_begins.set()
             self._events.news.set()
             await drain.run(self._queue_ended)
             if not pausing:

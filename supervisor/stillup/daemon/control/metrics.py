@@ -149,7 +149,7 @@ def _of_service(scene: Scene) -> Iterator[Metric]:
     )
     yield _counter("stillup_crossing_connections", text, crossing, "event")
     sessions = {"given": cells[figure_cells.SESSIONS_GIVEN], "adopted": cells[figure_cells.SESSIONS_ADOPTED]}
-    text = "WebSockets that their apps handed over: those that workers gave away, and those that they adopted."
+    text = "WebSockets and answers that their apps handed over: those that workers gave away, and that they adopted."
     yield _counter("stillup_sessions", text, sessions, "event")
     refused = {str(reason): cells[figure_cells.refused(reason)] for reason in ResumeRefusal}
     yield _counter("stillup_sessions_refused", "Handed over, and ended instead of going on, by reason.", refused, "why")
