@@ -214,13 +214,11 @@ class MovableConnection(Connection):
 
     def _take_up(self, info: ConnectionInfo) -> None:
         """Go on where another worker left it."""
+        if self.limit_concurrency is not None:
+            self._exempt()
         if isinstance(self.arrival.session, OpenAnswer):
-            if self.limit_concurrency is not None:
-                self._exempt()
             self._take_up_answer(self.arrival.session)
         self.requests = info.requests
-        if self.limit_concurrency is not None and self.cycle is None:
-            self._exempt()
         if self.site.on_arrival is not None:
             self.site.on_arrival(self)
         if info.read and not self.is_ending():

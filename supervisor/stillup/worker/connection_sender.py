@@ -236,7 +236,7 @@ class ConnectionSender:
                 try:
                     packed = _packed(connection)
                 except PeerError as error:
-                    logger.error("a WebSocket cannot be moved: %s", error)  # noqa: TRY400 - no bug
+                    logger.error("a session cannot be moved: %s", error)  # noqa: TRY400 - no bug
                     too_large.append(connection)
                     continue
                 inline = len(packed) <= INLINE_LIMIT
@@ -250,7 +250,7 @@ class ConnectionSender:
                         beside[connection] = sealed_memory.sealed(packed)
                     except OSError as error:
                         if connection not in self._short:
-                            logger.warning("a WebSocket has no memory to move in: %s", error)
+                            logger.warning("a session has no memory to move in: %s", error)
                         (short if self._may_wait(connection) else too_large).append(connection)
                         continue
                     memory.callback(descriptors.close, [beside[connection]])
