@@ -309,7 +309,10 @@ COUNTS_NOTHING = tuple(
         ('            first, total = _of_status(message["status"], _OF_ERRORS)\n', ""),
         ("            cells[first if took <= _LEAST else first + bisect_left(_BOUNDS, took)] += 1\n", ""),
         ("            cells[total] += took\n", ""),
-        ('            if (body := message.get("body")) and self.began:\n', "            if False:\n"),
+        (
+            "                if self.began:\n                    self.transport.cells[SENT] += len(body)\n",
+            "                pass\n",
+        ),
     )
 )
 """What is left notes of each answer whether it is a stream, which a drain has to know."""
