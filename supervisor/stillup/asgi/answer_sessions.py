@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from stillup.asgi.resumption import RESUMING
+from stillup.asgi.resumption import RESUMING, state_of
 from stillup.core.crossing import ResumeRefusal
-from stillup.wire.session_format import BODY_LIMIT, STATE_LIMIT, OpenAnswer
+from stillup.wire.session_format import BODY_LIMIT, OpenAnswer
 
 if TYPE_CHECKING:
     from stillup.asgi.movable_connection import MovableConnection
@@ -75,14 +75,10 @@ async def hand_over(cycle: Any, message: Any) -> None:
     """Take the state that an app leaves to the next one, if its answer may go on there.
 
     Raises:
-        TypeError: it is not bytes.
-        ValueError: it is larger than may travel.
+        TypeError: as ``state_of``.
+        ValueError: likewise.
     """
-    state = message.get("state", b"")
-    if not isinstance(state, bytes):
-        raise TypeError(f"'{HANDOFF}': state is {type(state).__name__}, not bytes")
-    if len(state) > STATE_LIMIT:
-        raise ValueError(f"'{HANDOFF}': {len(state)} bytes of state; at most {STATE_LIMIT} may travel")
+    state = state_of(message)
     if not cycle.can_hand_over:
         return
     protocol: MovableConnection = cycle.transport.get_protocol()

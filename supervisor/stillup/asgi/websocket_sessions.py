@@ -25,14 +25,14 @@ from uvicorn.protocols.utils import ClientDisconnected
 from stillup.asgi import websocket_state
 from stillup.asgi.connection import Connection
 from stillup.asgi.lingering_close import LingeringCloseTransport
-from stillup.asgi.resumption import RESUMING
+from stillup.asgi.resumption import RESUMING, state_of
 from stillup.asgi.websocket_protocols import WebSocketConnection
 from stillup.asgi.websocket_state import fitting, half_frame, is_in_message
 from stillup.core.crossing import ResumeRefusal, Standing
 from stillup.core.drain import ConnectionClass
 from stillup.host.sources import Arrival
 from stillup.wire.adoption_packet import ConnectionInfo
-from stillup.wire.session_format import STATE_LIMIT, WAITING_LIMIT, OpenWebSocket
+from stillup.wire.session_format import WAITING_LIMIT, OpenWebSocket
 
 if TYPE_CHECKING:
     from stillup.asgi.site import Site
@@ -219,11 +219,7 @@ class SessionConnection(WebSocketConnection):
 
     def _hand_over(self, message: Any) -> None:
         """The app has left its state to the next one."""
-        state = message.get("state", b"")
-        if not isinstance(state, bytes):
-            raise TypeError(f"'{HANDOFF}': state is {type(state).__name__}, not bytes")
-        if len(state) > STATE_LIMIT:
-            raise ValueError(f"'{HANDOFF}': {len(state)} bytes of state; at most {STATE_LIMIT} may travel")
+        state = state_of(message)
         if not self._told:
             raise RuntimeError(f"'{HANDOFF}' is sent once receive() has given it, and by who accepted with 'handoff'")
         if self.is_ending() or self.close_sent or self.conn.state.name != "OPEN":

@@ -18,7 +18,6 @@ where nobody takes over, it is what it would be without this: a ``StreamingRespo
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
@@ -28,6 +27,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from stillup.worker.app_state import current
+from stillup.worker.session_state import packed, unpacked
 
 HANDOFF: Final = "http.response.handoff"
 """The ASGI extension, and the type of its message."""
@@ -62,7 +62,7 @@ class Resumable(StreamingResponse, Generic[S]):
         self._version = version
         self._goes_on = extension is not None
         if extension and "state" in extension:
-            handed = _unpacked(extension["state"])
+            handed = unpacked(extension["state"])
             self._goes_on = handed.get("version") == version and "state" in handed
             state = handed["state"] if self._goes_on else state
         self._stream, self._state = stream, state
@@ -104,12 +104,7 @@ class Resumable(StreamingResponse, Generic[S]):
         assert self._extension is not None  # noqa: S101 - for the type checker: it goes on by that
         if not self._extension.get("ready"):
             return False
-        try:
-            packed = {"version": self._version, "state": self._state}
-            state = json.dumps(packed, separators=(",", ":"), allow_nan=False).encode()
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"the state of a resumable answer has to be JSON: {error}") from error
-        await send({"type": HANDOFF, "state": state})
+        await send({"type": HANDOFF, "state": packed(self._state, self._version)})
         return bool(self._extension.get("handed"))
 
 
@@ -133,12 +128,3 @@ async def _cancelled(*futures: asyncio.Future[Any] | None) -> None:
 
 def _encoded(chunk: str | bytes | memoryview, charset: str) -> bytes | memoryview:
     return chunk.encode(charset) if isinstance(chunk, str) else chunk
-
-
-def _unpacked(packed: bytes) -> dict[str, Any]:
-    """What an app has left; nothing if that is not ours, as of an app that had its own format."""
-    try:
-        found = json.loads(packed)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

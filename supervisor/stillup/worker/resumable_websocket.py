@@ -20,12 +20,13 @@ Under another server, and where nobody takes over, it is what it would be withou
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from stillup.worker.session_state import packed, unpacked
 
 HANDOFF: Final = "websocket.handoff"
 """The ASGI extension, and the type of its messages."""
@@ -103,7 +104,7 @@ class ResumableWebSocket(WebSocket, Generic[S]):
             self._asked = self.handed_over = True
             try:
                 await self._quiet.wait()
-                await self._to_server({"type": HANDOFF, "state": self._packed()})
+                await self._to_server({"type": HANDOFF, "state": packed(self.state, self._version)})
                 self._given = True
             except OSError:  # it has ended meanwhile, or another task was faster
                 self._asked = self.handed_over = False
@@ -117,13 +118,6 @@ class ResumableWebSocket(WebSocket, Generic[S]):
         if self.handed_over:
             raise HandedOver
         return message
-
-    def _packed(self) -> bytes:
-        try:
-            packed = {"version": self._version, "state": self.state}
-            return json.dumps(packed, separators=(",", ":"), allow_nan=False).encode()
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"the state of a resumable WebSocket has to be JSON: {error}") from error
 
 
 async def resume(websocket: WebSocket, state: S, *, version: int = 1, **accept: Any) -> ResumableWebSocket[S]:
@@ -143,7 +137,7 @@ async def resume(websocket: WebSocket, state: S, *, version: int = 1, **accept: 
     offered = _extension(websocket.scope) or {}
     is_new = "state" not in offered
     if not is_new:
-        handed = _unpacked(offered["state"])
+        handed = unpacked(offered["state"])
         if handed.get("version") != version or "state" not in handed:
             reason = f"state of version {handed.get('version')}, not {version}"
             await websocket.close(RESTART, reason)
@@ -165,12 +159,3 @@ def _extension(scope: Scope) -> Mapping[str, Any] | None:
     """What the server offers; None: nobody takes over from here."""
     found: Mapping[str, Any] | None = (scope.get("extensions") or {}).get(HANDOFF)
     return found
-
-
-def _unpacked(packed: bytes) -> dict[str, Any]:
-    """What an app has left; nothing if that is not ours, as of an app that had its own format."""
-    try:
-        found = json.loads(packed)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
