@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from stillup.asgi.answer_sessions import HANDOFF, head_of
 from stillup.asgi.resumption import RESUMING
-from stillup.errors import PeerError
-from stillup.wire import session_format
 from stillup.wire.session_format import BODY_LIMIT, STATE_LIMIT, OpenAnswer
 from tests.asgi.crossing_pair import Crossing, crossing, standing
 from tests.asgi.event_loops import until
@@ -304,25 +302,6 @@ async def test_a_state_that_cannot_be(http: str) -> None:
         await client.ask("/")
         assert (await client.read_to(b"0\r\n\r\n")).endswith(b"5\r\nwhole\r\n0\r\n\r\n")
         assert errors == ["TypeError", "ValueError"]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"headers": [(b"x", b"1\r\n\r\nGET /evil HTTP/1.1")]},
-        {"headers": [(b"x: y\r\nz", b"1")]},
-        {"target": "/a HTTP/1.1\r\n\r\n"},
-        {"method": "GET /evil"},
-        {"length": 3, "left": 4},
-        {"left": 1},
-    ],
-)
-def test_a_request_that_is_two(changes: dict[str, Any]) -> None:
-    """Whoever writes to the queue can put no other request beside it, and no more than there is."""
-    sound: dict[str, Any] = {"state": b"", "method": "GET", "target": "/", "headers": [], "status": 200}
-    assert session_format.decode(session_format.encode(OpenAnswer(**sound)))
-    with pytest.raises(PeerError):
-        session_format.decode(session_format.encode(OpenAnswer(**{**sound, **changes})))
 
 
 @given(body=st.binary(max_size=100), names=st.lists(st.sampled_from([b"a", b"content-length", b"expect", b"b"])))

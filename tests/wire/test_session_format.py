@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from stillup.wire.session_format import (
     SESSION_LIMIT,
     STATE_LIMIT,
     Deflate,
+    OpenAnswer,
     OpenWebSocket,
     decode,
     encode,
@@ -147,3 +149,23 @@ def test_the_window_is_what_was_put_out_last(messages: list[tuple[str, int]], bi
         assert later.decompress(sent) == unpacker.decompress(sent) == text
         # It is taken of one that was itself made with a window, too.
         assert window(later, bits) == window(unpacker, bits)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": [(b"x", b"1\r\n\r\nGET /evil HTTP/1.1")]},
+        {"headers": [(b"x: y\r\nz", b"1")]},
+        {"target": "/a HTTP/1.1\r\n\r\n"},
+        {"method": "GET /evil"},
+        {"length": 3, "left": 4},
+        {"left": 1},
+    ],
+)
+def test_a_request_that_is_two(changes: dict[str, Any]) -> None:
+    """Whoever writes to the queue can put no other request beside it, and no more than there is."""
+    sound: dict[str, Any] = {"state": b"", "method": "GET", "target": "/", "headers": [], "status": 200}
+    answer = OpenAnswer(**sound)
+    assert decode(encode(answer)) == answer
+    with pytest.raises(PeerError):
+        decode(encode(OpenAnswer(**{**sound, **changes})))
