@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import warnings
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -49,9 +48,6 @@ async def serving_benchmarks_app(http: str) -> AsyncIterator[Target]:
     """The application under load, in this process, under plain uvicorn."""
     # Not the 5 s of uvicorn's: who is idle for longer, on a machine that others use, would have been hung up on.
     config = uvicorn.Config("benchmarks.app:app", port=0, http=http, log_level="error", timeout_keep_alive=60)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # older versions of uvicorn import websockets.legacy
-        config.load()
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started or serving.done())
