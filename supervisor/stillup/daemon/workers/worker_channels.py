@@ -24,7 +24,7 @@ from stillup.wire.handoff_messages import REASON_LIMIT, FromSupervisor, Reopened
 
 logger = logging.getLogger("stillup")
 
-MOST_A_TURN: Final = 8
+MOST_A_TURN: Final = 2
 """Messages that are read of one worker in one turn of the loop, unless all are to be read before silence is judged."""
 
 
