@@ -156,6 +156,8 @@ def test_the_window_is_what_was_put_out_last(messages: list[tuple[str, int]], bi
     [
         {"headers": [(b"x", b"1\r\n\r\nGET /evil HTTP/1.1")]},
         {"headers": [(b"x: y\r\nz", b"1")]},
+        {"headers": [(b"Content-Length", b"5")]},
+        {"headers": [(b"upgrade", b"websocket")]},
         {"target": "/a HTTP/1.1\r\n\r\n"},
         {"method": "GET /evil"},
         {"length": 3, "left": 4},

@@ -393,4 +393,4 @@ class SessionConnection(WebSocketConnection):
 
 def session_class(protocol: Any) -> Any:
     """The class that serves WebSockets, made of uvicorn's."""
-    return type(f"OpenWebSocket{protocol.__name__}", (SessionConnection, protocol), {})
+    return type(f"Session{protocol.__name__}", (SessionConnection, protocol), {})

@@ -30,8 +30,10 @@ MOST_WINDOW: Final = 32 * 1024
 """Bytes that DEFLATE looks back at most (RFC 1951)."""
 BODY_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are kept, so that the request can be made again."""
-_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""Of a header, or a method (RFC 9110, 5.6.2)."""
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110, 5.6.2."""
+_NAME: Final = re.compile(rb"(?!upgrade\Z)[!#$%&'*+.^_`|~0-9a-z-]+")
+"""The same, as ASGI has a header's; and none by which the request would end as another protocol's."""
 _TARGET: Final = re.compile(r"[!-~]+")
 _ENDS_LINE: Final = re.compile(rb"[\r\n\0]")
 _MOST_MESSAGES: Final = 64 * 1024
@@ -136,5 +138,5 @@ def decode(packed: bytes) -> Session:
 def _is_request(answer: OpenAnswer) -> bool:
     """Whether the request can be made again as that one request."""
     names_and_values = all(_NAME.fullmatch(name) and not _ENDS_LINE.search(value) for name, value in answer.headers)
-    named = _NAME.fullmatch(answer.method.encode()) is not None
+    named = _METHOD.fullmatch(answer.method) is not None
     return named and names_and_values and _TARGET.fullmatch(answer.target) is not None
