@@ -130,6 +130,7 @@ def test_followers(new_service: Service) -> None:
     ):
         begun = until(plain, "rollout.done")
         until(stream, '"rollout.done"')
+        until(watching, "is done")
         service.client.reload()
         begun += until(plain, "rollout.cut-over")
         number, kind, data = until(stream, '"rollout.cut-over"')[-3:]

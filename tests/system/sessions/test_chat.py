@@ -1,9 +1,15 @@
-"""The example's chat: its members stay, and miss nothing that the others say."""
+"""The example's chat: its members stay, and miss nothing that the others say.
+
+Its room is in the process of the one worker, or in a real Redis for several.
+"""
 
 from __future__ import annotations
 
-import json
+import shutil
+import socket
+import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +17,7 @@ import pytest
 
 from tests.system.gated_service import reloaded
 from tests.system.harness import FULL, ROOT, Service, eventually
-from tests.system.sessions.websocket_peer import Closed, WebSocketPeer
+from tests.system.sessions.chat_member import Member
 
 pytestmark = pytest.mark.xdist_group("sessions")
 
@@ -19,38 +25,46 @@ RELOADS = 20 if FULL else 3
 MEMBERS = ("ann", "bob", "cleo")
 
 
-class Member:
-    """One who chats, and notes all that is said."""
-
-    def __init__(self, service: Service, name: str) -> None:
-        self.peer = WebSocketPeer(service.address(), f"/chat?name={name}")
-        self.workers: list[str] = []
-        self.lines: list[str] = []
-        self._listening = threading.Thread(target=self._listen)
-        self._listening.start()
-
-    def _listen(self) -> None:
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A server of our own, on a Unix socket."""
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server is not installed")
+    path = tmp_path / "redis.sock"
+    options = ("--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path))
+    with subprocess.Popen([server, *options], stdout=subprocess.DEVNULL) as process:
         try:
-            while True:
-                said = json.loads(self.peer.receive_text())
-                self.workers += [said["worker"]] if "worker" in said else []
-                self.lines += [said["line"]] if "line" in said else []
-        except Closed:
-            return
+            eventually(lambda: answers(path), "Redis answers")
+            yield f"unix://{path}"
+        finally:
+            process.kill()
 
-    def say(self, line: str) -> None:
-        self.peer.send(self.peer.text(line))
 
-    def leave(self) -> None:
-        self.peer.close()
-        self._listening.join()
-        self.peer.sock.close()
+def answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return path.exists() and sock.connect_ex(str(path)) == 0
 
 
 def test_nobody_misses_a_line(tmp_path: Path, stack: ExitStack) -> None:
     """Members who talk all the time see each line once, over reloads, and nobody is said to come or to leave."""
+    members = chat_over_reloads(tmp_path, stack, workers=1)
+    for member in members:
+        assert member.workers == [f"{generation}.1" for generation in range(1, RELOADS + 2)]
+
+
+def test_nobody_misses_a_line_of_other_workers(tmp_path: Path, redis_url: str, stack: ExitStack) -> None:
+    """So it is with members at several workers, each of whom brings along how far it has read of the stream."""
+    members = chat_over_reloads(tmp_path, stack, workers=2, REDIS_URL=redis_url)
+    for member in members:
+        assert {int(worker.partition(".")[0]) for worker in member.workers} == set(range(1, RELOADS + 2))
+
+
+def chat_over_reloads(folder: Path, stack: ExitStack, *, workers: int, **environment: str) -> list[Member]:
+    """Have members talk while the service is reloaded: what each of them saw is what was said, once."""
     options = ("--app-dir", str(ROOT), "--no-access-log", "--ws", "auto")
-    service = stack.enter_context(Service(tmp_path, "app_example.chat:app", *options))
+    app = "app_example.chat:app"
+    service = stack.enter_context(Service(folder, app, *options, workers=workers, environment=environment))
     assert "<title>Chat</title>" in service.get("/")
     members = []
     for number, name in enumerate(MEMBERS, 1):
@@ -82,5 +96,5 @@ def test_nobody_misses_a_line(tmp_path: Path, stack: ExitStack) -> None:
     for member in members:
         lines = [line for line in member.lines if not line.endswith("has come")]
         assert sorted(lines) == sorted(said)
-        assert member.workers == [f"{generation}.1" for generation in range(1, RELOADS + 2)]
     assert not [line for line in members[0].lines if "has left" in line]
+    return members

@@ -1,4 +1,4 @@
-"""The recipes of the guide's chapter, each over a reload: with Starlette, and without a framework."""
+"""The recipes of the guide's chapter, each over reloads: with Starlette, sse-starlette, Litestar, and without any."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.system.clients import Peer
 from tests.system.gated_service import reloaded
 from tests.system.harness import Service, eventually
 from tests.system.sessions.websocket_peer import WebSocketPeer
@@ -24,9 +25,20 @@ def _recipe(words: str) -> str:
     return str(found)
 
 
-@pytest.mark.parametrize("words", ["import resume", '"type": "websocket.handoff"'], ids=["starlette", "asgi"])
-def test_it_counts_on(words: str, tmp_path: Path, stack: ExitStack) -> None:
+WEBSOCKETS = {
+    "starlette": "import resume\n\n\nasync def count",
+    "litestar": "from litestar import",
+    "asgi": '"type": "websocket.handoff"',
+}
+ANSWERS = {"sse_starlette": "import ServerSentEvent", "litestar": "from litestar import"}
+
+
+@pytest.mark.parametrize("framework", WEBSOCKETS)
+def test_it_counts_on(framework: str, tmp_path: Path, stack: ExitStack) -> None:
     """The count goes on in the next generation, on the same connection."""
+    words = WEBSOCKETS[framework]
+    if framework == "litestar":
+        pytest.importorskip(framework)
     service = Service(tmp_path, "main:app", "--ws", "auto")
     service.write(_recipe(words))
     stack.enter_context(service)
@@ -40,3 +52,21 @@ def test_it_counts_on(words: str, tmp_path: Path, stack: ExitStack) -> None:
 
 def _adopted(service: Service, number: int) -> bool:
     return service.status().crossing.sessions_adopted == number
+
+
+@pytest.mark.parametrize("framework", ANSWERS)
+def test_it_is_told_to_its_end(framework: str, tmp_path: Path, stack: ExitStack) -> None:
+    """Every tick comes once, from three generations, in one answer."""
+    pytest.importorskip(framework)
+    service = Service(tmp_path, "main:app")
+    service.write(_recipe(ANSWERS[framework]))
+    stack.enter_context(service)
+    peer = stack.enter_context(Peer(service.address()))
+    peer.send(b"GET /ticks HTTP/1.1\r\nHost: x\r\n\r\n")
+    told = b""
+    for number in (0, 30):
+        told += peer.until(f"tick {number}".encode())
+        reloaded(service)
+    told += peer.until(b"\r\n0\r\n\r\n")
+    assert [int(number) for number in re.findall(rb"tick (\d+)", told)] == list(range(100))
+    assert service.status().crossing.sessions_adopted == 2
