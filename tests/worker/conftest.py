@@ -15,7 +15,7 @@ from tests.host.conftest import first_loop, no_leak
 
 __all__ = ["first_loop", "http", "loop_factory", "no_leak", "pytest_itemcollected", "pytest_pyfunc_call"]
 
-_FROZEN = SimpleNamespace(**vars(gc) | {"get_freeze_count": lambda: gc_pause.FROZEN_AT_START + 1})
+_FROZEN = SimpleNamespace(**vars(gc) | {"get_freeze_count": lambda: gc_pause._frozen_at_start + 1})
 
 
 @pytest.fixture(autouse=True)

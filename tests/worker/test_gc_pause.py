@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from stillup.worker import gc_pause
-from stillup.worker.gc_pause import FROZEN_AT_START, GcPause, leaving
+from stillup.worker.gc_pause import GcPause, leaving
 from tests.asgi.event_loops import until
 from tests.worker.drainable_worker import idle, working
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
+
+FROZEN_AT_START = gc_pause._frozen_at_start
 
 
 @pytest.fixture(autouse=True)

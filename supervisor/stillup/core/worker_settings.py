@@ -47,6 +47,10 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """The directories whose sources are watched (``--reload``), absolute; none without hot reload."""
     has_terminal: bool = False
     """Whether its stdin is the supervisor's terminal, for a debugger."""
+    template: bool = True
+    """Whether it is forked from a process that has imported what all workers need; else each is started by itself."""
+    warm: tuple[str, ...] = ()
+    """Further modules that this process imports."""
 
 
 def probe_path(settings: WorkerSettings) -> str:

@@ -123,9 +123,17 @@ def _give_up_what_is_inherited() -> None:
     for half in sets:
         half.inheritable = 0  # what is not inheritable is not ambient, either
     _check(libc.capset(ctypes.byref(header), sets))
+    join_new_keyring()
+
+
+def join_new_keyring() -> None:
+    """Have a session keyring that is nobody else's (session-keyring(7)), in this thread and in its children.
+
+    Refused where a container's seccomp filter refuses it: to whoever would read the keyring, too.
+    """
     number = _KEYCTL.get((os.uname().machine, ctypes.sizeof(ctypes.c_void_p)))
     if number is not None:
-        # Refused where a container's seccomp filter refuses it: to whoever would read the keyring, too.
+        libc = ctypes.CDLL(None, use_errno=True)
         libc.syscall(ctypes.c_long(number), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), ctypes.c_void_p(None))
 
 

@@ -39,13 +39,22 @@ def spawn(
         else:
             with _nothing_to_read() if stdin is None else contextlib.nullcontext(stdin) as given, _handled_blocked():
                 pid = start_as(account, argv, environment, stdin=given, stdout=stdout, stderr=stderr)
-        try:
-            return hold(pid)
-        except OSError:
-            # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
+        return hold_started(pid)
+
+
+def hold_started(pid: int) -> Process:
+    """Take hold of a child that has just been started, under ``no_reaping``; it is killed if that fails.
+
+    Raises:
+        OSError: there is no descriptor left.
+    """
+    try:
+        return hold(pid)
+    except OSError:
+        # Without a pidfd it could not be ended safely later. It is not reaped yet, so its number is still its own.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _start(argv: Sequence[str], environment: Mapping[str, str], stdin: int | None, stdout: int, stderr: int) -> int:

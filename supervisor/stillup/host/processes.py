@@ -173,6 +173,17 @@ def reap_unheld() -> list[int]:
     return reaped
 
 
+def is_unheld_child(pid: int) -> bool:
+    """Whether that is a child of ours that nobody here holds; asked under ``no_reaping``."""
+    if pid <= 0 or any(process.pid == pid for process in _held.copy()):
+        return False
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def hold(pid: int) -> Process:
     """Take hold of a process that is sure to be the one that is meant: a child not yet reaped, or a connected peer.
 

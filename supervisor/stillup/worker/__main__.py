@@ -26,7 +26,8 @@ from stillup.errors import PeerError
 from stillup.host import descriptors, signal_stack
 from stillup.host.processes import DUMP_STACKS, HANDLED, raise_descriptor_limit
 from stillup.wire.handoff_messages import Report, boot_failed
-from stillup.worker import debugging, fresh_sources, lasting_threads, worker_log
+from stillup.wire.template_messages import VARIABLE
+from stillup.worker import debugging, fresh_sources, lasting_threads, template, worker_log
 from stillup.worker.server import Server
 from stillup.worker.supervisor_channel import SupervisorChannel, take_over
 from stillup.worker.worker_log import WorkerLog
@@ -35,9 +36,12 @@ logger = logging.getLogger("uvicorn.error")
 
 
 def main() -> int:
-    """Run one worker; the exit code."""
-    gc.freeze()
-    gc.unfreeze()  # all is in the oldest generation, without a pass
+    """Run one worker, or a template of them; the exit code."""
+    if VARIABLE in os.environ:
+        template.serve()
+    else:
+        gc.freeze()
+        gc.unfreeze()  # all is in the oldest generation, without a pass
     gc.enable()
     # The path stays: by it the supervisor knows whatever the app starts, which may not use its control socket.
     path, nonce = os.environ.get("STILLUP_HANDOFF", ""), os.environ.pop("STILLUP_NONCE", "")

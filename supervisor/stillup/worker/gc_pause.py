@@ -10,8 +10,14 @@ from typing import Final
 
 QUIET: Final = 0.5
 """Seconds without a new connection that end a bulk."""
-FROZEN_AT_START: Final = gc.get_freeze_count()
-"""Objects that Python itself has frozen before any app could: 3.12 counts its immortal ones, the others none."""
+_frozen_at_start = gc.get_freeze_count()
+"""Objects that were frozen before any app could: 3.12 counts its immortal ones; and those of a template."""
+
+
+def count_frozen() -> None:
+    """What is frozen now was so before any app could."""
+    global _frozen_at_start  # noqa: PLW0603 - the collector is the process's, not an object's
+    _frozen_at_start = gc.get_freeze_count()
 
 
 class GcPause:
@@ -45,7 +51,7 @@ class GcPause:
             return
         self._timer.cancel()
         self._timer = None
-        if gc.get_freeze_count() <= FROZEN_AT_START:  # else an app has, or the drain, and it stays so
+        if gc.get_freeze_count() <= _frozen_at_start:  # else an app has, or the drain, and it stays so
             # What is young goes straight to the oldest generation, as after two passes in which it survived.
             gc.freeze()
             gc.unfreeze()
@@ -55,7 +61,7 @@ class GcPause:
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
     """Have the collector pass over all that is here: it leaves, and most of it without the collector's help."""
-    if gc.get_freeze_count() > FROZEN_AT_START:  # an app has frozen something, and no more is
+    if gc.get_freeze_count() > _frozen_at_start:  # an app has frozen something, and no more is
         yield
         return
     gc.freeze()

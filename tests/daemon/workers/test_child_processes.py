@@ -14,7 +14,8 @@ import pytest
 
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers import child_processes
-from stillup.daemon.workers.child_processes import ChildProcesses, Program
+from stillup.daemon.workers.child_processes import ChildProcesses
+from stillup.daemon.workers.program import Program
 from tests.asgi.event_loops import until
 
 STARTS = (

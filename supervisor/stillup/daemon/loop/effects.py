@@ -43,8 +43,9 @@ from stillup.daemon.state.feed import Feed
 from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.workers import prometheus_files
 from stillup.daemon.workers.admission import Admission
-from stillup.daemon.workers.child_processes import ChildProcesses, Program
+from stillup.daemon.workers.child_processes import ChildProcesses
 from stillup.daemon.workers.hook_processes import HookProcesses
+from stillup.daemon.workers.program import Program
 from stillup.daemon.workers.prometheus_files import LiveGauges
 from stillup.daemon.workers.worker_channels import WorkerChannels
 from stillup.daemon.workers.worker_program import welcome, why_no_worker

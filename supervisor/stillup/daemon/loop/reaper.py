@@ -1,10 +1,13 @@
-"""Reaping orphans: PID 1 is the parent of every process of its container whose own parent has ended (wait(2))."""
+"""Reaping orphans: what runs below the supervisor, and whose own parent has ended, is the supervisor's child.
+
+So it is for PID 1, and for a subreaper (PR_SET_CHILD_SUBREAPER in prctl(2)), for which templates fork
+(``host.forking``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import Final
 
 from stillup.host.processes import reap_unheld
@@ -16,10 +19,8 @@ PERIOD: Final = 2.0
 
 
 async def reap() -> None:
-    """Reap orphans every PERIOD, if this process is PID 1. Runs until it is cancelled."""
-    if os.getpid() != 1:
-        return
+    """Reap orphans every PERIOD. Runs until it is cancelled."""
     while True:
         await asyncio.sleep(PERIOD)
         if reaped := reap_unheld():
-            logger.debug("reaped what was left to PID 1: %s", ", ".join(map(str, reaped)))
+            logger.debug("reaped what was left to us: %s", ", ".join(map(str, reaped)))

@@ -38,7 +38,15 @@ _FILE: Final = "stillup.config"
 GUNICORN_FILE: Final = "gunicorn.conf.py"
 """What gunicorn reads by itself."""
 _OWN_VARIABLES: Final = frozenset(
-    {"STILLUP_GENERATION", "STILLUP_WORKER", "STILLUP_HANDOFF", "STILLUP_NONCE", "STILLUP_REEXEC", "STILLUP_TRIAL"}
+    {
+        "STILLUP_GENERATION",
+        "STILLUP_WORKER",
+        "STILLUP_HANDOFF",
+        "STILLUP_NONCE",
+        "STILLUP_REEXEC",
+        "STILLUP_TEMPLATE",
+        "STILLUP_TRIAL",
+    }
 )
 
 

@@ -17,6 +17,7 @@ _GROUPS: Final = {
         "health_",
         "hook_",
         "boot_",
+        *("template", "warm"),
         "drain_",
         "stop_",
         "cordon_",

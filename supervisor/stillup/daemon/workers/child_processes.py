@@ -3,16 +3,18 @@
 What a process has started goes with it, as far as that is in its process group: it is sent SIGTERM when its leader has
 ended, then SIGKILL.
 
-What is started is a ``Program``, a value that is built elsewhere (``worker_program``); here nothing is known of it.
+What is started is a ``Program``, a value that is built elsewhere (``worker_program``); here nothing is known of it. It
+is forked from a template where that can be.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -22,8 +24,9 @@ import msgspec
 from stillup.core.states import HOW_UNKNOWN
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers.boot_output import BootOutput
+from stillup.daemon.workers.program import Program
+from stillup.daemon.workers.templates import Templates
 from stillup.host import terminal
-from stillup.host.accounts import Account
 from stillup.host.process_groups import has_others, is_known_by_pidfd, outlives_its_leader, signal_group
 from stillup.host.process_start import spawn
 from stillup.host.processes import DUMP_STACKS, Process, block_handled, reap_threads
@@ -43,18 +46,6 @@ REAP_THREADS: Final = 1.0
 """Seconds after SIGKILL, and between two looks at a process that it has not ended yet."""
 REAP_AGAIN: Final = 5.0
 """Seconds between two attempts to reap one whose end another process has yet to hear of."""
-
-
-class Program(msgspec.Struct, frozen=True):
-    """What a process is started as."""
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    """All of it."""
-    account: Account | None = None
-    """Whose it is; None for our own user's."""
-    has_terminal: bool = False
-    """Whether its stdin is our terminal; else it has nothing to read."""
 
 
 class _Child(msgspec.Struct):
@@ -82,6 +73,8 @@ class ChildProcesses:
         self._loop = asyncio.get_running_loop()
         # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
+        self._templates = Templates()
+        """For that thread alone."""
         self._children: dict[int, _Child] = {}
         self._left: dict[Process, asyncio.TimerHandle] = {}
         """Those that have ended, and whose groups have not."""
@@ -118,7 +111,7 @@ class ChildProcesses:
         child.has_terminal = program.has_terminal
         if program.has_terminal and self._modes is None:
             self._modes = terminal.modes()
-        starts = partial(_spawn, program, tuple(output.write_ends), stdin)
+        starts = partial(_start, self._templates, program, tuple(output.write_ends), stdin)
         process = await self._loop.run_in_executor(self._spawner, starts)
         child.process.set_result(process)
         output.started()
@@ -211,6 +204,7 @@ class ChildProcesses:
             again.cancel()
             signal_group(process, signal.SIGKILL)
             process.close()
+        self._spawner.submit(self._templates.close)
         self._spawner.shutdown(wait=False)
 
     def _ended(self, serial: int) -> None:
@@ -292,14 +286,13 @@ class ChildProcesses:
             tell()
 
 
-def _spawn(program: Program, outputs: Sequence[int], stdin: int | None) -> Process:
-    """Start it. Blocks; raises what ``spawn`` does."""
-    argv, environment, account = program.argv, program.environment, program.account
-    stdout, stderr = outputs
-    if not program.has_terminal:
-        return spawn(argv, environment, stdout, stderr, stdin=stdin, account=account)
-    stdin = terminal.open_stdin()
-    try:
-        return spawn(argv, environment, stdout, stderr, stdin=stdin, account=account)
-    finally:
-        os.close(stdin)
+def _start(templates: Templates, program: Program, outputs: Sequence[int], stdin: int | None) -> Process:
+    """Start it, or have it forked. Blocks; raises what ``spawn`` does."""
+    with contextlib.ExitStack() as stack:
+        if program.has_terminal:
+            stdin = terminal.open_stdin()
+            stack.callback(os.close, stdin)
+        if program.template and (process := templates.fork(program, stdin, *outputs)) is not None:
+            return process
+        environment = {**program.environment, **program.own_environment}
+        return spawn(program.argv, environment, *outputs, stdin=stdin, account=program.account)

@@ -15,7 +15,8 @@ from typing import Final
 from stillup.core.events import Event, HookEnded, HookStarted
 from stillup.core.model import Hook, Release
 from stillup.daemon.state.console import Console
-from stillup.daemon.workers.child_processes import ChildProcesses, Program
+from stillup.daemon.workers.child_processes import ChildProcesses
+from stillup.daemon.workers.program import Program
 from stillup.daemon.workers.worker_program import why_no_module
 from stillup.host.accounts import Account
 from stillup.host.processes import Process, start_trouble

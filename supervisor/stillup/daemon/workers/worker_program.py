@@ -5,7 +5,7 @@ from __future__ import annotations
 from stillup import __version__
 from stillup.core.commands import Spawn
 from stillup.core.values import replace
-from stillup.daemon.workers.child_processes import Program
+from stillup.daemon.workers.program import Program
 from stillup.host.accounts import Account
 from stillup.wire import handoff_messages
 from stillup.wire.handoff_messages import Welcome
@@ -28,15 +28,16 @@ def worker_program(command: Spawn, nonce: str, *, title: str, account: Account |
     name = f"{title}:{command.generation}.{command.slot}"
     return Program(
         argv=(release.python, "-P", "-m", command.module, name),
-        environment={
-            **release.environment,
+        environment={**release.environment, "STILLUP_HANDOFF": handoff_path},
+        own_environment={
             "STILLUP_GENERATION": str(command.generation),
             "STILLUP_WORKER": str(command.slot),
-            "STILLUP_HANDOFF": handoff_path,
             "STILLUP_NONCE": nonce,
         },
         account=account,
         has_terminal=release.settings.has_terminal,
+        template=release.settings.template,
+        warm=release.settings.warm,
     )
 
 

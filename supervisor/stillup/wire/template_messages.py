@@ -1,0 +1,99 @@
+"""What a supervisor and a template say to each other (``worker.template``).
+
+Over a SOCK_SEQPACKET pair, a packet a message; the template's end is its stdin:
+
+    supervisor                                       template
+                                                 <-  Prepared      once: it has imported what a worker needs
+    ForkAsked + the worker's stdout, stderr      ->                and its stdin, if it has one
+                                                 <-  Forked, or ForkFailed, or Stale, after which it ends
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from stillup.errors import PeerError
+
+VARIABLE: Final = "STILLUP_TEMPLATE"
+"""In the environment of a template, and of nothing else: the modules that it is to import, separated by commas."""
+PACKET_LIMIT: Final = 64 * 1024
+"""Bytes of a packet."""
+DESCRIPTORS: Final = 3
+"""Beside a ForkAsked, at most."""
+
+
+class Prepared(msgspec.Struct, frozen=True, tag=True):
+    """It can fork from here on, if it has one thread."""
+
+    threads: int
+    missing: dict[str, str]
+    """Of those modules, what could not be imported, and why."""
+
+
+class ForkAsked(msgspec.Struct, frozen=True, tag=True):
+    """A worker is wanted."""
+
+    argv: list[str]
+    """Its command line, as it would have been started."""
+    environment: Mapping[str, str]
+    """What it has beside the template's own."""
+    own_keyring: bool
+    """Whether it joins a session keyring of its own, as another user's would (keyctl(2))."""
+
+
+class Forked(msgspec.Struct, frozen=True, tag=True):
+    """The worker is there, and a child of the supervisor's."""
+
+    pid: int
+
+
+class ForkFailed(msgspec.Struct, frozen=True, tag=True):
+    """There is none."""
+
+    number: int
+    """The errno of fork(2)."""
+
+
+class Stale(msgspec.Struct, frozen=True, tag=True):
+    """Something that it has imported is not what it was: it ends, and a new one would import what is there now."""
+
+    path: str
+
+
+FromTemplate = Prepared | Forked | ForkFailed | Stale
+
+_ASKED = msgspec.json.Decoder(ForkAsked)
+_SAID = msgspec.json.Decoder(FromTemplate)
+
+
+def encode(message: ForkAsked | FromTemplate) -> bytes:
+    """One packet."""
+    return msgspec.json.encode(message)
+
+
+def decode_asked(packet: bytes) -> ForkAsked:
+    """Read what a supervisor asks.
+
+    Raises:
+        PeerError: it is no such message.
+    """
+    return _decode(packet, _ASKED)
+
+
+def decode_said(packet: bytes) -> FromTemplate:
+    """Read what a template says; else as ``decode_asked``."""
+    said: FromTemplate = _decode(packet, _SAID)
+    return said
+
+
+T = TypeVar("T")
+
+
+def _decode(packet: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        return decoder.decode(packet)
+    except msgspec.MsgspecError as error:
+        raise PeerError(str(error)) from error
