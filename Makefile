@@ -13,7 +13,7 @@ RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run demo wheel clean test check cover \
 	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers \
-	bench-peers bench-idle bench-throughput bench-counting bench-before
+	bench-peers bench-boot bench-idle bench-throughput bench-counting bench-before
 
 .NOTPARALLEL:  # one load at a time
 
@@ -117,6 +117,9 @@ prove-peers: $(VENV)/uvicorn-tests ## run uvicorn's own tests with our classes i
 ##@ Bench (docs/benchmarks.md says what each measures)
 bench-peers: $(VENV)/peers ## what clients see of a reload: uvicorn, gunicorn, granian, hypercorn and stillup (4 min)
 	$(BIN)/python -m benchmarks.peers $(OPTIONS)
+
+bench-boot: $(VENV)/peers ## a reload, a kill and memory beside a bare start of uvicorn (6 min)
+	$(BIN)/python -m benchmarks.boot $(OPTIONS)
 
 bench-idle: $(VENV)/installed ## a reload with 10,000 idle connections, and one without (1 min)
 	$(BIN)/python -m benchmarks.idle_connections $(OPTIONS)

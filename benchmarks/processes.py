@@ -109,7 +109,7 @@ class WorkerProcess:
         if MODULE not in words or not words[-1].startswith(f"{title}:"):
             return None
         generation, _, slot = words[-1].removeprefix(f"{title}:").partition(".")
-        return cls(int(generation), int(slot), pid)
+        return cls(int(generation), int(slot), pid) if slot else None  # a template forks workers, and is none
 
 
 def workers(title: str) -> list[WorkerProcess]:
