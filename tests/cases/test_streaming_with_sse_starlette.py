@@ -38,9 +38,8 @@ SOON = 30.0
 
 
 def _recipe() -> str:
-    (found,) = re.findall(
-        r"^```python\n(.*?sse_starlette.*?)^```", (ROOT / "docs/guide.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/guide.md").read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (block for block in blocks if "AppStatus" in block)
     return str(found)
 
 
