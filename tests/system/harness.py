@@ -115,7 +115,7 @@ class Service:
             self.process = subprocess.Popen(self.argv, **{**told, **self.popen})
 
     def __exit__(self, *_: object) -> None:
-        family = self.family() if self.process.poll() is None else []
+        family = self.descendants() if self.process.poll() is None else []
         if self.process.poll() is None:
             self.process.terminate()
         try:
@@ -134,9 +134,17 @@ class Service:
 
     tracebacks_expected = False
 
-    def family(self) -> list[psutil.Process]:
-        """The supervisor's descendants."""
+    def descendants(self) -> list[psutil.Process]:
+        """All processes below the supervisor."""
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def templates(self) -> list[psutil.Process]:
+        """What forks its workers."""
+        return [process for process in self.descendants() if is_template(process)]
+
+    def family(self) -> list[psutil.Process]:
+        """Its workers, and what these have started."""
+        return [process for process in self.descendants() if not is_template(process)]
 
     def until_serving(self) -> Status:
         """Wait until the service serves."""
@@ -208,6 +216,14 @@ class Service:
     def logged(self, *parts: str) -> str:
         """Wait until there is a line of the log with these parts, which a thread writes; that line."""
         return eventually(lambda: next(lines(self.log(), *parts), ""), f"{parts} in the log")
+
+
+def is_template(process: psutil.Process) -> bool:
+    """Whether it forks workers, and is none; by the last word of its command line."""
+    try:
+        return process.cmdline()[-1].endswith(":template")
+    except (psutil.NoSuchProcess, IndexError):  # it has ended, and is reaped or is not
+        return False
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -13,7 +13,12 @@ import pytest
 
 from tests.system.gated_service import reloaded
 from tests.system.harness import APP, Service, alone, descriptors, eventually, pids
-from tests.system.worker_facts import facts, template, templates
+from tests.system.worker_facts import facts
+
+
+def template(service: Service) -> psutil.Process | None:
+    """The one that is there."""
+    return next(iter(service.templates()), None)
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def test_it_stays_over_reloads(forking: Service) -> None:
     reloaded(forking)
     colors = [psutil.Process(pid).environ()["COLOR"] for pid in pids(forking).values()]
     assert colors == ["red", "red"]
-    assert len(templates(forking)) == 2
+    assert len(forking.templates()) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
@@ -66,7 +71,7 @@ def test_the_next_reload_works_without_it(number: signal.Signals, forking: Servi
         forking.logged("WARNING", "workers are started one by one, as none can be forked: ")
     else:
         assert template(forking) not in (None, first)
-    eventually(lambda: first not in forking.family(), "it is reaped")
+    eventually(lambda: first not in forking.descendants(), "it is reaped")
 
 
 def test_what_is_on_the_disk_is_what_runs(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_it_ends_with_its_supervisor(forking: Service) -> None:
     workers = pids(forking)
     forking.signal(signal.SIGUSR2)
     forking.reexecuted(1)
-    eventually(lambda: first not in forking.family(), "the old program's template has ended")
+    eventually(lambda: first not in forking.descendants(), "the old program's template has ended")
     assert pids(forking) == workers
     reloaded(forking)
     second = template(forking)

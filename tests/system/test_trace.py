@@ -75,7 +75,8 @@ def test_a_reload_as_it_is_told(service: Service) -> None:
         ("out", "Accept"),
         ("in", "Serving"),
     ]
-    assert {line.worker for line in seen if line.pid == new} == {successor}
+    # A worker that was forked may speak before the thread that had it forked has said who it is.
+    assert {line.worker for line in seen if line.pid == new} - {""} == {successor}
     (drain,) = (line for line in seen if line.type == "Drain")
     assert (drain.pid, drain.worker, drain.socket) == (old, name, "handoff")
     batch = next(line for line in seen if line.type == "Batch")

@@ -58,17 +58,6 @@ def facts():
 """ + APP.replace("    body =", '    body = json.dumps(facts()).encode() if scope["path"] == "/facts" else')
 
 
-def templates(service: Service) -> list[psutil.Process]:
-    """Those that are there."""
-    alive = (child for child in service.family() if child.status() != psutil.STATUS_ZOMBIE)
-    return [child for child in alive if child.cmdline()[-1].endswith(":template")]
-
-
-def template(service: Service) -> psutil.Process | None:
-    """The one that is there."""
-    return next(iter(templates(service)), None)
-
-
 def facts(folder: Path, *options: str, before: Sequence[str] = ()) -> dict[str, Any]:
     """What a worker finds out about itself, in a service with these options."""
     folder.mkdir(exist_ok=True)
@@ -78,7 +67,7 @@ def facts(folder: Path, *options: str, before: Sequence[str] = ()) -> dict[str, 
     service.popen["cwd"] = folder
     with service:
         found: dict[str, Any] = json.loads(service.get("/facts"))
-        forks = template(service)
+        forks = next(iter(service.templates()), None)
         found["memory of the template"] = forks and Path(f"/proc/{forks.pid}/mem").stat().st_uid
         found["parent is the supervisor"] = psutil.Process(pids(service)["1.1"]).ppid() == service.process.pid
     return found

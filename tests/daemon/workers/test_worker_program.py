@@ -25,7 +25,7 @@ def test_it_is_named_and_knows_its_way(account: Account | None) -> None:
     """The last word of its command line names service, generation and slot; nothing else stands there."""
     program = worker_program(SPAWN, "n", title="shop", account=account, handoff_path="/run/h.sock")
     assert program.argv == ("/srv/venv/bin/python", "-P", "-m", "stillup.worker", "shop:3.2")
-    assert program.environment == {
+    assert {**program.environment, **program.own_environment} == {
         "A": "b",
         "STILLUP_GENERATION": "3",
         "STILLUP_WORKER": "2",

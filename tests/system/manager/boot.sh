@@ -113,7 +113,7 @@ down() {
         kill -0 "$outer" 2> /dev/null || break
         sleep 0.05
     done
-    [[ -z $init ]] || ! kill -0 "$outer" 2> /dev/null || kill -9 "$init"
+    [[ -z $init ]] || ! kill -0 "$outer" 2> /dev/null || kill -9 "$init" 2> /dev/null || true  # which may have ended just now
     mount -t cgroup2 cgroup2 "$state/cgroups"
     for ((tries = 0; tries < 40; tries++)); do
         find "$state/cgroups/$(< "$state/cgroup")" -depth -type d -exec rmdir {} + 2> /dev/null && break
