@@ -19,6 +19,8 @@ from stillup.errors import PeerError
 from stillup.host.blocking_close import close_in_thread
 
 _INT = array.array("i").itemsize
+_ROOM: Final = 255
+"""The highest descriptor of a table that most processes get along with; it grows by the power of two."""
 _MOST_SENT: Final = 253
 """Descriptors that a packet may have (SCM_MAX_FD)."""
 
@@ -73,6 +75,15 @@ def pipe() -> tuple[int, int]:
 def duplicate(fd: int) -> int:
     """A close-on-exec copy of a descriptor, the caller's."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def make_room() -> None:
+    """Have the kernel's table of our descriptors grow now, while this process has one thread.
+
+    With more than one each growth waits for all processors to have noticed (``expand_fdtable``, Linux 6.1): 10 ms.
+    """
+    with contextlib.suppress(OSError):  # the limit may be lower
+        os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _ROOM))
 
 
 def put_in_place(fd: int, target: int) -> None:

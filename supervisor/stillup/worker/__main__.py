@@ -54,6 +54,7 @@ def main() -> int:
     signal_stack.widen()
     _take_signals()
     raise_descriptor_limit()  # the supervisor's may have been lowered since
+    descriptors.make_room()
     try:
         supervisor = take_over(path, nonce)
     except (PeerError, OSError) as error:

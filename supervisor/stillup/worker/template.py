@@ -41,6 +41,7 @@ from stillup.worker import gc_pause
 IMPORTED: Final = (
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",
+    "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.auto",
 )

@@ -116,7 +116,8 @@ class Templates:
             process = self._fork(key, wanted, asked, (stdout, stderr) if stdin is None else (stdout, stderr, stdin))
         except (PeerError, OSError) as error:
             self._drop(key)
-            self._not_before[key] = time.monotonic() + RETRY
+            now = time.monotonic()
+            self._not_before = {other: at for other, at in self._not_before.items() if at > now} | {key: now + RETRY}
             logger.warning("workers are started one by one, as none can be forked: %s", error or "no answer in time")
             return None
         self._not_before.pop(key, None)

@@ -1,0 +1,54 @@
+"""What a supervisor and a template say to each other."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillup.errors import PeerError
+from stillup.wire.template_messages import (
+    ForkAsked,
+    Forked,
+    ForkFailed,
+    FromTemplate,
+    Prepared,
+    Stale,
+    decode_asked,
+    decode_said,
+    encode,
+)
+
+ASKED = ForkAsked(["python", "-m", "stillup.worker", "shop:1.2"], {"STILLUP_WORKER": "2"}, own_keyring=True)
+SAID = [
+    Prepared(1, {"nosuch": "ModuleNotFoundError: No module named 'nosuch'"}),
+    Forked(7),
+    ForkFailed(11),
+    Stale("/x"),
+]
+
+
+def test_what_is_asked() -> None:
+    """It is read as it was written."""
+    assert decode_asked(encode(ASKED)) == ASKED
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_is_said(said: FromTemplate) -> None:
+    """Each message is read as it was written, and is none of the supervisor's."""
+    assert decode_said(encode(said)) == said
+    with pytest.raises(PeerError):
+        decode_asked(encode(said))
+
+
+@given(
+    st.binary() | st.sampled_from(SAID).map(encode).flatmap(lambda whole: st.sampled_from([whole[:-1], whole + b"x"]))
+)
+def test_any_bytes(packet: bytes) -> None:
+    """They are a message, or a PeerError."""
+    with suppress(PeerError):
+        decode_said(packet)
+    with suppress(PeerError):
+        decode_asked(packet)
