@@ -22,7 +22,12 @@ from stillup.wire.template_messages import (
 )
 
 ASKED = ForkAsked(["python", "-m", "stillup.worker", "shop:1.2"], {"STILLUP_WORKER": "2"}, own_keyring=True)
-SAID = [Prepared(1, {"nosuch": "ModuleNotFoundError: No module"}), Forked(7), ForkFailed(11), Stale("/x")]
+SAID: list[FromTemplate] = [
+    Prepared(1, {"nosuch": "ModuleNotFoundError: No module"}),
+    Forked(7),
+    ForkFailed(11),
+    Stale("/x"),
+]
 NEARLY = [broken for said in SAID for broken in (encode(said)[:-1], encode(said) + b"x")]
 
 
