@@ -29,6 +29,8 @@ from benchmarks.server import ServerFailed, run
 RUNS = 20
 WINDOW = 1.5
 """Seconds after the request for a reload in which the supervisor is struck."""
+BOOT = 0.2
+"""The same of every other strike: in these the workers boot, which are forked."""
 AWAY = 0.3
 """Seconds, at most, without a supervisor before another one is started."""
 TWICE = 0.25
@@ -116,7 +118,7 @@ async def _strike_in_a_reload(service: KillableService, series: Series, random: 
     asked = asyncio.create_task(control.reload())
     if not series.at_any_time:
         await asyncio.wait([asked], timeout=PATIENCE)
-    await asyncio.sleep(random.uniform(0, WINDOW))
+    await asyncio.sleep(random.uniform(0, random.choice((BOOT, WINDOW))))
     answered = asked.done()
     settled = (await asked)["generation"] if answered else 0
     before = service.workers_of(settled)
