@@ -17,8 +17,10 @@ from stillup.wire.template_messages import (
     Prepared,
     Stale,
     decode_asked,
+    decode_imports,
     decode_said,
     encode,
+    encode_imports,
 )
 
 ASKED = ForkAsked(["python", "-m", "stillup.worker", "shop:1.2"], {"STILLUP_WORKER": "2"}, own_keyring=True)
@@ -42,6 +44,12 @@ def test_what_is_said(said: FromTemplate) -> None:
     assert decode_said(encode(said)) == said
     with pytest.raises(PeerError):
         decode_asked(encode(said))
+
+
+@pytest.mark.parametrize(("warm", "others"), [([], []), (["a"], []), ([], ["a.b"]), (["a", "b"], ["c.d", "e"])])
+def test_what_is_imported(warm: list[str], others: list[str]) -> None:
+    """It is read as it was written."""
+    assert decode_imports(encode_imports(warm, others)) == (warm, others)
 
 
 @given(st.binary() | st.sampled_from(NEARLY))

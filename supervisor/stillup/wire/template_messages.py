@@ -10,7 +10,7 @@ Over a SOCK_SEQPACKET pair, a packet a message; the template's end is its stdin:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from stillup.errors import PeerError
 
 VARIABLE: Final = "STILLUP_TEMPLATE"
-"""In the environment of a template, and of nothing else: the modules that it is to import, separated by commas."""
+"""In the environment of a template, and of nothing else: what it is to import (``encode_imports``)."""
 PACKET_LIMIT: Final = 64 * 1024
 """Bytes of a packet."""
 DESCRIPTORS: Final = 3
@@ -67,6 +67,17 @@ FromTemplate = Prepared | Forked | ForkFailed | Stale
 
 _ASKED = msgspec.json.Decoder(ForkAsked)
 _SAID = msgspec.json.Decoder(FromTemplate)
+
+
+def encode_imports(warm: Sequence[str], others: Sequence[str]) -> str:
+    """The names of modules; of the first it is told which could not be imported."""
+    return f"{','.join(warm)};{','.join(others)}"
+
+
+def decode_imports(text: str) -> tuple[list[str], list[str]]:
+    """As they were given."""
+    warm, _, others = text.partition(";")
+    return [*filter(None, warm.split(","))], [*filter(None, others.split(","))]
 
 
 def encode(message: ForkAsked | FromTemplate) -> bytes:

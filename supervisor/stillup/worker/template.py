@@ -20,7 +20,6 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final
 
 from stillup.host import descriptors, dropped_rights, forking
 from stillup.wire.template_messages import (
@@ -34,18 +33,10 @@ from stillup.wire.template_messages import (
     Prepared,
     Stale,
     decode_asked,
+    decode_imports,
     encode,
 )
 from stillup.worker import gc_pause
-
-IMPORTED: Final = (
-    "uvicorn.lifespan.on",
-    "uvicorn.loops.auto",
-    "uvicorn.loops.uvloop",
-    "uvicorn.protocols.http.auto",
-    "uvicorn.protocols.websockets.auto",
-)
-"""What uvicorn imports when it is configured, as most are; as far as it is installed."""
 
 Look = tuple[int, int, int]
 """When a file was changed (ns), its size, and its number."""
@@ -54,11 +45,10 @@ Look = tuple[int, int, int]
 def serve() -> None:
     """Fork workers for as long as the supervisor asks; returns in these alone."""
     sock = _socket()
-    wanted = filter(None, os.environ.pop(VARIABLE).split(","))
+    warm, wanted = decode_imports(os.environ.pop(VARIABLE))
     forking.hide_memory(hidden=True)
-    missing = _import(wanted)
-    _import(IMPORTED)
-    gc.collect()
+    missing = _import(warm)
+    _import(wanted)
     gc.freeze()  # what is not gone through is not written to, and stays common to all
     looks = _looks(_imported())
     descriptors.send(sock, encode(Prepared(_threads(), missing)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -33,6 +34,25 @@ def test_it_is_named_and_knows_its_way(account: Account | None) -> None:
         "STILLUP_NONCE": "n",
     }
     assert program.account is account
+
+
+@pytest.mark.parametrize(
+    ("options", "there", "not_there"),
+    [
+        ({}, {"uvicorn.lifespan.on", "uvicorn.loops.uvloop", "uvicorn.protocols.websockets.auto"}, set()),
+        ({"ws": "none", "loop": "asyncio"}, {"uvicorn.protocols.http.auto"}, {"uvicorn.loops.uvloop"}),
+        ({"http": "h11", "ws": "wsproto"}, {"uvicorn.protocols.http.h11_impl"}, {"uvicorn.protocols.http.auto"}),
+        ({"http": "main:Own", "ws": "main:Own"}, {"uvicorn.lifespan.on"}, {"uvicorn.protocols.http.auto"}),
+    ],
+)
+def test_what_a_template_imports(options: dict[str, str], there: set[str], not_there: set[str]) -> None:
+    """What uvicorn will, configured so; each of them is a module of uvicorn's."""
+    program = worker_program(
+        replace(SPAWN, release=replace(RELEASE, options=options)), "n", title="shop", account=None, handoff_path="/h"
+    )
+    assert there <= set(program.imports)
+    assert not_there.isdisjoint(program.imports)
+    assert all(importlib.util.find_spec(name) for name in program.imports)
 
 
 def test_another_kind_of_worker_is_another_module() -> None:

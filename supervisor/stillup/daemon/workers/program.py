@@ -24,4 +24,6 @@ class Program(msgspec.Struct, frozen=True):
     template: bool = False
     """Whether it may be forked from a template, which is started by the same argv, but for the last word."""
     warm: tuple[str, ...] = ()
-    """Modules that a template imports beside what it knows itself."""
+    """Modules that a template imports beside what it knows itself; of those that it cannot import it is told."""
+    imports: tuple[str, ...] = ()
+    """And others, as far as they are installed."""

@@ -39,6 +39,7 @@ from stillup.wire.template_messages import (
     Stale,
     decode_said,
     encode,
+    encode_imports,
 )
 
 logger = logging.getLogger("stillup")
@@ -108,7 +109,7 @@ class Templates:
         """
         common = tuple(sorted(wanted.environment.items()))
         whose = (wanted.account.uid, wanted.account.gid, *wanted.account.groups) if wanted.account else ()
-        key = (wanted.argv[:-1], common, whose, wanted.warm, *_inherited())
+        key = (wanted.argv[:-1], common, whose, wanted.warm, wanted.imports, *_inherited())
         if self._not_before.get(key, 0.0) > time.monotonic():
             return None
         asked = ForkAsked(list(wanted.argv), wanted.own_environment, own_keyring=wanted.account is not None)
@@ -179,7 +180,7 @@ def _prepare(wanted: Program) -> _Template:
         undo.callback(ours.close)
         with theirs, _pipe() as (read, write):
             argv = (*wanted.argv[:-1], f"{wanted.argv[-1].rpartition(':')[0]}:template")
-            environment = {**wanted.environment, VARIABLE: ",".join(wanted.warm)}
+            environment = {**wanted.environment, VARIABLE: encode_imports(wanted.warm, wanted.imports)}
             process = spawn(argv, environment, write, write, stdin=theirs.fileno(), account=wanted.account)
             template = _Template(process, ours)
             undo.callback(template.close)

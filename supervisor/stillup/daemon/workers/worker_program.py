@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final
+
 from stillup import __version__
 from stillup.core.commands import Spawn
 from stillup.core.values import replace
@@ -10,6 +14,21 @@ from stillup.host.accounts import Account
 from stillup.wire import handoff_messages
 from stillup.wire.handoff_messages import Welcome
 
+_ALWAYS: Final = ("uvicorn.lifespan.on",)
+_IMPORTS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "loop": {"auto": ("uvicorn.loops.auto", "uvicorn.loops.uvloop"), "uvloop": ("uvicorn.loops.uvloop",)},
+    "http": {
+        "auto": ("uvicorn.protocols.http.auto",),
+        "h11": ("uvicorn.protocols.http.h11_impl",),
+        "httptools": ("uvicorn.protocols.http.httptools_impl",),
+    },
+    "ws": {
+        "auto": ("uvicorn.protocols.websockets.auto",),
+        "websockets-sansio": ("uvicorn.protocols.websockets.websockets_sansio_impl",),
+        "wsproto": ("uvicorn.protocols.websockets.wsproto_impl",),
+    },
+}
+"""By option and value, what is imported when uvicorn is configured."""
 SHORTEST_BOOT = 0.1
 """Seconds that a worker has at least from its welcome on."""
 
@@ -38,7 +57,14 @@ def worker_program(command: Spawn, nonce: str, *, title: str, account: Account |
         has_terminal=release.settings.has_terminal,
         template=release.settings.template,
         warm=release.settings.warm,
+        imports=imported_by(release.options),
     )
+
+
+def imported_by(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What uvicorn imports in every worker that is configured so."""
+    chosen = (modules.get(str(options.get(option, "auto")), ()) for option, modules in _IMPORTS.items())
+    return tuple(itertools.chain(_ALWAYS, *chosen))
 
 
 def welcome(command: Spawn, boot_left: float) -> Welcome:
