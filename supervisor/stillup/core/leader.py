@@ -27,7 +27,6 @@ from stillup.core.lifecycle import UP
 from stillup.core.model import Failure, Fleet, Rollout, Worker
 from stillup.core.policy import TimerKind
 from stillup.core.states import GenerationState, ServiceState, WorkerState
-from stillup.core.strategy import StrategyKind
 from stillup.core.term import Term
 from stillup.core.transition import Transition
 from stillup.core.values import replace
@@ -107,7 +106,7 @@ def keeps_lock(transition: Transition, event: LeaderLockKept) -> None:
 
 def _is_unproven(plan: Rollout) -> bool:
     """Whether a rollout brings a canary that was not passed, or takes one back."""
-    return plan.strategy.kind is StrategyKind.CANARY and not (plan.watch and plan.watch.passed)
+    return plan.strategy.kind.watches and not (plan.watch and plan.watch.passed)
 
 
 def _may_lead(worker: Worker, before: Term) -> bool:

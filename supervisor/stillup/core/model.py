@@ -192,7 +192,7 @@ class Rollout(msgspec.Struct, frozen=True):
     @property
     def on_trial(self) -> bool:
         """Whether no more of its generation may come than its canary."""
-        is_canary = self.strategy.kind is StrategyKind.CANARY and self.state.pending
+        is_canary = self.strategy.kind.watches and self.state.pending
         return is_canary and not (self.watch and self.watch.passed)
 
     @property

@@ -151,7 +151,7 @@ def wanted(fleet: Fleet, rollout: Rollout) -> int:
 def bounds(rollout: Rollout, size: int) -> Strategy:
     """The bounds of a rollout that goes by this; its way back takes no more room than its way forth."""
     strategy = rollout.strategy
-    if strategy.kind is not StrategyKind.CANARY or (strategy.rolls and was_passed(rollout)):
+    if not strategy.kind.watches or (strategy.rolls and was_passed(rollout)):
         return strategy
     return Strategy(StrategyKind.ROLLING, size if was_passed(rollout) else canary_workers(strategy, size), 0)
 

@@ -80,7 +80,7 @@ def canary_is_complete(fleet: Fleet, rollout: Rollout) -> bool:
 
 def keeps_old(rollout: Rollout) -> bool:
     """Whether all the old workers stay until the cut-over of a rollout, though new ones serve."""
-    is_canary = rollout.strategy.kind is StrategyKind.CANARY and rollout.state.pending
+    is_canary = rollout.strategy.kind.watches and rollout.state.pending
     return is_canary and not (rollout.strategy.rolls and plan.was_passed(rollout))
 
 
@@ -89,7 +89,7 @@ def may_begin(fleet: Fleet, rollout: Rollout, old: Generation) -> bool:
     match rollout.strategy.kind:
         case StrategyKind.ROLLING:
             return plan.may_begin(fleet, rollout, old)
-        case StrategyKind.CANARY:
+        case kind if kind.watches:
             return len(fleet.workers) < old.size + canary_workers(rollout.strategy, fleet.size)
         case _:
             return True

@@ -32,6 +32,14 @@ class StrategyKind(StrEnum):
     CANARY = "canary"
     """A few beside the old ones at first, which are watched; the rest only if these do as well as the old ones."""
 
+    @property
+    def watches(self) -> bool:
+        """Whether a few come first, and are watched."""
+        return self in _WATCHING
+
+
+_WATCHING: Final = frozenset({StrategyKind.CANARY})
+
 
 class Strategy(msgspec.Struct, frozen=True):
     """A strategy, its bounds for ``rolling``, and what ``canary`` watches; N is the number of workers wanted."""
@@ -75,7 +83,7 @@ def check(strategy: Strategy, size: int) -> None:
     if not 0 <= strategy.standby <= MOST_STANDBY:
         raise UsageError(f"--standby {strategy.standby:g} is not possible: 0 to {MOST_STANDBY} seconds are")
     _check_watch(strategy)
-    is_bounded = strategy.kind is StrategyKind.ROLLING or (strategy.kind is StrategyKind.CANARY and strategy.rolls)
+    is_bounded = strategy.kind is StrategyKind.ROLLING or (strategy.kind.watches and strategy.rolls)
     if not is_bounded or strategy.max_surge > 0:
         return
     if strategy.max_unavailable == 0:
@@ -100,7 +108,7 @@ def canary_workers(strategy: Strategy, size: int) -> int:
 
 def untried(strategy: Strategy) -> Strategy:
     """The same without a watch: what comes back has served before."""
-    if strategy.kind is not StrategyKind.CANARY:
+    if not strategy.kind.watches:
         return strategy
     kind = StrategyKind.ROLLING if strategy.rolls else StrategyKind.BLUE_GREEN
     return Strategy(kind, strategy.max_surge, strategy.max_unavailable, standby=strategy.standby)

@@ -49,13 +49,13 @@ class StrategyChoice(msgspec.Struct, frozen=True):
                 f"{kind}: say --strategy rolling, too"
             )
         rolls = bool(bounds) or strategy.rolls or strategy.kind is StrategyKind.ROLLING
-        if self.standby and (kind is StrategyKind.ROLLING or (kind is StrategyKind.CANARY and rolls)):
+        if self.standby and (kind is StrategyKind.ROLLING or (kind.watches and rolls)):
             message = (
                 "--standby (standby) keeps all old workers beside the new ones, which rolling, and a canary that goes "
                 "on as rolling, has no room for: say --strategy blue-green, too"
             )
             raise UsageError(message)
-        if watch and kind is not StrategyKind.CANARY:
+        if watch and not kind.watches:
             words = ", ".join(sorted(watch))
             raise UsageError(f"{words}: that is of canary, and this reload is {kind}: say --strategy canary, too")
         if self.canary is not None:
@@ -64,7 +64,7 @@ class StrategyChoice(msgspec.Struct, frozen=True):
             watch.setdefault("canary_timeout", max(self.canary_time, strategy.canary_timeout))
         others = self._said(("standby",))
         made = msgspec.structs.replace(strategy, kind=kind, **bounds, **watch, **others)
-        return replace(made, rolls=rolls and kind is StrategyKind.CANARY)
+        return replace(made, rolls=rolls and kind.watches)
 
     def _said(self, names: tuple[str, ...]) -> dict[str, int | float]:
         return {name: word for name in names if (word := getattr(self, name)) is not None}

@@ -77,7 +77,7 @@ def make_strategy(given: Mapping[str, Any], workers: int, *, is_bounded: bool = 
         given["max_surge"],
         given["max_unavailable"],
         **canary_options.values_of(given),
-        rolls=kind is StrategyKind.CANARY and is_bounded,
+        rolls=kind.watches and is_bounded,
         standby=given["standby"],
     )
     check(strategy, workers)
