@@ -155,6 +155,18 @@ async def test_another_channel_is_no_other_account(flooded: Flooded) -> None:
     assert flooded.channels.may_come_back(1), "it is another worker now"
 
 
+async def test_why_it_failed_is_heard_behind_what_its_hand_off_was_to_read(flooded: Flooded) -> None:
+    """A worker takes its listeners, fails and ends at once: its end is seen first, and its reason lies behind that."""
+    _, worker = flooded.connect()
+    worker.send(handoff_messages.encode(handoff_messages.Taken(1)))
+    worker.send(handoff_messages.encode(handoff_messages.boot_failed("import", "no module")))
+    worker.close()
+    flooded.channels.forget(1)
+    assert [(event.stage, event.message) for event in flooded.events if isinstance(event, WorkerBootFailed)] == [
+        ("import", "no module")
+    ]
+
+
 async def test_all_that_a_socket_holds_is_heard(flooded: Flooded) -> None:
     """A supervisor that was stopped finds all that its workers could say; none of them has said too much."""
     channel, worker = flooded.connect(buffer=None)

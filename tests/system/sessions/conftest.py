@@ -41,6 +41,12 @@ class SessionService(Service):
         events = (json.loads(line) for line in (self.runtime / "events.ndjson").read_text().splitlines())
         return sum(event["sessions"].get(reason, 0) for event in events if event["kind"] == "sessions.refused")
 
+    def drain_is_known(self) -> None:
+        """Wait until each worker that is to drain says that it does: until then its app's sessions stay."""
+        eventually(
+            lambda: all(worker.oldest for worker in self.workers("draining")), "the old ones know that they drain"
+        )
+
     def counted(self, kind: str, number: int, state: str = "serving") -> None:
         """Wait until the workers have so many connections of a class."""
         eventually(

@@ -91,6 +91,7 @@ def test_messages_that_wait_travel(service: SessionService, stack: ExitStack) ->
     for number in range(40):
         peer.send(peer.text(f"{number} " + "y" * 3000))
     new = reload(service)
+    service.drain_is_known()
     open_gate(service, "g")
     replies = [peer.reply() for _ in range(41)]
     assert [reply.count for reply in replies] == list(range(1, 42))
@@ -107,6 +108,7 @@ def test_who_leaves_in_between_leaves_the_new_app(service: SessionService, stack
         peer.send(peer.text(f"gate {gate}"))
         reached(service, gate)
     new = reload(service)
+    service.drain_is_known()
     with frozen(list(worker_pids(service).values())):
         for gate, peer in (("c", closing), ("v", vanishing)):
             open_gate(service, gate)

@@ -46,6 +46,7 @@ def test_the_old_worker_is_killed(start: Start, stack: ExitStack) -> None:
     handed, held = _at_gates(service, stack, "a", 20), _at_gates(service, stack, "b", 5)
     victim = worker_pids(service)["1.1"]
     reload(service)
+    service.drain_is_known()
     with frozen(list(worker_pids(service).values())):
         for place in range(len(handed)):
             open_gate(service, f"a{place}")
@@ -62,6 +63,7 @@ def test_the_new_worker_is_killed(start: Start, stack: ExitStack) -> None:
     service = start()
     adopted, waiting = _at_gates(service, stack, "a", 5), _at_gates(service, stack, "b", 20)
     reload(service)
+    service.drain_is_known()
     victim = worker_pids(service)["2.1"]
     for place in range(len(adopted)):
         open_gate(service, f"a{place}")

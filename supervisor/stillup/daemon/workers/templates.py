@@ -95,8 +95,7 @@ class Templates:
     """Those of one supervisor. Owns them until ``close``."""
 
     def __init__(self) -> None:
-        """Begin with none; become the parent of what they fork."""
-        forking.become_subreaper()
+        """Begin with none."""
         self._templates: dict[Key, _Template] = {}
         """The last one used last."""
         self._not_before: dict[Key, float] = {}
@@ -175,6 +174,7 @@ def _prepare(wanted: Program) -> _Template:
         OSError: it could not be started; TimeoutError if it takes too long.
         PeerError: it cannot fork, or has ended; with its last words.
     """
+    forking.become_subreaper()  # so that this process is the parent of what it forks
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         undo.callback(ours.close)

@@ -170,13 +170,21 @@ class WorkerChannels:
         self._has_output.pop(serial, None)
         channel = self._channels.pop(serial, None)
         if channel is not None:
-            try:
-                while self._understand(serial, *channel.receive_now()):
-                    pass
-            except (PeerError, OSError) as error:  # no more of it, or nothing that could still matter
-                logger.debug("last words of worker %s: %s", serial, error)
+            while self._has_last_word(serial, channel):
+                pass
             channel.close()
         self._allowances.pop(serial, None)
+
+    def _has_last_word(self, serial: int, channel: Channel) -> bool:
+        """Pass on the next thing that a worker has said; whether there may be more."""
+        try:
+            return self._understand(serial, *channel.receive_now())
+        except PeerError as error:  # as what belongs to its hand-off, which ended before that was read
+            logger.debug("last words of worker %s: %s", serial, error)
+            return True
+        except OSError as error:  # no more of it
+            logger.debug("last words of worker %s: %s", serial, error)
+            return False
 
     def close(self) -> None:
         """Hang up on everybody."""
