@@ -30,3 +30,14 @@ def slow_to_close(*, inside: bool) -> Iterator[socket.socket]:
         slow.close()
         one.close()
         yield other
+
+
+@contextlib.contextmanager
+def slow_backlog(listener: socket.socket) -> Iterator[None]:
+    """Somebody waits in the backlog of that Unix listener who has sent, and left behind, what takes long to close."""
+    with slow_to_close(inside=False) as slow:
+        with socket.socket(listener.family, listener.type) as client:
+            client.connect(listener.getsockname())
+            descriptors.send(client, b"x", [slow.fileno()])
+        slow.close()
+        yield

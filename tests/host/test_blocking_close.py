@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from stillup.host import blocking_close
-from stillup.host.blocking_close import MOST, close_in_thread, close_socket_in_thread, hang_up
+from stillup.host.blocking_close import MOST, close_at_once, close_in_thread, close_socket_in_thread, hang_up
 from tests.host.conftest import are_open_soon, open_descriptors
-from tests.host.slow_sockets import slow_to_close
+from tests.host.slow_sockets import slow_backlog, slow_to_close
 
 
 @pytest.fixture
@@ -60,3 +60,24 @@ def test_a_connection_is_hung_up_at_once(no_leak: None) -> None:
         with pytest.raises(BrokenPipeError):
             theirs.send(b"x")
         hang_up(ours)
+
+
+def test_a_unix_listener_with_somebody_in_its_backlog(no_leak: None) -> None:
+    """Whoever may connect decides how long the close takes, and nobody waits for it."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("")
+    listener.listen()
+    with slow_backlog(listener):
+        began = time.monotonic()
+        close_at_once(listener)
+        close_at_once(listener)
+        assert (listener.fileno(), time.monotonic() - began < 15) == (-1, True)
+
+
+def test_a_listener_that_is_no_unix_one_is_closed_at_once(no_leak: None) -> None:
+    """Its address is free when that returns."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    where = listener.getsockname()
+    close_at_once(listener)
+    close_at_once(listener)
+    socket.create_server(where).close()

@@ -72,11 +72,16 @@ def hang_up(sock: socket.socket) -> None:
 
 
 def close_at_once(sock: socket.socket) -> None:
-    """Close a listener that was shared: one of those who have it may have made a connection of it that lingers."""
-    if sock.fileno() >= 0:
+    """Close a listener that was shared: one of those who have it may have made a connection of it that lingers.
+
+    A Unix one soon, in a thread: whoever waits in its backlog may have sent what takes long to close. Idempotent.
+    """
+    if sock.family == socket.AF_UNIX:
+        close_socket_in_thread(sock)
+    elif sock.fileno() >= 0:
         with contextlib.suppress(OSError):
             _do_not_linger(sock.fileno())
-    sock.close()
+        sock.close()
 
 
 def _interrupt_slow() -> None:
