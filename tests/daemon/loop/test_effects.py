@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, cast
 
@@ -19,10 +21,12 @@ from stillup.daemon.loop import effects
 from stillup.daemon.loop.effects import LiveEffects
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers.worker_program import worker_program
+from stillup.host import descriptors
 from stillup.host.processes import hold
 from stillup.wire.handoff_messages import FromSupervisor, Lead
 from tests.asgi.event_loops import until
 from tests.host.lock_keeper import lock_kept
+from tests.host.slow_sockets import slow_to_close
 
 RELEASE = Release("main:app", "/bin/true", "/srv/app", label="app", fingerprint="as it was")
 
@@ -122,6 +126,27 @@ async def test_a_leader_is_given_the_lock(console: Console, caplog: pytest.LogCa
         assert channels.said[2][2] != again
         assert "holds the leader's lock, and is no worker" in caplog.text
         assert told.events == []
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_a_leader_has_put_into_its_lock(console: Console, *, ends: bool) -> None:
+    """It may take long to close: neither the next order to lead nor the supervisor's end waits for it."""
+    told, channels = Told(), NoChannels()
+    live = effects_on(told, console, channels)
+    with slow_to_close(inside=False) as slow, ExitStack() as stack:
+        stack.callback(live.close)
+        with socket.socket(fileno=descriptors.duplicate(live._leader_lock.fileno())) as its:
+            its.bind("")  # to an abstract name, by which anybody may send
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as anybody:
+                anybody.connect(its.getsockname())
+                descriptors.send(anybody, b"x", [slow.fileno()])
+        slow.close()
+        began = time.monotonic()
+        if ends:
+            stack.close()
+        else:
+            live.perform(BeginLeading(1, 1))
+        assert time.monotonic() - began < 15  # half of what the close takes
 
 
 async def test_somebody_takes_the_lock_first(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

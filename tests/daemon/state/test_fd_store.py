@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -15,6 +16,7 @@ from stillup.errors import Unavailable, UsageError
 from stillup.host.adoption_queue import AdoptionQueue, cookie
 from stillup.wire.address import Bind, parse_bind
 from stillup.wire.record_format import SCHEMA, ListenerRecord, Record
+from tests.host.slow_sockets import slow_to_close
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 WEB = parse_bind("systemd:web")
@@ -71,6 +73,15 @@ def test_what_is_of_no_use_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     assert (found.listeners, found.queue) == ([], None)
     assert "'stillup-listener-5'" in caplog.text
     assert "'stillup-other'" in caplog.text
+
+
+@pytest.mark.parametrize("name", [f"{READER}1", "stillup-other"])
+def test_what_takes_long_to_close(name: str) -> None:
+    """Whatever workers had put into what is of no use, a start does not wait for it."""
+    with slow_to_close(inside=True) as slow:
+        began = time.monotonic()
+        sort([(name, slow.detach())])
+        assert time.monotonic() - began < 15  # half of what the close takes
 
 
 def test_ends_of_two_queues_are_no_queue(stack: ExitStack) -> None:

@@ -52,6 +52,7 @@ from stillup.daemon.workers.worker_program import welcome, why_no_worker
 from stillup.errors import Refused
 from stillup.host import leader_lock
 from stillup.host.accounts import Account
+from stillup.host.blocking_close import close_socket_in_thread
 from stillup.host.fingerprint import fingerprint
 from stillup.host.processes import Process, start_trouble
 from stillup.wire import handoff_messages
@@ -211,7 +212,7 @@ class LiveEffects:
             task.cancel()
         self._children.close()
         self._hooks.close()
-        self._leader_lock.close()
+        close_socket_in_thread(self._leader_lock)
 
     def _lead(self, serial: int, term: int) -> None:
         """Tell a worker to lead; should another one hold its lock, it takes that when it comes free.
@@ -231,7 +232,7 @@ class LiveEffects:
                 logger.error("pid %d holds the leader's lock, and is no worker: it is another lock from here on", pid)
             with contextlib.suppress(OSError):  # there is no descriptor left: the one that there is will do
                 fresh = leader_lock.make()
-                self._leader_lock.close()
+                close_socket_in_thread(self._leader_lock)  # a worker has it, and may have put anything into it
                 self._leader_lock = fresh
         self._channels.tell(serial, handoff_messages.Lead(term), [self._leader_lock.fileno()])
         self._lock_look = self._loop.call_later(LOCK_LOOK, self._look_at_lock, serial, term)

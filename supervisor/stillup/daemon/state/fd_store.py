@@ -23,6 +23,7 @@ from stillup.core.values import replace
 from stillup.errors import Unavailable, UsageError
 from stillup.host import descriptors
 from stillup.host.adoption_queue import AdoptionQueue, cookie
+from stillup.host.blocking_close import close_socket_in_thread
 from stillup.host.service_manager import Notifier
 from stillup.host.sockets import Listener, is_listening
 from stillup.wire.address import ActivatedAddress, Bind
@@ -92,13 +93,13 @@ def sort(passed: Iterable[tuple[str, int]], binds: Sequence[Bind]) -> Passed:
             writers[name.removeprefix(WRITER)] = sock
         else:
             logger.warning("systemd kept '%s', which is nothing that we know: closed", name)
-            sock.close()
+            close_socket_in_thread(sock)
     _check(activated, binds)
     queue = None
     if whole := sorted(readers.keys() & writers.keys()):
         queue = AdoptionQueue(readers.pop(whole[0]), writers.pop(whole[0]))
     for sock in (*readers.values(), *writers.values()):
-        sock.close()
+        close_socket_in_thread(sock)
     return Passed(activated, listeners, queue, frozenset(found))
 
 
