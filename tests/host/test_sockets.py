@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from stillup.host import sockets
 from stillup.host.sockets import Listener, check_owner, describe, open_listener, receive_listener
 from stillup.wire.address import ANY, Bind, TcpAddress, parse_bind
 from stillup.wire.handoff_messages import ListenerInfo
+from tests.host.conftest import are_open_soon, open_descriptors
 from tests.host.tcp_ports import accept, own_port
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -249,6 +251,40 @@ def test_received_something_else() -> None:
         for sock in (packets, bound):
             with pytest.raises(PeerError, match="not the listening socket"):
                 receive_listener(copy(sock), describe(info.name, sock))
+
+
+def test_received_of_a_name_that_nobody_can_say() -> None:
+    """An abstract name is any bytes."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(b"\0\xff" + secrets.token_bytes(8))
+        listener.listen()
+        with pytest.raises(PeerError, match="not the listening socket unix:@x"):
+            receive_listener(copy(listener), ListenerInfo("web", int(socket.AF_UNIX), "unix:@x"))
+
+
+def test_received_of_another_family() -> None:
+    """What has no address of ours is no listener of ours, though it listens; here one of virtual machines."""
+    try:
+        listener = socket.socket(socket.AF_VSOCK)
+    except OSError:
+        pytest.skip("this kernel has no such sockets")
+    with listener:
+        listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        listener.listen()
+        with pytest.raises(PeerError, match="not the listening socket"):
+            receive_listener(copy(listener), ListenerInfo("web", int(socket.AF_VSOCK), "127.0.0.1:80"))
+
+
+@pytest.mark.parametrize("error", [UnicodeError, RuntimeError])
+def test_whatever_is_wrong_with_it_it_is_closed(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    """In a thread, since the close may take long; not by the garbage collector."""
+    monkeypatch.setattr(sockets, "describe", Mock(side_effect=error))
+    with opened("127.0.0.1:0") as listener:
+        before = open_descriptors()
+        with pytest.raises(error) as raised:
+            receive_listener(copy(listener.socket), ListenerInfo("web", int(socket.AF_INET), "127.0.0.1:80"))
+        assert are_open_soon(before), "while the exception has the socket"
+        del raised
 
 
 def test_received_a_connection() -> None:

@@ -26,6 +26,9 @@ SO_NETNS_COOKIE: Final = 71
 SIOCUNIXFILE: Final = 0x89E0
 """Opens the file that a Unix socket is bound to, with O_PATH (``linux/un.h``)."""
 
+_FAMILIES: Final = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
+"""Of listeners; a socket of any other has another form of address."""
+
 
 class Listener(msgspec.Struct, frozen=True):
     """A bound, listening, non-blocking, close-on-exec stream socket, and the socket file that is ours, if any."""
@@ -116,10 +119,13 @@ def group_of(bind: Bind) -> int | None:
 
 
 def describe(name: str, sock: socket.socket) -> ListenerInfo:
-    """Derive name, family and address from the socket itself."""
+    """Derive name, family and address from the socket itself, which is a Unix or an internet one.
+
+    A Unix name that is no UTF-8 is none that anybody could say.
+    """
     where = sock.getsockname()
     if sock.family == socket.AF_UNIX:
-        text = f"unix:@{where[1:].decode()}" if isinstance(where, bytes) else f"unix:{where}"
+        text = f"unix:@{os.fsdecode(where[1:])}" if isinstance(where, bytes) else f"unix:{where}"
     else:
         text = str(TcpAddress(where[0], where[1]))
     return ListenerInfo(name, int(sock.family), text)
@@ -146,9 +152,11 @@ def receive_listener(fd: int, info: ListenerInfo) -> socket.socket:
     except OSError as error:
         close_in_thread([fd])
         raise PeerError(f"listener '{info.name}': what came is no socket") from error
-    if not is_listening(sock) or describe(info.name, sock) != info:
-        close_socket_in_thread(sock)
-        raise PeerError(f"listener '{info.name}': what came is not the listening socket {info.address}")
+    with contextlib.ExitStack() as undo:
+        undo.callback(close_socket_in_thread, sock)
+        if sock.family not in _FAMILIES or not is_listening(sock) or describe(info.name, sock) != info:
+            raise PeerError(f"listener '{info.name}': what came is not the listening socket {info.address}")
+        undo.pop_all()
     return sock
 
 

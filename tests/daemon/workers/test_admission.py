@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -18,14 +20,14 @@ from hypothesis import strategies as st
 from stillup import __version__
 from stillup.core import message_allowance
 from stillup.core.commands import Spawn
-from stillup.core.events import Event
+from stillup.core.events import ChannelLost, Event
 from stillup.core.model import Fleet, Release
 from stillup.core.worker_figures import WorkerFigures
 from stillup.daemon.state.custody import Custody
 from stillup.daemon.workers.admission import Admission, Claimant
 from stillup.daemon.workers.worker_channels import WorkerChannels
 from stillup.errors import Refused
-from stillup.host import descriptors
+from stillup.host import descriptors, sockets
 from stillup.host.processes import hold
 from stillup.wire import handoff_messages, protocol_versions
 from stillup.wire.address import parse_bind
@@ -345,4 +347,40 @@ async def test_who_has_said_too_much_comes_back_later(stack: ExitStack, monkeypa
     assert answers.count(whole) == message_allowance.MOST // message_allowance.COMING_BACK
     monkeypatch.setattr(message_allowance, "PER_SECOND", 1e9)
     assert await talk(supervisor, have, opening("resume-all", have)) == whole
+    await supervisor.close()
+
+
+def raises(*_: object) -> NoReturn:
+    """What nobody has thought of."""
+    raise ZeroDivisionError
+
+
+async def test_what_nobody_has_thought_of(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever finds a fault of ours is cut off each time, the log has it once, and nothing is left open."""
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    supervisor = Supervisor(open=True, claims=False, admits=True, refuses=False)
+    monkeypatch.setattr(sockets, "describe", raises)
+    have = stack.enter_context(things())
+    before = open_descriptors()
+    for _ in range(3):
+        assert await talk(supervisor, have, opening("resume-all", have)) == ["Return"]
+    await until(lambda: not supervisor.admission._tasks and open_descriptors() == before)
+    gc.collect()  # asyncio tells of what a task has raised when nobody can ask for it any more
+    assert faults == []
+    (line,) = [record for record in caplog.records if "by a fault of ours" in record.message]
+    assert "ZeroDivisionError" in str(line.exc_text)
+    await supervisor.close()
+
+
+async def test_what_nobody_has_thought_of_later(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was let in before is one that is lost."""
+    supervisor = Supervisor(open=True, claims=False, admits=True, refuses=False)
+    monkeypatch.setattr(supervisor.channels, "listen", raises)
+    have = stack.enter_context(things())
+    await talk(supervisor, have, opening("hello-all", have))
+    await until(lambda: not supervisor.admission._tasks)
+    assert supervisor.events[-1] == ChannelLost(1, "broke the hand-off protocol: what it said is not understood")
     await supervisor.close()

@@ -21,7 +21,6 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from stillup import __version__
 from stillup.core.amounts import amount
 from stillup.core.commands import Spawn
 from stillup.core.events import Event, HelloSaid, WorkerBootFailed, WorkerResumed
@@ -29,7 +28,7 @@ from stillup.core.model import Fleet
 from stillup.daemon.state.custody import Custody
 from stillup.daemon.state.log_ratelimit import LogRatelimit
 from stillup.daemon.workers.unidentified_connections import MOST_A_TURN, PAUSE, SHORT_PAUSE, UnidentifiedConnections
-from stillup.daemon.workers.worker_answers import GaveUpError, understand
+from stillup.daemon.workers.worker_answers import GaveUpError, check_protocol, understand
 from stillup.daemon.workers.worker_channels import WorkerChannels
 from stillup.errors import PeerError, Refused
 from stillup.host import peer
@@ -216,6 +215,8 @@ class Admission:
         """One connection, from its first packet to its last."""
         try:
             await self._converse(connection, channel, its_pid)
+        except Exception:  # whoever has found a fault of ours may come again without end
+            logger.warning("handoff.sock: cut off, by a fault of ours", exc_info=True)
         finally:
             # Its process's end is seen by its pidfd; the end of the channel alone says nothing more.
             channel.close()
@@ -244,6 +245,9 @@ class Admission:
             self._channels.cut_off(serial, channel, error)
         except OSError as error:
             logger.debug("channel of worker %s: %s", serial, error)
+        except Exception:
+            self._channels.cut_off(serial, channel, PeerError("what it said is not understood"))
+            raise
         finally:
             self._channels.stopped(serial, channel)
 
@@ -279,7 +283,7 @@ class Admission:
         process = await asyncio.shield(expected.process)
         if not peer.is_process(connection, process.pidfd, process.pid):
             raise PeerError(f"the nonce is that of pid {process.pid}")
-        _check_protocol(hello.protocol)
+        check_protocol(hello.protocol)
         if self._expected.pop(hello.nonce, None) is None:
             raise PeerError("it has said hello already")
         serial = expected.spawn.serial
@@ -309,7 +313,7 @@ class Admission:
 
     async def _take_back(self, connection: socket.socket, channel: Channel, resume: Resume) -> Process:
         """Check who comes back, and take copies of what it holds into custody."""
-        _check_protocol(resume.protocol)
+        check_protocol(resume.protocol)
         known = self._known.get(resume.nonce)
         with contextlib.ExitStack() as undo:
             if known is not None:
@@ -374,14 +378,6 @@ class Admission:
             async with asyncio.timeout(HELLO_DEADLINE):
                 await converse(channel, understand, offer_sockets(offer, batches))
         logger.debug("worker %s holds %s", spawn.serial, amount(len(listeners), "listener"))
-
-
-def _check_protocol(protocol: int) -> None:
-    if protocol not in protocol_versions.SPOKEN:
-        raise PeerError(
-            f"it speaks protocol {protocol}, this supervisor {handoff_messages.PROTOCOL}: "
-            f"its environment needs stillup {__version__}"
-        )
 
 
 def _turn_away(channel: Channel, why: str) -> None:

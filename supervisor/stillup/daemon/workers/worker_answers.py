@@ -1,11 +1,12 @@
-"""What a worker answers in the middle of its hand-off, each step by itself."""
+"""What a worker says and answers in its hand-off, each step by itself."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
+from stillup import __version__
 from stillup.errors import PeerError
-from stillup.wire import handoff_messages, worker_words
+from stillup.wire import handoff_messages, protocol_versions, worker_words
 from stillup.wire.handoff_messages import FromWorker
 
 M = TypeVar("M", bound=FromWorker)
@@ -34,3 +35,16 @@ def understand(packet: bytes, kind: type[M]) -> M:
     if not isinstance(message, kind):
         raise PeerError(f"it said {type(message).__name__}, not {kind.__name__}")
     return message
+
+
+def check_protocol(protocol: int) -> None:
+    """See that a version is one that is spoken here.
+
+    Raises:
+        PeerError: it is not.
+    """
+    if protocol not in protocol_versions.SPOKEN:
+        raise PeerError(
+            f"it speaks protocol {protocol}, this supervisor {handoff_messages.PROTOCOL}: "
+            f"its environment needs stillup {__version__}"
+        )
