@@ -21,8 +21,10 @@ from stillup.host.blocking_close import close_in_thread
 _INT = array.array("i").itemsize
 _ROOM: Final = 255
 """The highest descriptor of a table that most processes get along with; it grows by the power of two."""
-_MOST_SENT: Final = 253
+MOST_SENT: Final = 253
 """Descriptors that a packet may have (SCM_MAX_FD)."""
+ANCILLARY: Final = socket.CMSG_SPACE(MOST_SENT * _INT)
+"""Bytes, for all that can come beside a packet: what the kernel cuts off it closes at once, which may take its time."""
 
 
 def send(sock: socket.socket, packet: bytes, fds: Sequence[int] = ()) -> None:
@@ -46,8 +48,7 @@ def receive(sock: socket.socket, limit: int, most: int) -> tuple[bytes, list[int
         PeerError: the packet or its descriptors did not fit and were cut; those that came are closed.
         OSError: as recvmsg(2).
     """
-    # With room for all that can come: what the kernel cuts off it closes at once, and that may take its time.
-    packet, ancillary, flags, _ = sock.recvmsg(limit, socket.CMSG_SPACE(_MOST_SENT * _INT), socket.MSG_CMSG_CLOEXEC)
+    packet, ancillary, flags, _ = sock.recvmsg(limit, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     fds = rights(ancillary)
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > most:
         close_in_thread(fds)

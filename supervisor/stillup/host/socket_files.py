@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from stillup.errors import Unavailable
+from stillup.host.callers_socket import refuse_descriptors
 
 LOCK_DEADLINE: Final = 5.0
 """Seconds in which another process of ours, which takes the path at the same time, is done with it."""
@@ -116,6 +117,8 @@ def bind_unix(
 ) -> tuple[socket.socket, UnixFile]:
     """Bind a socket file with its final mode and owner; until listen(), nobody can connect to it (ECONNREFUSED).
 
+    Of a stream nobody can send descriptors to what is accepted there, where the kernel can have it so.
+
     With ``replace``, a file that is there is removed first.
 
     Raises:
@@ -123,6 +126,8 @@ def bind_unix(
     """
     name = os.path.basename(path)
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+    if kind is socket.SOCK_STREAM:
+        refuse_descriptors(sock)
     try:
         with _directory(path) as directory:
             if replace:

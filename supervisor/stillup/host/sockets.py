@@ -16,6 +16,7 @@ import msgspec
 from stillup.errors import PeerError, Unavailable, UsageError
 from stillup.host.adoption_queue import cookie
 from stillup.host.blocking_close import close_in_thread, close_socket_in_thread
+from stillup.host.callers_socket import refuse_descriptors
 from stillup.host.socket_files import UnixFile, take_path, try_path
 from stillup.wire.address import AbstractAddress, ActivatedAddress, Bind, InheritedAddress, TcpAddress, UnixAddress
 from stillup.wire.handoff_messages import ListenerInfo
@@ -239,6 +240,7 @@ def _has_ipv6() -> bool:
 
 def _bind_abstract(name: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    refuse_descriptors(sock)
     try:
         sock.bind(b"\0" + name.encode())
     except OSError as error:

@@ -13,6 +13,8 @@ import msgspec
 
 from stillup.errors import PeerError
 from stillup.host import adoption_queue, descriptors, sealed_memory
+from stillup.host.blocking_close import close_at_once
+from stillup.host.callers_socket import CallersSocket
 from stillup.wire import session_format
 from stillup.wire.adoption_packet import PACKET_LIMIT, ConnectionInfo, decode, plausible
 from stillup.wire.session_format import Session
@@ -64,6 +66,8 @@ class Source(Protocol):
 class Backlog:
     """New connections of one listener."""
 
+    _class: type[socket.socket] = socket.socket
+
     def __init__(self, name: str, sock: socket.socket) -> None:
         self._name = name
         self._sock = sock
@@ -87,7 +91,7 @@ class Backlog:
                 if arrivals:
                     break  # these can be served; what is wrong will be as wrong the next time
                 raise
-            connection = socket.socket(*self._kind, fileno=fd)
+            connection = self._class(*self._kind, fileno=fd)
             connection.setblocking(False)
             arrivals.append(Arrival(connection, self._name, self._unix))
         return arrivals
@@ -97,10 +101,12 @@ class Backlog:
 
 
 class SpareBacklog(Backlog):
-    """New connections of a listener that is to be reached when no descriptor is free: it keeps some for that.
+    """New connections of a listener of our own, to be reached when no descriptor is free: it keeps some for that.
 
     Each is a file of its own, not a copy: the machine's limit (ENFILE) counts files.
     """
+
+    _class = CallersSocket
 
     def __init__(self, name: str, sock: socket.socket, spare: int) -> None:
         """Keep as many as ``spare``: so many connections may be open at a time while there are no others."""
@@ -124,7 +130,7 @@ class SpareBacklog(Backlog):
 
     def close(self) -> None:
         self._spare.free()
-        super().close()
+        close_at_once(self._sock)
 
 
 class Adoptions:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import socket
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,11 @@ from stillup.daemon.control import control_server as module
 from stillup.daemon.control.peer_identities import Identity
 from stillup.daemon.control.request_limits import MOST_BODY
 from stillup.daemon.state.log_ratelimit import LogRatelimit
+from stillup.host import descriptors, socket_files
 from stillup.wire.api_shapes import Problem
 from tests.asgi.event_loops import until
 from tests.daemon.control.served_control import GET, SOON, WAIT, let_pass, serving
+from tests.host.slow_sockets import slow_to_close
 from tests.system import malformed_requests
 from tests.system.harness import FULL
 
@@ -49,6 +52,27 @@ async def test_a_client_that_is_slow_to_ask_is_ended(tmp_path: Path) -> None:
             assert (await other.answer())[0] == 200
             await other.close()
         assert [end.count(b"200 OK") for end in await ended] == [0, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("first", [b"", WAIT])
+async def test_what_takes_long_to_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
+    """Whoever may connect can send it, before Linux 6.16: read or left unread to the end, nobody waits for it."""
+    monkeypatch.setattr(socket_files, "refuse_descriptors", lambda _: None)
+    began = time.monotonic()
+    with slow_to_close(inside=False) as slow, socket.socket(socket.AF_UNIX) as caller:
+        async with serving(tmp_path) as served:
+            caller.connect(str(tmp_path / "control.sock"))
+            if first:
+                caller.sendall(first)  # behind which nothing is read until it is answered
+                await until(lambda: served.app.asked)
+            descriptors.send(caller, GET, [slow.fileno()])
+            slow.close()
+            await until(lambda: served.app.asked)
+            other = await served.connect(GET)
+            assert (await other.answer())[0] == 200
+            for connection in served.connections:
+                connection.abort()
+        assert time.monotonic() - began < 15  # half of what the close takes
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,8 +18,10 @@ from stillup.core.access import Rules
 from stillup.daemon.control import interim_handover
 from stillup.daemon.control.interim_handover import Interim
 from stillup.daemon.control.interim_server import MOST_HELD, MOST_WITHOUT_RIGHT
+from stillup.host import descriptors
 from stillup.wire.api_operation import ApiSocket
 from stillup.wire.interim_messages import InterimOrders
+from tests.host.slow_sockets import slow_to_close
 
 PROBE = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
 ANSWER = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
@@ -83,6 +86,27 @@ async def test_probes_are_answered_and_the_rest_is_kept(tmp_path: Path, stack: E
     assert host.interim.pair.fileno() < 0, "it is reaped"
     with pytest.raises(ChildProcessError):
         await asyncio.to_thread(os.waitpid, host.interim.pid, os.WNOHANG)
+
+
+@pytest.mark.parametrize("served", [False, True])
+async def test_what_takes_long_to_close(tmp_path: Path, stack: ExitStack, *, served: bool) -> None:
+    """Sent beside a probe or beside what is kept for the new program, neither of the two waits for it."""
+    host = Host(tmp_path, stack, [])
+    began = time.monotonic()
+    with slow_to_close(inside=False) as slow:
+        caller = host.ask(stack, b"")
+        descriptors.send(caller, b"GET /v1/status HTTP/1.1\r\n\r\n" if served else PROBE, [slow.fileno()])
+        slow.close()
+        assert await asyncio.to_thread(_all, host.ask(stack)) == ANSWER.encode()
+        came: list[str] = []
+
+        def serve(name: str, sock: socket.socket) -> None:
+            came.append(name)
+            sock.close()
+
+        await host.interim.end(serve)
+        assert came == (["control.sock"] if served else [])
+        assert time.monotonic() - began < 15  # half of what the close takes
 
 
 async def test_an_address_that_is_bound_anew(tmp_path: Path, stack: ExitStack) -> None:

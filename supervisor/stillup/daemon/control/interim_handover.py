@@ -14,6 +14,7 @@ import msgspec
 
 from stillup.errors import PeerError, Unavailable
 from stillup.host import descriptors
+from stillup.host.callers_socket import CallersSocket
 from stillup.host.processes import kill_child, no_reaping
 from stillup.wire import interim_messages
 from stillup.wire.api_operation import ApiSocket
@@ -67,7 +68,7 @@ class Interim(msgspec.Struct, frozen=True):
                 loop.remove_reader(self.pair)
                 ended.set_result(None)
             for fd in fds:
-                serve(packet.decode(), socket.socket(fileno=fd))
+                serve(packet.decode(), CallersSocket(fileno=fd))
 
         loop.add_reader(self.pair, take)
         try:

@@ -21,6 +21,8 @@ from typing import Final
 from stillup.core.access import Role, role_of
 from stillup.errors import PeerError
 from stillup.host import descriptors, peer
+from stillup.host.blocking_close import close_at_once
+from stillup.host.callers_socket import CallersSocket
 from stillup.host.sources import GONE
 from stillup.wire.interim_messages import (
     MOST_HEAD,
@@ -88,12 +90,12 @@ class InterimServer:
                 with contextlib.suppress(KeyError):
                     self._poll.unregister(fd)
                 del self._listeners[fd]
-                listener.close()
+                close_at_once(listener)
 
     def _accept(self, fd: int) -> None:
         name, listener = self._listeners[fd]
         try:
-            connection, _ = listener.accept()
+            connection: socket.socket = CallersSocket(fileno=listener.accept()[0].detach())
         except BlockingIOError:
             return  # the supervisor was faster
         except OSError as error:

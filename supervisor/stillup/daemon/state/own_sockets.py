@@ -11,6 +11,8 @@ from typing import Final, TypedDict
 
 from stillup.daemon.settings.rights import Rights
 from stillup.errors import Unavailable
+from stillup.host.blocking_close import close_at_once
+from stillup.host.callers_socket import refuse_descriptors
 from stillup.host.runtime_directory import RuntimeDirectory
 from stillup.host.socket_files import UnixFile, bind_unix, give
 from stillup.host.sockets import describe, open_listener
@@ -97,14 +99,16 @@ class OwnSockets:
         gid = os.getegid() if gid is None else gid
         if inherited is not None and os.path.lexists(path):
             sock, file = socket.socket(fileno=inherited), UnixFile.of(path)
-            self._stack.callback(sock.close)
+            self._stack.callback(close_at_once, sock)
             sock.setblocking(False)  # as it is; but a copy of an object that does not know would clear it for all
+            if kind is socket.SOCK_STREAM:
+                refuse_descriptors(sock)  # the program before this one may not have known of that
             give(path, mode, uid, gid)  # the configuration may have changed
         else:
             # The lock is ours, so a file that is there is left over; a socket whose file is gone is of no use.
             _drop(inherited)
             sock, file = bind_unix(path, mode, uid, gid, kind=kind, replace=True)
-            self._stack.callback(sock.close)
+            self._stack.callback(close_at_once, sock)
             sock.listen(BACKLOG)
         self._files.callback(file.remove)
         return sock
@@ -128,13 +132,13 @@ class OwnSockets:
         else:
             _drop(inherited)
             sock = open_listener(Bind(ApiSocket.ADMIN, rights.admin_bind), BACKLOG).socket
-        self._stack.callback(sock.close)
+        self._stack.callback(close_at_once, sock)
         return sock
 
 
 def _drop(inherited: int | None) -> None:
     if inherited is not None:
-        os.close(inherited)
+        close_at_once(socket.socket(fileno=inherited))
 
 
 def try_out(runtime: RuntimeDirectory, rights: Rights, reexec_state: ReexecState) -> None:
