@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -46,6 +47,47 @@ async def test_a_flood_is_read_at_a_pace() -> None:
     os.close(write)
     await until(lambda: len(console.written) == sent)
     assert len(output.tail()) >= 16384
+    output.close()
+
+
+class Counted(BootOutput):
+    """One that knows how often it has looked into its pipe."""
+
+    looks = 0
+
+    def _ready(self) -> None:
+        self.looks += 1
+        super()._ready()
+
+
+@pytest.mark.usefixtures("no_leak")
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("written", [b"x" * 65535, b"\n" * 65535, b"x"], ids=["much", "empty lines", "a byte"])
+async def test_a_pipe_that_is_never_full_is_read_at_a_pace(written: bytes, *, captured: bool) -> None:
+    """However little there is in it: who writes a byte at a time would else have the loop do nothing but read."""
+    output = Counted(Logged(), "3.1", captured=captured)
+    write = os.dup(output.write_ends[0])
+    os.set_blocking(write, False)
+    output.started()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while loop.time() - began < 20 * PAUSE or not output.looks:  # a machine that stands still has none in that time
+        with suppress(BlockingIOError):
+            os.write(write, written)
+        await asyncio.sleep(0)
+    assert output.looks <= (loop.time() - began) / PAUSE + 2
+    os.close(write)
+    output.close()
+
+
+@pytest.mark.usefixtures("no_leak")
+async def test_empty_lines_wait_for_nothing() -> None:
+    """They are no lines of the log, and are not kept as such."""
+    output = BootOutput(Logged(), "3.1", captured=True)
+    os.set_blocking(output.write_ends[0], False)
+    os.write(output.write_ends[0], b"\n" * 65535)
+    assert output._read()
+    assert not output._lines
     output.close()
 
 

@@ -1,7 +1,7 @@
 """The pipe that a worker writes to until it is READY, and a hook to its end: passed on to the log, its tail kept.
 
-It is stdout and stderr in one, so that the order is kept. The worker may keep it open, and write without end: a pipe
-that was full is read again after a pause, and so is one that brought more lines than are logged at a time.
+It is stdout and stderr in one, so that the order is kept. The worker may keep it open, and write without end: a pause
+follows each read, and nothing is read while there are lines that are not logged yet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TAIL_LINES: Final = 60
 TAIL_BYTES: Final = 16 * 1024
 _CHUNK: Final = 64 * 1024
 PAUSE: Final = 0.005
-"""Seconds until a pipe that was full is read again: 12 MB a second is as much as there is."""
+"""Seconds until a pipe is read again, however little was in it: 12 MB a second is as much as there is."""
 MOST_LINES: Final = 500
 """Lines that are given their form in one turn of the loop, at 2 microseconds each."""
 _READS: Final = 4
@@ -50,8 +50,6 @@ class BootOutput:
         """The beginning of a line whose end has not come."""
         self._lines: deque[bytes] = deque()
         """Lines that are not logged yet."""
-        self._was_full = False
-        """Whether as much was read last as can be at a time."""
         self._fd = -1
         self.write_ends: list[int] = []
         try:
@@ -96,12 +94,10 @@ class BootOutput:
             self._loop.add_reader(self._fd, self._ready)
 
     def _ready(self) -> None:
+        self._loop.remove_reader(self._fd)
         self._read()
         self._log_lines(MOST_LINES)
-        if self._was_full or self._lines:
-            if self._fd >= 0:
-                self._loop.remove_reader(self._fd)
-            self._loop.call_later(PAUSE, self._go_on)
+        self._loop.call_later(PAUSE, self._go_on)
 
     def _go_on(self) -> None:
         self._log_lines(MOST_LINES)
@@ -122,11 +118,9 @@ class BootOutput:
             self._end_line()
             self._end()
             return False
-        self._was_full = len(data) == _CHUNK
         if self._captured:
             *lines, self._rest = (self._rest + data).split(b"\n")
-            for line in lines:
-                self._take(line)
+            self._lines.extend(filter(None, lines))
             if len(self._rest) > _CHUNK:
                 self._end_line()
         else:
@@ -134,21 +128,21 @@ class BootOutput:
             self._keep(data)
         return True
 
-    def _take(self, line: bytes) -> None:
-        if self._packed and log_lines.is_packed(line):
-            self._lines.append(line)
-        else:
-            pieces = range(0, len(line), log_lines.LONGEST)
-            self._lines.extend(line[start : start + log_lines.LONGEST] for start in pieces)
-
     def _end_line(self) -> None:
         """What has come of a line is all that comes."""
         rest, self._rest = self._rest, b""
-        self._take(rest)
+        if rest:
+            self._lines.append(rest)
 
     def _log_lines(self, most: int) -> None:
-        for _ in range(min(most, len(self._lines))):
-            said = self._lines.popleft().decode(errors="backslashreplace")
+        for _ in range(most):
+            if not self._lines:
+                break
+            output = self._lines.popleft()
+            if len(output) > log_lines.LONGEST and not (self._packed and log_lines.is_packed(output)):
+                self._lines.appendleft(output[log_lines.LONGEST :])
+                output = output[: log_lines.LONGEST]
+            said = output.decode(errors="backslashreplace")
             line = log_lines.from_pipe(said) if self._packed else log_lines.captured(said)
             if line is not None:
                 self._console.log(line, self._worker, most=MOST_OF_WORKERS)
