@@ -59,9 +59,20 @@ def _a_pipe() -> int:
     return reader
 
 
-@pytest.mark.parametrize("made", [_unsealed, _still_to_be_written, _a_pipe, lambda: sealed_memory.sealed(b"abcd")])
+def _to_be_written_alone() -> int:
+    fd = sealed_memory.sealed(b"abc")
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [_unsealed, _still_to_be_written, _a_pipe, lambda: sealed_memory.sealed(b"abcd"), _to_be_written_alone],
+)
 def test_anything_else(made: Callable[[], int]) -> None:
-    """Memory that somebody could still change, of another size, and what is no memory is not read."""
+    """Memory that somebody could still change, of another size, that cannot be read, and what is none is not read."""
     fd = made()
     try:
         with pytest.raises(PeerError, match="a session: "):

@@ -265,6 +265,23 @@ def test_memory_that_is_not_what_was_said(said: int) -> None:
     os.close(memory)
 
 
+def test_memory_that_cannot_be_read() -> None:
+    """It is sealed, of the right size, and open for writing alone: those beside its connection are served."""
+    memory = sealed_memory.sealed(PACKED)
+    written = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY)
+    with a_queue() as queue, established(2) as (clients, servers), reading(queue, 16) as source:
+        beside = msgspec.structs.replace(infos(1)[0], beside=len(PACKED))
+        fds = [servers[0].fileno(), written, servers[1].fileno()]
+        adoption_queue.send(queue.writer, encode([beside, infos(1)[0]]), fds)
+        for server in servers:
+            server.close()
+        use(clients[1:], source.take())
+        assert clients[0].recv(1) == b""
+        assert source.lost == 1
+    os.close(memory)
+    os.close(written)
+
+
 def test_memory_that_does_not_come() -> None:
     """A connection whose session was dropped on the way is lost with it."""
     beside = msgspec.structs.replace(infos(1)[0], beside=len(PACKED))

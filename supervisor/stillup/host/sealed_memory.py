@@ -68,7 +68,10 @@ def read(fd: int, size: int) -> bytes:
         raise PeerError(f"a session: memory of {has} bytes with the seals {seals:#x}; {size} bytes were said")
     content = b""
     while len(content) < size:
-        more = os.pread(fd, size - len(content), len(content))
+        try:
+            more = os.pread(fd, size - len(content), len(content))
+        except OSError as error:  # it is open for writing alone
+            raise PeerError(f"a session: its memory cannot be read: {error}") from error
         if not more:
             raise PeerError(f"a session: its memory ends after {len(content)} bytes of {size}")
         content += more
