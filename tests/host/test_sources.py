@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 from stillup.core.crossing import MOST_READ
 from stillup.errors import PeerError
 from stillup.host import adoption_queue, sealed_memory
+from stillup.host.blocking_close import close_socket_in_thread
 from stillup.host.sources import BATCH, Adoptions, Backlog, EndOfSource
 from stillup.wire import session_format
 from stillup.wire.adoption_packet import INLINE_LIMIT, PACKET_LIMIT, ConnectionInfo, encode
@@ -21,6 +23,7 @@ from stillup.wire.session_format import OpenWebSocket
 from tests.host.conftest import are_open_soon, open_descriptors
 from tests.host.few_descriptors import reading
 from tests.host.queue_connections import a_queue, established, give, infos, talk, use
+from tests.host.slow_sockets import slow_to_close
 from tests.host.tcp_ports import wait_for_backlog
 from tests.host.test_adoption_queue import scarcity
 
@@ -336,6 +339,39 @@ def test_no_connection(make: Callable[[], Any]) -> None:
         assert [arrival.info for arrival in arrivals] == [infos(3)[0], infos(3)[2]]
         use(clients, arrivals)
         assert source.lost == 1
+
+
+SLOW = {
+    "a connection": (encode(infos(1)), 0),
+    "a packet that nobody understands": (b"garbage", 0),
+    "more than was described": (encode(infos(1)), 1),
+    "more than there may be": (encode(infos(16)), 70),
+    "memory that is none": (encode([msgspec.structs.replace(infos(1)[0], beside=9)]), 1),
+    "a description that can't be": (encode([POISON[1]]), 0),
+}
+"""What a worker may put there with something that takes long to close, behind so many sockets."""
+
+
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_takes_long_to_close(name: str, *, inside: bool) -> None:
+    """Whoever reads the queue waits for none of it, also when its connection has ended."""
+    packet, before = SLOW[name]
+    with (
+        a_queue() as queue,
+        reading(queue, 16) as source,
+        socket.socket() as other,
+        slow_to_close(inside=inside) as slow,
+    ):
+        adoption_queue.send(queue.writer, packet, [*[other.fileno()] * before, slow.fileno()])
+        os.close(slow.detach())
+        began = time.monotonic()
+        with suppress(PeerError):
+            for arrival in source.take():
+                if inside and arrival.unix:  # what lies in its buffer is its own affair
+                    close_socket_in_thread(arrival.socket)
+                arrival.socket.close()
+        assert time.monotonic() - began < 15  # half of what the close takes
 
 
 def test_with_a_reserve_nothing_is_lost() -> None:

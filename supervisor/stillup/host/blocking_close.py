@@ -25,7 +25,7 @@ MOST: Final = 8
 PATIENCE: Final = 1.0
 """Seconds that one may take, if others wait: then it is interrupted, as far as its file lets itself be (not FUSE's)."""
 INTERRUPT: Final = signal.SIGURG
-_AT_ONCE: Final = struct.pack("ii", 0, 0)
+AT_ONCE: Final = struct.pack("ii", 0, 0)
 """``struct linger``: close(2) does not wait."""
 
 _closes: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -114,6 +114,6 @@ def _do_not_linger(fd: int) -> None:
     sock = socket.socket(fileno=fd)
     try:
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     finally:
         sock.detach()

@@ -13,7 +13,7 @@ import msgspec
 
 from stillup.errors import PeerError
 from stillup.host import adoption_queue, descriptors, sealed_memory
-from stillup.host.blocking_close import close_at_once
+from stillup.host.blocking_close import AT_ONCE, close_at_once, close_in_thread, close_socket_in_thread
 from stillup.host.callers_socket import CallersSocket
 from stillup.wire import session_format
 from stillup.wire.adoption_packet import PACKET_LIMIT, ConnectionInfo, decode, plausible
@@ -157,7 +157,8 @@ class Adoptions:
         self._reserve.fill()
         self._reserve.free()
         try:
-            received = adoption_queue.receive(self._reader, PACKET_LIMIT, self._most)
+            # Room for all that can come, though no more is served: what the kernel cuts off it closes in this thread.
+            received = adoption_queue.receive(self._reader, PACKET_LIMIT, descriptors.MOST_SENT)
         except (BlockingIOError, InterruptedError):
             return ()
         finally:
@@ -176,14 +177,14 @@ class Adoptions:
         try:
             infos = decode(received.packet)
         except PeerError:
-            descriptors.close(fds)
+            close_in_thread(fds)
             self.lost += len(fds)
             raise
         # The kernel keeps the order and drops from the end: the first descriptions are those of what came.
         arrivals = []
         left = iter(fds)
         now = time.monotonic()
-        for said in infos:
+        for said in infos[: self._most]:
             fd = next(left, None)
             if fd is None:
                 break
@@ -193,9 +194,9 @@ class Adoptions:
             except PeerError:
                 pass  # it is counted with those that did not come
             finally:
-                descriptors.close([memory] if memory is not None else [])
+                close_in_thread([memory] if memory is not None else [])
         surplus = list(left)
-        descriptors.close(surplus)
+        close_in_thread(surplus)
         self.lost += min(len(infos) - len(arrivals) + len(surplus), self._most)
         return arrivals
 
@@ -211,7 +212,7 @@ def _arrival(said: ConnectionInfo, fd: int, memory: int | None, now: float) -> A
         PeerError: it is no connection, or not what it was said to be. It is closed.
     """
     with contextlib.ExitStack() as undo:
-        undo.callback(descriptors.close, [fd])
+        undo.callback(close_in_thread, [fd])
         info = plausible(said, now)
         if info is None:
             raise PeerError("its description can't be")
@@ -229,8 +230,10 @@ def _arrival(said: ConnectionInfo, fd: int, memory: int | None, now: float) -> A
         except OSError as error:
             raise PeerError("it is no socket") from error
         undo.pop_all()
-    if connection.type != socket.SOCK_STREAM:
-        connection.close()
-        raise PeerError("it is no stream")
-    connection.setblocking(False)
+        undo.callback(close_socket_in_thread, connection)
+        if connection.type != socket.SOCK_STREAM:
+            raise PeerError("it is no stream")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        connection.setblocking(False)
+        undo.pop_all()
     return Arrival(connection, info.listener, connection.family == socket.AF_UNIX, info, session)
