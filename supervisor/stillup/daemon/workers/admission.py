@@ -28,7 +28,7 @@ from stillup.core.model import Fleet
 from stillup.daemon.state.custody import Custody
 from stillup.daemon.state.log_ratelimit import LogRatelimit
 from stillup.daemon.workers.unidentified_connections import MOST_A_TURN, PAUSE, SHORT_PAUSE, UnidentifiedConnections
-from stillup.daemon.workers.worker_answers import GaveUpError, check_protocol, understand
+from stillup.daemon.workers.worker_answers import GaveUpError, check_claim, check_protocol, understand
 from stillup.daemon.workers.worker_channels import WorkerChannels
 from stillup.errors import PeerError, Refused
 from stillup.host import peer
@@ -322,6 +322,7 @@ class Admission:
                 caller = peer.principal(connection)
                 if caller.uid not in self._uids:
                     raise PeerError(f"it is on no record, and of uid {caller.uid}")
+                check_claim(resume)
                 process = hold(caller.pid)
                 undo.callback(process.close)
                 who = Claimant(process, resume)

@@ -227,7 +227,11 @@ def fleet_of(claimants: list[Claimant], like: Release, policy: Policy, size: int
 
 
 def _release(welcome: Welcome, like: Release) -> Release:
-    """What a worker runs, by its own word, but for the interpreter and the environment: it does not know its own."""
+    """What a worker runs, by its own word, but for the interpreter and the environment: it does not know its own.
+
+    Who is believed, has our terminal, or has its output taken for what it says, no worker decides.
+    """
+    ours = like.settings
     return replace(
         like,
         app=welcome.app,
@@ -235,5 +239,13 @@ def _release(welcome: Welcome, like: Release) -> Release:
         app_dir=welcome.app_dir,
         label=label(welcome.directory),
         options=welcome.options,
-        settings=welcome.settings,
+        settings=replace(
+            welcome.settings,
+            proxy_uids=ours.proxy_uids,
+            proxy_gids=ours.proxy_gids,
+            log_form=ours.log_form,
+            log_capture=ours.log_capture,
+            reload_dirs=ours.reload_dirs,
+            has_terminal=ours.has_terminal,
+        ),
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from stillup import __version__
+from stillup.core.amounts import amount
 from stillup.errors import PeerError
 from stillup.wire import handoff_messages, protocol_versions, worker_words
-from stillup.wire.handoff_messages import FromWorker
+from stillup.wire.handoff_messages import FromWorker, Resume
+
+LONGEST_CLAIM: Final = 16 * 1024
+"""Bytes that a worker which is on no record may say of itself: a thousand of them make a record that can be read."""
 
 M = TypeVar("M", bound=FromWorker)
 
@@ -48,3 +52,13 @@ def check_protocol(protocol: int) -> None:
             f"it speaks protocol {protocol}, this supervisor {handoff_messages.PROTOCOL}: "
             f"its environment needs stillup {__version__}"
         )
+
+
+def check_claim(resume: Resume) -> None:
+    """See that what a worker says of itself, which goes on record, is no more than one has to say.
+
+    Raises:
+        PeerError: it is.
+    """
+    if len(handoff_messages.encode(resume)) > LONGEST_CLAIM:
+        raise PeerError(f"it says more of itself than {amount(LONGEST_CLAIM, 'byte')}")
