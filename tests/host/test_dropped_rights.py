@@ -91,6 +91,25 @@ def test_its_descriptors() -> None:
     assert seen.split() == ["0", "1", "2"]
 
 
+@NEEDS_ROOT
+def test_its_working_directory(tmp_path: Path) -> None:
+    """It is no place of ours, where what that user may read could be by a relative name alone."""
+    closed, below = tmp_path / "closed", tmp_path / "closed" / "project"
+    below.mkdir(parents=True)
+    (below / "file").write_text("anybody's, behind a directory that is not")
+    closed.chmod(0o700)
+    below.chmod(0o755)
+    here = Path.cwd()
+    os.chdir(below)
+    try:
+        with child("/bin/sh", "-c", "pwd; cat file", account=Account(12345, 12346)) as (_, out, _):
+            said = read_all(out)
+    finally:
+        os.chdir(here)
+    assert said.startswith("/\n")
+    assert "anybody's" not in said
+
+
 KEYRING = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None)

@@ -33,7 +33,9 @@ _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 _KEYCTL: Final = {
     ("aarch64", 8): 219,
     ("aarch64", 4): 311,
+    ("armv6l", 4): 311,
     ("armv7l", 4): 311,
+    ("armv8l", 4): 311,
     ("i686", 4): 288,
     ("loongarch64", 8): 219,
     ("ppc64le", 8): 271,
@@ -81,6 +83,7 @@ def start_as(
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                cwd="/",  # ours may be where that user has no way to: files there would be a relative name away
                 user=account.uid,
                 group=account.gid,
                 extra_groups=[
