@@ -75,6 +75,14 @@ def test_an_app_that_prints_json(printed: str, said: dict[str, object]) -> None:
     assert isinstance(json.loads(log_lines.json(LogLine("{1}"), UTC, "1.2"))["message"], str)
 
 
+@pytest.mark.parametrize(("whose", "ours"), [("1.2", {"generation": 1, "worker": "1.2"}), ("hook", {"source": "hook"})])
+def test_whose_line_json_is(whose: str, ours: dict[str, object]) -> None:
+    """What is printed may be a client's words: it is no other worker's line, no hook's, and of no rollout."""
+    printed = {"generation": 9, "worker": "9.9", "source": "hook", "rollout": 9, "event": "rollout.aborted"}
+    found = json.loads(log_lines.json(LogLine(json.dumps(printed)), UTC, whose))
+    assert found == {"at": UTC, "level": "info", "event": "rollout.aborted", **ours}
+
+
 @given(LINES)
 @example(HALF)
 def test_what_is_packed_arrives(line: LogLine) -> None:

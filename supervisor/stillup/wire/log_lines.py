@@ -44,6 +44,8 @@ _OURS: Final = frozenset(
     {"at", "level", "logger", "message", "generation", "worker", "source", "event", "rollout", "pid"}
 )
 """Names of fields that only the supervisor gives a line."""
+_WHOSE: Final = frozenset({"generation", "worker", "source", "rollout"})
+"""Those of them that say whose line it is, which an app's own JSON does not have, either."""
 
 Level = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LEVELS: Final[Mapping[str, int]] = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -87,7 +89,7 @@ def text(line: LogLine, at: str, worker: str = "") -> str:
 def json(line: LogLine, at: str, worker: str = "") -> str:
     """One line for programs; ``at``: the time, in UTC.
 
-    Captured output that is a JSON object is that object, with our word for which worker it is of, and with a time and a
+    Captured output that is a JSON object is that object, with our word alone for whose it is, and with a time and a
     level if it has none.
     """
     who = speaker(worker)
@@ -99,7 +101,7 @@ def json(line: LogLine, at: str, worker: str = "") -> str:
         whole |= {"message": line.message}
         whole |= {name: value for name, value in line.fields.items() if name not in whole}
     else:
-        whole |= {**said, **who}
+        whole |= {name: value for name, value in said.items() if name not in _WHOSE} | who
     try:
         return escaped_json(_encoder.encode(whole).decode())
     except UnicodeEncodeError:  # half a surrogate, which no UTF-8 can say

@@ -15,7 +15,7 @@ def packed(state: object, version: int) -> bytes:
     """
     try:
         return json.dumps({"version": version, "state": state}, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"the state of a session has to be JSON: {error}") from error
 
 
@@ -23,6 +23,6 @@ def unpacked(left: bytes) -> Mapping[str, Any]:
     """What an app has left: ``version`` and ``state``; nothing if that is not ours, as of one that had its own form."""
     try:
         found = json.loads(left)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested more deeply than Python goes
         return {}
     return found if isinstance(found, dict) else {}
