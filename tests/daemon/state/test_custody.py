@@ -156,6 +156,18 @@ def test_a_part_is_handed_out(stack: ExitStack) -> None:
     assert custody.listed() == [second]
 
 
+def test_what_is_handed_out_does_not_block(tmp_path: Path, stack: ExitStack) -> None:
+    """Whatever a worker has made of the listeners, and of the queue: it is set anew for each that is started."""
+    texts = ("127.0.0.1:0", f"unix:{tmp_path}/s")
+    custody = successor(stack, *texts)
+    custody.open(binds(*texts), 16)
+    for batch in custody.batches():
+        for fd in batch:
+            os.set_blocking(fd, True)  # for all that have it
+    for batch in custody.batches():
+        assert [os.get_blocking(fd) for fd in batch] == [False] * 4
+
+
 def test_whose_file_cannot_be_put_back(tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever owns the directory keeps no supervisor from going on: the old socket is kept, and its file is lost."""
     text = f"u=unix:{tmp_path}/s"

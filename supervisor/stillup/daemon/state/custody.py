@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -357,10 +358,13 @@ def _close_all(listeners: Sequence[Listener], queue: AdoptionQueue | None) -> No
 
 
 def _copy(sock: socket.socket) -> int:
+    """A copy for a worker, non-blocking: that is the socket's own setting, which any worker may have taken from it."""
     try:
-        return descriptors.duplicate(sock.fileno())
+        copy = descriptors.duplicate(sock.fileno())
     except OSError as error:
         raise Refused(f"its listeners cannot be copied for it: {error.strerror}", code="unavailable") from error
+    os.set_blocking(copy, False)
+    return copy
 
 
 def _typical(infos: Sequence[ListenerInfo]) -> bytes:
