@@ -28,6 +28,8 @@ KEPT = 256
 _LISTENERS: list[socket.socket] = []
 _ENDS: list[socket.socket] = []
 """Copies of the adoption queue's ends."""
+_PIPES: list[int] = []
+"""A copy of the pipe that a worker writes to until it is ready."""
 
 
 def _sockets() -> list[socket.socket]:
@@ -176,6 +178,14 @@ def _memory() -> None:
         os.pwrite(fd, random.randbytes(4096), 0)
 
 
+def _output() -> None:
+    """Write to the pipe of its boot as much as just does not fill it, and ends of lines, and nothing worth a line."""
+    words = [b" " * 65535, b"\n" * 65535, b"x\n" * 50]
+    while True:
+        for word in words:
+            os.write(_PIPES[0], word)
+
+
 def _queue() -> None:
     """Put into the adoption queue what nobody can use, beside what is no connection."""
     while True:
@@ -210,6 +220,7 @@ MODES: dict[str, Callable[[], None]] = {
     "garbage": _garbage,
     "handoff": _handoff,
     "memory": _memory,
+    "output": _output,
     "queue": _queue,
     "stop": _stop,
     "exit": _exit,
@@ -221,6 +232,7 @@ def _begin() -> None:
     turn = int(os.environ["STILLUP_GENERATION"]) - int(os.environ.get("HOSTILE_FIRST", "1"))
     if turn < 0:
         return
+    _PIPES.append(os.dup(1))
     _serve_nobody()
     timer = threading.Timer(BEGINS, MODES[words[turn % len(words)]])
     timer.daemon = True
