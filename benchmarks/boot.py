@@ -23,11 +23,10 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.connection import Connection, NoAnswer, Target
+from benchmarks.connection import NoAnswer, Target
 from benchmarks.control import Control
 from benchmarks.processes import hold
-from benchmarks.request_types import GET_ONCE
-from benchmarks.server import ROOT, ServerFailed, command, run, started
+from benchmarks.server import ROOT, ServerFailed, answers, command, run, started
 
 GONE = 30.0  # seconds until the workers before a reload have left
 LOOK = 0.002  # seconds between two looks whether somebody answers
@@ -60,7 +59,7 @@ async def bare(app: App, folder: str) -> tuple[float, float]:
     target = Target.parse(f"127.0.0.1:{port}")
     begun = time.monotonic()
     async with started(words) as server:
-        while not await _answers(target):
+        while not await answers(target):
             server.check()
             await asyncio.sleep(LOOK)
         took = time.monotonic() - begun
@@ -68,19 +67,6 @@ async def bare(app: App, folder: str) -> tuple[float, float]:
         await server.serves(target)
         await asyncio.sleep(SETTLED)
         return took, _memory(server.process.pid)
-
-
-async def _answers(target: Target) -> bool:
-    connection = Connection(target)
-    try:
-        await connection.open()
-        await connection.send(GET_ONCE)
-        await connection.answer()
-    except (NoAnswer, OSError):
-        return False
-    finally:
-        connection.close()
-    return True
 
 
 async def stillup(app: App, way: str, folder: str) -> dict[str, float]:

@@ -68,7 +68,7 @@ class Server:
         """Wait until the server answers `GET /`."""
         try:
             async with asyncio.timeout(START_DEADLINE):
-                while not await _answers(target):
+                while not await answers(target):
                     self.check()
                     await asyncio.sleep(POLL)
         except TimeoutError:
@@ -123,7 +123,8 @@ async def end(process: Process) -> None:
             await process.wait()
 
 
-async def _answers(target: Target) -> bool:
+async def answers(target: Target) -> bool:
+    """Whether somebody answers `GET /` there now."""
     connection = Connection(target)
     try:
         await connection.open()
