@@ -11,13 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from uvicorn.middleware import proxy_headers
 
 from stillup.asgi.proxy_trust import is_proxy
 from stillup.asgi.uvicorn_config import make_config, takes_wsgi, watch_filter
 from stillup.core.worker_settings import WorkerSettings
+from stillup.errors import UsageError
 from stillup.host.sources import Arrival
 from tests.asgi.served_app import Client, serving
+
+# What another uvicorn's command line knows
+
+
+@pytest.mark.parametrize("off", [None, False, 0, "", (), []])
+def test_what_is_off_is_left_out(off: object) -> None:
+    """A supervisor with a newer uvicorn sends all its options; what this one lacks does not matter while it is off."""
+    assert make_config("a:b", {"of_the_future": off, "log_config": None}).app == "a:b"
+
+
+def test_what_is_asked_for_is_not() -> None:
+    """It is named, with the version that lacks it."""
+    with pytest.raises(UsageError, match=rf"uvicorn {uvicorn.__version__}, .* has no --of-the-future"):
+        make_config("a:b", {"of_the_future": True})
+
 
 # 5. Trusted proxies
 

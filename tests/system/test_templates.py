@@ -25,6 +25,7 @@ def template(service: Service) -> psutil.Process | None:
 def forking(tmp_path: Path) -> Iterator[Service]:
     service = Service(tmp_path, "main:app", "--env-file", "env", workers=2)
     (tmp_path / "env").write_text("COLOR=green\n")
+    (tmp_path / "stillup.toml").write_text("template = true\n")
     service.write()
     with service:
         yield service
@@ -120,6 +121,38 @@ def test_it_ends_with_its_supervisor(forking: Service) -> None:
     forking.start()
     reloaded(forking)
     assert template(forking) is not None
+
+
+def test_a_killed_one_hides_no_orphan(forking: Service) -> None:
+    """It is reaped by itself, long before the next worker is forked; so is whatever else ends below the supervisor."""
+    first = template(forking)
+    assert first is not None
+    first.kill()
+    eventually(lambda: first not in forking.descendants(), "it is reaped")
+
+
+def test_a_module_with_a_thread_cannot_be_warm(tmp_path: Path) -> None:
+    """It is named, and the workers are started one by one."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "busy.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    service = Service(tmp_path, "main:app", "--warm", "busy", environment={"PYTHONPATH": str(packages)})
+    service.write()
+    with service:
+        service.logged("WARNING", "--warm busy: a thread runs once it is imported, so that no worker can be forked")
+        said = service.logged("WARNING", "workers are started one by one")
+        assert said.endswith("as none can be forked: a template: it has more than one thread")
+        assert template(service) is None
+
+
+def test_none_stays_that_is_of_no_use(forking: Service) -> None:
+    """After a reload with --no-template nothing is there to fork from."""
+    assert template(forking) is not None
+    (forking.folder / "stillup.toml").write_text("template = false\n")
+    reloaded(forking)
+    eventually(lambda: template(forking) is None, "it has ended")
 
 
 def test_warm(tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from stillup.errors import UsageError
 
 
 def make_config(app: Any, options: Mapping[str, Any], log_config: dict[str, Any] | None = None) -> Config:
@@ -21,10 +24,19 @@ def make_config(app: Any, options: Mapping[str, Any], log_config: dict[str, Any]
         app: the app, or where it is.
         options: by the names of Config's own arguments.
         log_config: takes the place of uvicorn's own; it sees to colors itself.
+
+    Raises:
+        UsageError: this uvicorn has no such option. The supervisor's may be newer, and knows more of them: one that is
+            off (None, False, 0, empty) is left out where it is not known.
     """
+    known = inspect.signature(Config).parameters
+    if missing := next((name for name, value in options.items() if name not in known and value), None):
+        option = missing.replace("_", "-")
+        raise UsageError(f"uvicorn {uvicorn.__version__}, which is in this environment, has no --{option}")
+    taken = {name: value for name, value in options.items() if name in known}
     if log_config is None:
-        return Config(app, **options)
-    return Config(app, **{**options, "log_config": log_config, "use_colors": None})
+        return Config(app, **taken)
+    return Config(app, **{**taken, "log_config": log_config, "use_colors": None})
 
 
 def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:

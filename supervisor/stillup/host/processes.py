@@ -127,6 +127,10 @@ class Process(msgspec.Struct, frozen=True):
             return f"exited {result.si_status}"
         return f"killed by {signal_name(result.si_status)}"
 
+    def give_up_status(self) -> None:
+        """Let ``reap_unheld`` reap it: how it ends is of no interest. It can be signalled as before."""
+        _held.discard(self)
+
     def close(self) -> None:
         _held.discard(self)
         os.close(self.pidfd)

@@ -30,7 +30,7 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
 
     threads: int
     missing: dict[str, str]
-    """Of those modules, what could not be imported, and why."""
+    """Of those modules, what could not be imported or cannot be there, and why."""
 
 
 class ForkAsked(msgspec.Struct, frozen=True, tag=True):

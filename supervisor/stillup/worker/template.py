@@ -79,13 +79,16 @@ def serve() -> None:
 
 
 def _import(names: Iterable[str]) -> dict[str, str]:
-    """Import what there is; what could not be, and why."""
+    """Import what there is; what should not be there, and why."""
     missing = {}
     for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a module raises what it likes; each worker imports it by itself then
             missing[name] = f"{type(error).__name__}: {error}"
+        if _threads() > 1:
+            missing[name] = "a thread runs once it is imported, so that no worker can be forked"
+            break
     return missing
 
 

@@ -292,7 +292,9 @@ def _start(templates: Templates, program: Program, outputs: Sequence[int], stdin
         if program.has_terminal:
             stdin = terminal.open_stdin()
             stack.callback(os.close, stdin)
-        if program.template and (process := templates.fork(program, stdin, *outputs)) is not None:
+        if not program.template:
+            templates.close()  # of those that were of use before, none is any more
+        elif (process := templates.fork(program, stdin, *outputs)) is not None:
             return process
         environment = {**program.environment, **program.own_environment}
         return spawn(program.argv, environment, *outputs, stdin=stdin, account=program.account)

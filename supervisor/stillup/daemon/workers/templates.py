@@ -182,6 +182,7 @@ def _prepare(wanted: Program) -> _Template:
             argv = (*wanted.argv[:-1], f"{wanted.argv[-1].rpartition(':')[0]}:template")
             environment = {**wanted.environment, VARIABLE: encode_imports(wanted.warm, wanted.imports)}
             process = spawn(argv, environment, write, write, stdin=theirs.fileno(), account=wanted.account)
+            process.give_up_status()  # it may end at any time, and hides no other that is to be reaped
             template = _Template(process, ours)
             undo.callback(template.close)
             theirs.close()  # so that its end is seen
@@ -189,7 +190,7 @@ def _prepare(wanted: Program) -> _Template:
             try:
                 _check(template.hear())
             except PeerError as error:
-                raise PeerError(f"a template: {error}: {_last_line(read)}") from error
+                raise PeerError(": ".join(["a template", str(error), *_last_line(read)])) from error
         ours.settimeout(FORKED_WITHIN)
         undo.pop_all()
     return template
@@ -215,15 +216,16 @@ def _check(said: FromTemplate) -> None:
     for module, why in said.missing.items():
         logger.warning("--warm %s: %s", module, escaped(why))
     if said.threads != 1:
-        raise PeerError(f"what it has imported has {said.threads - 1} threads of its own (--warm)")
+        raise PeerError("it has more than one thread")
 
 
-def _last_line(read: int) -> str:
+def _last_line(read: int) -> list[str]:
+    """Of what it wrote, if there is anything."""
     try:
-        text = os.read(read, OUTPUT).decode(errors="replace")
+        lines = os.read(read, OUTPUT).decode(errors="replace").splitlines()
     except BlockingIOError:
-        return ""
-    return escaped(text.rstrip().rpartition("\n")[2])
+        return []
+    return [escaped(line) for line in lines[-1:]]
 
 
 def _inherited() -> Key:
