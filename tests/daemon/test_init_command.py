@@ -23,6 +23,7 @@ DJANGO = "from django.core.asgi import get_asgi_application\napplication = get_a
 DJANGO_WSGI = "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
 FLASK = "import flask\n\nweb: flask.Flask = flask.Flask(__name__)\n"
 BARE = "async def app(scope, receive, send): ...\nasync def other(scope): ...\n"
+FLASK_FACTORY = "import flask\ndef create_app():\n    app = flask.Flask(__name__)\n    return app\n"
 FACTORY = "from starlette.applications import Starlette\ndef create_app(settings=None):\n    return Starlette()\n"
 
 
@@ -50,6 +51,12 @@ def write(folder: Path, path: str, text: str) -> None:
         ("web.py", FLASK, {"app": "web:web", "interface": "wsgi"}, "Flask, web.py, line 3"),
         ("src/shop/__init__.py", BARE, {"app": "shop:app", "app-dir": "src"}, "ASGI, src/shop/__init__.py, line 1"),
         ("shop/web.py", FACTORY, {"app": "shop.web:create_app", "factory": True}, "a factory, shop/web.py, line 2"),
+        (
+            "shop.py",
+            FLASK_FACTORY,
+            {"app": "shop:create_app", "factory": True, "interface": "wsgi"},
+            "a factory, shop.py, line 2",
+        ),
     ],
 )
 def test_what_is_found_is_written(folder: Path, path: str, text: str, settings: dict[str, object], what: str) -> None:

@@ -98,17 +98,22 @@ def _apps(folder: str, path: str) -> Iterator[FoundApp]:
     health = _health_path(tree)
     for node in tree.body:
         for name, what in _made(node):
-            speaks = FRAMEWORKS.get(what, "asgi")
             yield FoundApp(
                 name=f"{module}:{name}",
                 what=what,
                 path=os.path.relpath(path, folder),
                 line=node.lineno,
                 app_dir=app_dir,
-                is_wsgi=speaks == "wsgi",
+                is_wsgi=_speaks(node, what) == "wsgi",
                 is_factory=what == "a factory",
                 health_path=health,
             )
+
+
+def _speaks(node: ast.stmt, what: str) -> str:
+    """What an app speaks; one that a factory makes by what is called in that."""
+    called = (_called(call) for call in ast.walk(node) if isinstance(call, ast.Call))
+    return FRAMEWORKS.get(what) or next((FRAMEWORKS[name] for name in called if name in FRAMEWORKS), "asgi")
 
 
 def _made(node: ast.stmt) -> Iterator[tuple[str, str]]:
