@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillup.core.message_allowance import BYTES, COMING_BACK, MOST, PER_SECOND, Allowance, cost_of
+from stillup.core.message_allowance import AT_START, BYTES, COMING_BACK, MOST, PER_SECOND, Allowance, cost_of
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 100.0), st.floats(0.0, 200.0)), max_size=50))
@@ -18,7 +18,7 @@ def test_never_more_than_that(spendings: list[tuple[float, float]]) -> None:
         if account.spend(cost, now):
             spent += cost
         assert 0.0 <= account.left <= MOST
-        assert spent <= MOST + PER_SECOND * passed + 1e-6
+        assert spent <= AT_START + PER_SECOND * passed + 1e-6
 
 
 def test_what_a_worker_says_is_never_too_much() -> None:
@@ -31,13 +31,13 @@ def test_what_a_worker_says_is_never_too_much() -> None:
 def test_large_messages_cost_more() -> None:
     """A message of 128 KiB costs 65 small ones."""
     assert (cost_of(0), cost_of(BYTES - 1), cost_of(BYTES), cost_of(128 * 1024)) == (1, 1, 2, 65)
-    assert cost_of(0) < COMING_BACK < MOST
+    assert cost_of(0) < COMING_BACK < AT_START < MOST
 
 
 def test_who_has_said_too_much_waits() -> None:
     """Nothing more may be said when all was spent, and nothing is taken for that; later there is some."""
     account = Allowance(0.0)
-    assert account.spend(MOST, 0.0)
+    assert account.spend(AT_START, 0.0)
     assert not account.spend(1, 0.0)
     assert not account.spend(PER_SECOND + 1, 1.0)
     assert account.spend(PER_SECOND, 1.0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stillup.core import message_allowance
 from stillup.core.events import BecameReady, BeganServing, ChannelLost, Event, Reported, WorkerBootFailed
-from stillup.core.message_allowance import MOST
+from stillup.core.message_allowance import AT_START, MOST, PER_SECOND
 from stillup.core.worker_figures import WorkerFigures
 from stillup.daemon.workers import worker_channels
 from stillup.daemon.workers.worker_channels import MOST_A_TURN, WorkerChannels
@@ -64,6 +64,12 @@ class Flooded:
             pass
         finally:
             self.channels.stopped(serial, channel)
+
+    def stands_still(self, seconds: float) -> None:
+        """So much time has passed, in which nothing was read, for an account that fills with it."""
+        self.channels.may_come_back(1)
+        account = self.channels._allowances[1]
+        account.left = min(MOST, AT_START + PER_SECOND * seconds)
 
     @property
     def lost(self) -> list[ChannelLost]:
@@ -115,7 +121,7 @@ async def test_who_says_too_much_is_cut_off(flooded: Flooded) -> None:
         said += fill(worker, REPORT)
         await asyncio.sleep(0)
     await listening
-    assert flooded.reports == MOST
+    assert flooded.reports == AT_START
     assert [event.message for event in flooded.lost] == [
         "broke the hand-off protocol: it says more than a worker has to say"
     ]
@@ -170,6 +176,7 @@ async def test_why_it_failed_is_heard_behind_what_its_hand_off_was_to_read(flood
 async def test_all_that_a_socket_holds_is_heard(flooded: Flooded) -> None:
     """A supervisor that was stopped finds all that its workers could say; none of them has said too much."""
     channel, worker = flooded.connect(buffer=None)
+    flooded.stands_still(MOST / PER_SECOND)
     flooded.channels._speaking[1] = channel
     said = fill(worker, REPORT)
     flooded.channels.catch_up()
@@ -277,7 +284,7 @@ async def test_serving_again_and_again(flooded: Flooded) -> None:
 
 async def test_its_last_words_have_an_end(flooded: Flooded, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child of a worker that has ended may have its channel, and goes on talking: nobody listens for ever."""
-    monkeypatch.setattr(worker_channels, "cost_of", lambda _: MOST / 4)
+    monkeypatch.setattr(worker_channels, "cost_of", lambda _: AT_START / 4)
     _, worker = flooded.connect()
     fill(worker, REPORT, 50)
     flooded.channels.forget(1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
+from stillup.core import message_allowance
 from stillup.wire.handoff_messages import Batch
 from tests.daemon.workers.test_admission import FRESH, Supervisor, opening, resume, talk
 from tests.wire.wire_messages import said, things
 
 
-async def test_who_was_given_the_queue_brings_no_other() -> None:
+async def test_who_was_given_the_queue_brings_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker makes of its copies is not read beside the queue; what one of another supervisor's has is."""
+    monkeypatch.setattr(message_allowance, "PER_SECOND", 1e9)  # it may come back as often as it likes
     supervisor = Supervisor(open=True, claims=False, admits=True, refuses=False)
     whole = ["Return", "Taken", "Resumed", "Reopened"]
     with things() as have:

@@ -22,6 +22,8 @@ from stillup.wire.record_format import ReexecState
 from stillup.wire.runtime_paths import CONTROL, HANDOFF, OBSERVE
 
 BACKLOG: Final = 128
+HANDOFF_BACKLOG: Final = 16
+"""Of ``handoff.sock``: a worker waits for whoever is before it, and for a place it waits, too."""
 TRIAL: Final = ".trial.sock"
 """A socket file that exists for a moment, to see whether its owner and group can be set."""
 
@@ -109,7 +111,7 @@ class OwnSockets:
             _drop(inherited)
             sock, file = bind_unix(path, mode, uid, gid, kind=kind, replace=True)
             self._stack.callback(close_at_once, sock)
-            sock.listen(BACKLOG)
+            sock.listen(HANDOFF_BACKLOG if name == HANDOFF else BACKLOG)
         self._files.callback(file.remove)
         return sock
 
