@@ -27,7 +27,7 @@ async def watch_heartbeats(
     """Submit ``HeartbeatsDue`` about once a second; runs until it is cancelled.
 
     Args:
-        catch_up: submits all that workers have said and that lies unread.
+        catch_up: submits what workers have said and lies unread, or a part of it.
         submit: takes the event; before it came what ``catch_up`` has found.
         can_write: whether what the workers write to takes something now.
     """

@@ -1,9 +1,9 @@
 """The channels of workers that were let in: what they say becomes events, and what they are told is sent.
 
 A worker speaks here from when it has its listeners until its process or its channel ends. What it says is read by its
-own task (``listen``), a few messages a turn of the loop, and all that lies unread by ``catch_up``, before anybody's
-silence is judged. One that says more than ``core.message_allowance`` gives it is cut off, and so is one that reads
-nothing of what it is told: nobody is waited for, and nothing is kept that one of them could make grow.
+own task (``listen``), a few messages a turn of the loop, and by ``catch_up``, before anybody's silence is judged. One
+that says more than ``core.message_allowance`` gives it is cut off, and so is one that reads nothing of what it is told:
+nobody is waited for, and nothing is kept that one of them could make grow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from stillup.wire.handoff_messages import REASON_LIMIT, FromSupervisor, Reopened
 logger = logging.getLogger("stillup")
 
 MOST_A_TURN: Final = 2
-"""Messages that are read of one worker in one turn of the loop, unless all are to be read before silence is judged."""
+"""Messages that are read of one worker in one turn of the loop."""
+MOST_CAUGHT_UP: Final = 16
+"""The same before silence is judged: more than lies there of one that means well, unless we were stopped. Then what is
+left is read, and counts as heard, in the turns after that."""
 
 
 class WorkerChannels:
@@ -131,7 +134,7 @@ class WorkerChannels:
             del self._speaking[serial]
 
     def catch_up(self, besides: int | None = None) -> None:
-        """Pass on all that workers have said and that lies unread, so that nobody's silence is our own.
+        """Pass on what workers have said and lies unread, MOST_CAUGHT_UP of each, so that nobody's silence is our own.
 
         Args:
             besides: the serial of a worker whose messages wait, since one of them is being passed on.
@@ -148,8 +151,9 @@ class WorkerChannels:
 
     def _read_out(self, serial: int, channel: Channel) -> None:
         try:
-            while self._understand(serial, *channel.receive_now()):
-                pass  # until nothing is there, or it has said too much
+            for _ in range(MOST_CAUGHT_UP):
+                if not self._understand(serial, *channel.receive_now()):
+                    break
         except PeerError as error:
             self.cut_off(serial, channel, error)
         except OSError as error:  # most often BlockingIOError: that was all
