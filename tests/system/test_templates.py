@@ -91,7 +91,7 @@ def test_what_is_on_the_disk_is_what_runs(tmp_path: Path) -> None:
 def test_an_interpreter_without_templates(tmp_path: Path) -> None:
     """A release whose stillup knows of none has its workers started, and the reason is in the log."""
     python = tmp_path / "python"
-    refuses = '[ -z "${STILLUP_TEMPLATE+x}" ] || { echo too old >&2; exit 2; }'
+    refuses = '[ -z "${STILLUP_TEMPLATE_IMPORTS+x}" ] || { echo too old >&2; exit 2; }'
     python.write_text(f'#!/bin/sh\n{refuses}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     service = Service(tmp_path, "main:app", "--python", str(python))
@@ -101,6 +101,16 @@ def test_an_interpreter_without_templates(tmp_path: Path) -> None:
         assert template(service) is None
         service.logged("WARNING", "a template: it has ended: too old")
         assert service.log().count("workers are started one by one") == 1
+
+
+@pytest.mark.parametrize("said", ["true", "false"])
+def test_the_variable_of_the_option(said: str, tmp_path: Path) -> None:
+    """It is in the workers' environment, too, where it makes none of them a template."""
+    service = Service(tmp_path, "main:app", environment={"STILLUP_TEMPLATE": said})
+    service.write()
+    with service:
+        assert (template(service) is not None) == (said == "true")
+        assert [psutil.Process(pid).environ()["STILLUP_TEMPLATE"] for pid in pids(service).values()] == [said]
 
 
 def test_it_ends_with_its_supervisor(forking: Service) -> None:

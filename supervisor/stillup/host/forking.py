@@ -11,6 +11,7 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -37,6 +38,7 @@ class _Map(ctypes.Structure):
     )
 
 
+_LIMITS: Final = tuple(sorted(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")))
 _shown: list[mmap.mmap] = []
 """The memory in which others see this process's command line and environment."""
 
@@ -53,6 +55,36 @@ def become_subreaper() -> None:
 def hide_memory(*, hidden: bool) -> None:
     """Have other processes of this user look into this one, or not: ptrace(2), and most of ``/proc/PID``."""
     _prctl(_PR_SET_DUMPABLE, int(not hidden))
+
+
+def inherited() -> tuple[object, ...]:
+    """What this process, or this thread, passes on to its children, beside environment and descriptors.
+
+    Raises:
+        OSError: there is no descriptor left to look with.
+    """
+    status = proc_files.read("self", "status")
+    directory = os.stat(".")
+    return (
+        tuple(resource.getrlimit(limit) for limit in _LIMITS),
+        tuple(sorted(os.sched_getaffinity(0))),
+        os.sched_getscheduler(0),
+        os.getpriority(os.PRIO_PROCESS, 0),
+        proc_files.read("self", "oom_score_adj"),
+        proc_files.read("self", "cgroup"),
+        next((line for line in status.splitlines() if line.startswith("Umask:")), ""),
+        (directory.st_dev, directory.st_ino),
+    )
+
+
+def count_threads() -> int:
+    """How many threads there are, after a fork for nothing: those that know of forks end by it (OpenBLAS)."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    return len(os.listdir("/proc/self/task"))
 
 
 def fork_away() -> int:

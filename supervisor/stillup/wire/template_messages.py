@@ -17,7 +17,7 @@ import msgspec
 
 from stillup.errors import PeerError
 
-VARIABLE: Final = "STILLUP_TEMPLATE"
+VARIABLE: Final = "STILLUP_TEMPLATE_IMPORTS"
 """In the environment of a template, and of nothing else: what it is to import (``encode_imports``)."""
 PACKET_LIMIT: Final = 64 * 1024
 """Bytes of a packet."""

@@ -51,7 +51,7 @@ def serve() -> None:
     _import(wanted)
     gc.freeze()  # what is not gone through is not written to, and stays common to all
     looks = _looks(_imported())
-    descriptors.send(sock, encode(Prepared(_threads(), missing)))
+    descriptors.send(sock, encode(Prepared(forking.count_threads(), missing)))
     _blind()
     while True:
         packet, fds = _receive(sock)
@@ -86,20 +86,10 @@ def _import(names: Iterable[str]) -> dict[str, str]:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a module raises what it likes; each worker imports it by itself then
             missing[name] = f"{type(error).__name__}: {error}"
-        if _threads() > 1:
+        if forking.count_threads() > 1:
             missing[name] = "a thread runs once it is imported, so that no worker can be forked"
             break
     return missing
-
-
-def _threads() -> int:
-    """How many threads there are, after a fork for nothing: those that know of forks end by it (OpenBLAS)."""
-    if len(os.listdir("/proc/self/task")) > 1:
-        child = os.fork()
-        if not child:
-            os._exit(0)
-        os.waitpid(child, 0)
-    return len(os.listdir("/proc/self/task"))
 
 
 def _socket() -> socket.socket:

@@ -44,7 +44,7 @@ _OWN_VARIABLES: Final = frozenset(
         "STILLUP_HANDOFF",
         "STILLUP_NONCE",
         "STILLUP_REEXEC",
-        "STILLUP_TEMPLATE",
+        "STILLUP_TEMPLATE_IMPORTS",
         "STILLUP_TRIAL",
     }
 )

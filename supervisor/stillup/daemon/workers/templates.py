@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ import msgspec
 
 from stillup.daemon.workers.program import Program
 from stillup.errors import PeerError
-from stillup.host import descriptors, forking, proc_files
+from stillup.host import descriptors, forking
 from stillup.host.process_start import hold_started, spawn
 from stillup.host.processes import Process, is_unheld_child, no_reaping
 from stillup.wire.plain_text import escaped
@@ -54,9 +53,6 @@ RETRY: Final = 60.0
 """Seconds until a key is tried again that had no template."""
 OUTPUT: Final = 4096
 """Bytes of what a template wrote before it failed that are looked at."""
-
-_LIMITS: Final = tuple(sorted(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")))
-
 
 Key = tuple[object, ...]
 
@@ -108,7 +104,7 @@ class Templates:
         """
         common = tuple(sorted(wanted.environment.items()))
         whose = (wanted.account.uid, wanted.account.gid, *wanted.account.groups) if wanted.account else ()
-        key = (wanted.argv[:-1], common, whose, wanted.warm, wanted.imports, *_inherited())
+        key = (wanted.argv[:-1], common, whose, wanted.warm, wanted.imports, *forking.inherited())
         if self._not_before.get(key, 0.0) > time.monotonic():
             return None
         asked = ForkAsked(list(wanted.argv), wanted.own_environment, own_keyring=wanted.account is not None)
@@ -226,19 +222,3 @@ def _last_line(read: int) -> list[str]:
     except BlockingIOError:
         return []
     return [escaped(line) for line in lines[-1:]]
-
-
-def _inherited() -> Key:
-    """What this process, or this thread, passes on to its children, beside environment and descriptors."""
-    status = proc_files.read("self", "status")
-    directory = os.stat(".")
-    return (
-        tuple(resource.getrlimit(limit) for limit in _LIMITS),
-        tuple(sorted(os.sched_getaffinity(0))),
-        os.sched_getscheduler(0),
-        os.getpriority(os.PRIO_PROCESS, 0),
-        proc_files.read("self", "oom_score_adj"),
-        proc_files.read("self", "cgroup"),
-        next((line for line in status.splitlines() if line.startswith("Umask:")), ""),
-        (directory.st_dev, directory.st_ino),
-    )
