@@ -160,8 +160,9 @@ def no_reaping() -> Iterator[None]:
 def reap_unheld() -> list[int]:
     """Reap children that have ended and that nobody here holds; their pids.
 
-    PID 1 of a container becomes the parent of every process whose own has ended, and nobody else can reap those. Who
-    starts a child by other means than ``process_start`` does so under ``no_reaping``, or its exit status is lost to it.
+    PID 1 of a container, or a subreaper, becomes the parent of every process below it whose own has ended, and nobody
+    else can reap those. Who starts a child by other means than ``process_start`` does so under ``no_reaping``, or its
+    exit status is lost to it.
     Never waits; needs no descriptor.
     """
     reaped: list[int] = []
