@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -25,6 +26,9 @@ DEADLINE = 30.0
 """Seconds within which a process has to have ended by itself, where it was not told to earlier."""
 SOON = 20.0
 """Seconds that a process gets which is about to end when nobody waits for it any more."""
+PR_GET_CHILD_SUBREAPER = 37
+
+_libc = ctypes.CDLL(None)
 
 
 @contextmanager
@@ -53,6 +57,13 @@ def spawned(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[An
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def are_sent_orphans() -> bool:
+    """Whether this process is a subreaper (prctl(2)): the parent of all below it whose own parent has ended."""
+    answer = ctypes.c_int()
+    assert _libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0
+    return bool(answer.value)
 
 
 @contextmanager

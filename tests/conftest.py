@@ -72,10 +72,11 @@ def _none_outlives_us() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_left(_none_outlives_us: None) -> Iterator[None]:
-    """What the tests of a module have started has ended with them."""
+    """What a module's tests have started has ended with them, and orphans still come to PID 1, which reaps them."""
     before = children.running()
     yield
     left = children.end(set(children.running()) - set(before))
+    assert not children.are_sent_orphans(), "a test has made this process a subreaper, which it will stay"
     assert not left, f"left behind, and killed: {left}"
 
 

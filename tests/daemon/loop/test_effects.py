@@ -17,6 +17,7 @@ import pytest
 from stillup.core.commands import BeginLeading, Spawn
 from stillup.core.events import Event, Exited, LeaderLockKept, Spawned
 from stillup.core.model import Release
+from stillup.core.worker_settings import WorkerSettings
 from stillup.daemon.loop import effects
 from stillup.daemon.loop.effects import LiveEffects
 from stillup.daemon.state.console import Console
@@ -28,7 +29,14 @@ from tests.asgi.event_loops import until
 from tests.host.lock_keeper import lock_kept
 from tests.host.slow_sockets import slow_to_close
 
-RELEASE = Release("main:app", "/bin/true", "/srv/app", label="app", fingerprint="as it was")
+RELEASE = Release(
+    "main:app",
+    "/bin/true",
+    "/srv/app",
+    label="app",
+    settings=WorkerSettings(template=False),  # for one, this process would become a subreaper
+    fingerprint="as it was",
+)
 
 
 class NoAdmission:
