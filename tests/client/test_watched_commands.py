@@ -280,6 +280,17 @@ def test_a_hook_that_waits_for_another(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("wrote", "hinted"), [("FATAL:  sorry, too many clients already", True), ("no app", False)])
+def test_a_database_that_is_full_has_a_hint(tmp_path: Path, wrote: str, hinted: bool) -> None:
+    """What to do about a pool that cannot double is for `doctor` to say, which knows how many workers there are."""
+    failure = FailureView("lifespan", "the app's startup failed", "2.1", 104, wrote)
+    rejected = msgspec.structs.replace(
+        BOOTING, state="aborted", outcome="aborted", reason="lifespan", previous=1, failure=failure
+    )
+    code, out, _ = watched(reload, tmp_path, rejected, words="")
+    assert (code, "'stillup doctor' says what to do" in out) == (1, hinted)
+
+
 def test_each_step_of_a_rolling_reload_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, in the order of the steps; one that takes long says what is waited for."""
     monkeypatch.setattr(rollout_commands, "POLL", 0.6)

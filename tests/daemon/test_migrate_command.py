@@ -86,7 +86,7 @@ def test_a_whole_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for nothing in ("secret", "HELPER", "daemon", "certfile", "worker_class"):
         assert nothing not in shown.output + Path("stillup.toml").read_text()
     assert "#   preload_app: no counterpart" in Path("stillup.toml").read_text()
-    monkeypatch.setattr(preflight, "check", lambda _: True)
+    monkeypatch.setattr(preflight, "check", lambda _: None)
     checked = CliRunner().invoke(check, [])
     assert (checked.exit_code, "ok  shop: main:app on 127.0.0.1:9000" in checked.output) == (0, True), checked.output
 

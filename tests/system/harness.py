@@ -235,6 +235,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = open_socket(self.path)
 
 
+def check(folder: Path, python: str) -> subprocess.CompletedProcess[str]:
+    """``stillup check`` with an interpreter of the release's own, which sees nothing of ours; and with a probe."""
+    argv = [STILLUP, "check", "main:app", "--python", python, "--health-path", "/"]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run(
+        argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
 def connect(address: str) -> http.client.HTTPConnection:
     """A connection to what a listener's address says."""
     if address.startswith("unix:"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.children import spawned
-from tests.system.harness import APP, DEADLINE, STILLUP, Service, eventually, lines
+from tests.system.harness import APP, DEADLINE, STILLUP, Service, check, eventually, lines
 
 LIFESPAN_RAISES = """
 async def app(scope, receive, send):
@@ -149,6 +149,9 @@ def test_an_environment_without_stillup_is_named(tmp_path: Path) -> None:
     with service:
         assert service.process.wait(DEADLINE) == 1
     assert f"{python} has no stillup.worker: install stillup " in service.log()
+    checked = check(tmp_path, str(python))
+    assert checked.returncode == 1
+    assert checked.stderr.startswith(f"stillup: {python} has no stillup.worker.app_check: install stillup ")
 
 
 def test_a_port_in_use_is_named_with_the_process_that_has_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import stillup
-from tests.system.harness import Service, eventually
+from tests.system.harness import Service, check, eventually
 
 APP = """
     import sys
@@ -50,7 +50,12 @@ def test_a_release_needs_only_what_a_worker_imports(tmp_path: Path) -> None:
     assert modules == {"click", "h11", "msgspec", "stillup", "uvicorn"}
     python = str(environment / "bin" / "python")
     service = Service(tmp_path, "main:app", "--python", python, "--health-path", "/", environment={"PYTHONPATH": ""})
+    service.write("import nosuch")
+    assert "No module named 'nosuch'" in check(tmp_path, python).stderr
     service.write(APP)
+    checked = check(tmp_path, python)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.endswith("    / is healthy\n")
     with service:
         assert service.get() == f"v1 in {environment}"
         service.write(APP, version="v2")

@@ -382,7 +382,7 @@ def test_what_crashes_and_stays_reads_by_why_it_stays() -> None:
     """What it had replaced is there no more, or it was a rollback itself."""
     about = {"rollout": 2, "generation": 2, "release": "srv/1"}
     assert text_of("rollback.refused", **about, reason="release-overwritten").endswith(
-        "nothing to go back to: srv/1 was changed in place (release-overwritten)"
+        "nothing to go back to: srv/1 was changed in place, or removed (release-overwritten)"
     )
     stays = text_of("rollback.refused", **about, reason="rolls-back")
     assert stays == "gen 2 crashes, and was a rollback itself: it stays (rolls-back)"

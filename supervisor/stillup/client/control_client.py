@@ -135,7 +135,7 @@ class Client(msgspec.Struct, frozen=True):
         """Put the release before the one that serves back into service, as a rollout; as ``reload``.
 
         Raises:
-            ProblemError: also ``no-previous-release``, or ``release-overwritten``: it was changed in place.
+            ProblemError: also ``no-previous-release``, or ``release-overwritten``: it was changed in place, or removed.
         """
         return self._roll_out("rollback", wait, timeout)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from stillup.client import full_database
 from stillup.client.plain_output import Printer
 from stillup.client.text_output import kept_text, print_verdict, rollout_name, step_text
 from stillup.client.watch_output import figures, passed_line, watch_lines
@@ -192,6 +193,8 @@ class RolloutProgress:
             f"  boot      {ready}; {_process(failure)} {failure.message} after {rollout.booting_for or 0:.1f} s"
         )
         _print_output(self._out, failure)
+        if full_database.refusal(failure):
+            self._out.line("  hint      its database has no room for more pools: 'stillup doctor' says what to do")
 
     def _failed_probation(self, rollout: RolloutView) -> None:
         if rollout.reason:

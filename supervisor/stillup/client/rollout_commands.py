@@ -116,9 +116,9 @@ def rollback(client: Client, *, wait: str, timeout: float | None, as_json: bool)
 
     While its workers stand by (--standby of 'run' and 'reload') nothing boots: they serve again at once.
     Returns when it serves (exit 0) or was rejected (exit 1; what serves now goes on). Asked again it goes further back.
-    Refused when there is no release before, or when it was changed in place: keep each release in a directory of its
-    own, behind a symlink (--directory current). What was rolled back to stays, also if it crashes: --wait probation
-    says so (exit 1). Ctrl-C and --timeout (exit 6) only stop watching.
+    Refused when there is no release before, or when it was changed in place, or removed: keep each release in a
+    directory of its own, behind a symlink (--directory current). What was rolled back to stays, also if it crashes:
+    --wait probation says so (exit 1). Ctrl-C and --timeout (exit 6) only stop watching.
     """
     _watch(client, "rollback", client.rollback, wait, timeout, as_json=as_json)
 

@@ -33,15 +33,15 @@ def rollback(fleet: Fleet, release: Release, found: str) -> int:
         found: the fingerprint that it has on the disk now.
 
     Raises:
-        Refused: as ``previous_release``; it has become another meanwhile (``out-of-order``); it was changed in place
-            (``release-overwritten``).
+        Refused: as ``previous_release``; it has become another meanwhile (``out-of-order``); it was changed in place,
+            or removed (``release-overwritten``).
     """
     wanted, rollout = _previous(fleet)
     if wanted != release:
         raise Refused("another release was put into service meanwhile; ask again", code="out-of-order")
     if release.fingerprint != found:
         message = (
-            f"{release.label} was changed in place since it served: what it was is gone. "
+            f"{release.label} was changed in place, or removed, since it served: what it was is gone. "
             "Give each release a directory of its own, and let a symlink lead to it"
         )
         raise Refused(message, code="release-overwritten")

@@ -24,7 +24,7 @@ from stillup.daemon.workers.worker_program import why_no_module
 from stillup.errors import PeerError, Refused, Unavailable, UsageError
 from stillup.host import log_file, processes, program_run
 from stillup.host.bind_clashes import AddressClaim, claim_of, clash
-from stillup.host.processes import started
+from stillup.host.processes import start_trouble, started
 from stillup.host.runtime_directory import RuntimeDirectory, read_file
 from stillup.host.sockets import check_owner, open_listener, try_bind
 from stillup.wire import record_format
@@ -39,6 +39,7 @@ MORE_FOR_ITS_END: Final = 8.0
 """Seconds, beyond those for its boot, that an app which was asked its health has to end."""
 LOOK_DEADLINE: Final = 30.0
 """Seconds for a look at whether a program is there."""
+APP_CHECK: Final = "stillup.worker.app_check"
 MOST_OUTPUT: Final = 1024 * 1024
 """Bytes that are shown of what an app writes while it is loaded, the last of them."""
 
@@ -92,10 +93,8 @@ def has_living_workers(directory: str) -> bool:
     return False
 
 
-def check(settings: Settings) -> bool:
-    """Look at everything that can be looked at without starting; whether the app was loaded, too.
-
-    An app with an interpreter of its own is not: its packages are not ours.
+def check(settings: Settings) -> None:
+    """Look at everything that can be looked at without starting, and load the app.
 
     Raises:
         Refused: the service could not start.
@@ -106,10 +105,7 @@ def check(settings: Settings) -> bool:
     _try_log(settings)
     _try_binds(settings)
     _try_hooks(release, settings)
-    if release.python != sys.executable:
-        return False
     _load(release, settings)
-    return True
 
 
 def _try_log(settings: Settings) -> None:
@@ -201,7 +197,7 @@ def _try_hooks(release: Release, settings: Settings) -> None:
         except TimeoutError:
             raise Refused(f"[hooks] {kind}: not looked for within {LOOK_DEADLINE:g} s", code="release") from None
         except (OSError, ValueError) as error:
-            raise Refused(f"cannot start {release.python}: {error}", code="release") from error
+            raise Refused(f"cannot start {release.python}: {start_trouble(error)}", code="release") from error
         if finished.how != "exited 0":
             said = finished.stderr.decode(errors="replace")
             why = why_no_module(release.python, hook_processes.MODULE, said) or said.rstrip().rpartition("\n")[2]
@@ -222,7 +218,7 @@ def _load(release: Release, settings: Settings) -> None:
         "seconds": settings.policy.boot_timeout,
     }
     ends = MORE_FOR_ITS_END if release.settings.health_path else 0.0
-    argv = (release.python, "-P", "-m", "stillup.worker.app_check")
+    argv = (release.python, "-P", "-m", APP_CHECK)
     try:
         finished = program_run.run(
             argv,
@@ -236,7 +232,9 @@ def _load(release: Release, settings: Settings) -> None:
         message = f"the app was not loaded within {settings.policy.boot_timeout:g} s (--boot-timeout)"
         raise Refused(message, code="release") from None
     except (OSError, ValueError) as error:
-        raise Refused(f"cannot start {release.python}: {error}", code="release") from error
+        raise Refused(f"cannot start {release.python}: {start_trouble(error)}", code="release") from error
+    if why := why_no_module(release.python, APP_CHECK, finished.stderr.decode(errors="replace")):
+        raise Refused(why, code="release")
     said, _, last = _shown(finished.stderr).rstrip("\n").rpartition("\n")
     failed = finished.how != "exited 0"
     sys.stdout.write(_shown(finished.stdout))

@@ -91,7 +91,7 @@ def check(context: click.Context, /, **given: Any) -> None:
     """Say whether 'stillup run' with the same words could start: options, files, users, and whether APP loads."""
     try:
         settings = _settings(context, given)
-        loaded = preflight.check(settings)
+        preflight.check(settings)
     except UsageError as error:
         raise click.UsageError(config.placed(context, str(error)), context) from error
     except Refused as error:
@@ -99,7 +99,5 @@ def check(context: click.Context, /, **given: Any) -> None:
         sys.exit(1)
     where = ", ".join(str(bind.address) for bind in settings.binds)
     _say(f"ok  {settings.name}: {settings.app} on {where}, {settings.workers} worker(s)")
-    if loaded and settings.worker.health_path:
+    if settings.worker.health_path:
         _say(f"    {probe_path(settings.worker)} is healthy")
-    if not loaded:
-        _say(f"    {settings.app} was not loaded: it has an interpreter of its own (--python)")

@@ -46,6 +46,8 @@ Not one of the ordinary signals, which belong to the app; and not the first real
 """
 LIMIT: Final = "a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup"
 """What stands behind EAGAIN of fork(2), and behind a thread that cannot be started."""
+NO_ACCESS: Final = "its user may not execute it, or not enter a directory on the way to it: 'namei -l' shows which"
+"""What stands behind EACCES of execve(2)."""
 MOST_REAPED: Final = 256
 """Processes that are reaped in one go, at a few microseconds each."""
 
@@ -294,7 +296,8 @@ def start_trouble(error: Exception) -> str:
     """Why a process could not be started, for people."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    return f"{error.strerror} ({LIMIT})" if error.errno == errno.EAGAIN else error.strerror
+    why = {errno.EAGAIN: LIMIT, errno.EACCES: NO_ACCESS}.get(error.errno or 0)
+    return f"{error.strerror} ({why})" if why else error.strerror
 
 
 def raise_descriptor_limit() -> None:

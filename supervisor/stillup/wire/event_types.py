@@ -157,7 +157,10 @@ class RollbackRefused(Envelope, frozen=True, tag="rollback.refused"):
     """A generation crashes, and there is nothing to go back to."""
 
     level = "ERROR"
-    line = "gen {generation} crashes, and there is nothing to go back to: {release} was changed in place ({reason})"
+    line = (
+        "gen {generation} crashes, and there is nothing to go back to: {release} was changed in place, or removed "
+        "({reason})"
+    )
 
     rollout: int
     generation: int

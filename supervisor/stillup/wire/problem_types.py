@@ -147,7 +147,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         ProblemType(
             "release-overwritten",
             409,
-            "The release to go back to was changed in place since it served, so it is not there any more.",
+            "The release to go back to was changed in place, or removed, since it served, so it is not there any more.",
             "Put the code that you want back and reload. To have rollbacks, keep each release in a directory of its "
             "own behind a symlink (`--directory current`).",
         ),

@@ -28,6 +28,7 @@ from stillup.worker.boot_watch import BootWatch
 from stillup.worker.health_hints import WSGI
 from stillup.worker.import_hint import import_hint
 from stillup.worker.retirement import SHUTDOWN_DEADLINE, shut_down
+from stillup.worker.template import import_all
 
 
 class AppToCheck(msgspec.Struct, frozen=True):
@@ -46,6 +47,8 @@ def main() -> int:
     """Load it, and perhaps start and ask it; the exit code."""
     told = msgspec.json.decode(sys.stdin.buffer.read(), type=AppToCheck)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    for name, why in import_all(told.settings.warm if told.settings.template else ()).items():
+        sys.stdout.write(f"warning: --warm {name}: {why}\n")
     try:
         os.chdir(told.directory)
         sys.path.insert(0, told.app_dir)

@@ -47,8 +47,8 @@ def serve() -> None:
     sock = _socket()
     warm, wanted = decode_imports(os.environ.pop(VARIABLE))
     forking.hide_memory(hidden=True)
-    missing = _import(warm)
-    _import(wanted)
+    missing = import_all(warm)
+    import_all(wanted)
     gc.freeze()  # what is not gone through is not written to, and stays common to all
     looks = _looks(_imported())
     descriptors.send(sock, encode(Prepared(forking.count_threads(), missing)))
@@ -78,7 +78,7 @@ def serve() -> None:
             os._exit(0)
 
 
-def _import(names: Iterable[str]) -> dict[str, str]:
+def import_all(names: Iterable[str]) -> dict[str, str]:
     """Import what there is; what should not be there, and why."""
     missing = {}
     for name in names:

@@ -18,7 +18,7 @@ from stillup.daemon.settings.options import parameters
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory; ``check`` reads the settings alone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preflight, "check", lambda _: True)
+    monkeypatch.setattr(preflight, "check", lambda _: None)
     for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "STILLUP_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

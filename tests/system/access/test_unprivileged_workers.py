@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tests.system.access.open_interpreter import for_anybody, no_mounts
 from tests.system.access.people import mode_of, needs_root
+from tests.system.command_line import stillup
 from tests.system.harness import APP, Service, pids
 
 pytestmark = needs_root
@@ -111,3 +113,15 @@ def test_workers_of_another_user(unprivileged_workers: Service) -> None:
     assert "ending the 1 worker that it left" in stopped.stdout
     with suppress(psutil.NoSuchProcess):
         assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_interpreter_that_is_closed_to_the_workers(folder: Path) -> None:
+    """As one below /root is: what to look at is said."""
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "python").symlink_to(sys.executable)
+    (folder / "main.py").write_text(APP)
+    words = ("--worker-user", str(WORKER), "--worker-group", str(WORKER), "--python", str(closed / "python"))
+    checked = stillup("check", "main:app", *words, cwd=folder)
+    assert checked.returncode == 1
+    assert f"cannot start {closed}/python: Permission denied (its user may not execute it, " in checked.stderr

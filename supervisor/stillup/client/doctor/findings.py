@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from stillup.client import full_database
 from stillup.client.doctor.facts import (
     ConnectResult,
     DirectoryFacts,
@@ -42,12 +43,6 @@ STORE_KEPT: Final = 254
 """The systemd from which on FileDescriptorStorePreserve= is there."""
 SLOW_CLOCKS: Final = frozenset({"hpet", "acpi_pm", "pit", "jiffies", "refined-jiffies"})
 """Clock sources that are read by a system call and slow hardware instead of by the processor."""
-_POOL_FULL: Final = re.compile(
-    "too many clients already|remaining connection slots are reserved|too many connections"  # PostgreSQL, MySQL
-    "|max_user_connections|no more connections allowed",  # MySQL, PgBouncer
-    re.IGNORECASE,
-)
-"""How databases refuse a connection for want of room."""
 _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -219,13 +214,9 @@ def rollouts(service: SupervisorFacts) -> Iterator[Finding]:
     """Whether the last one failed since a database has no room for twice the workers."""
     rejected = service.rejected
     failure = rejected.failure if rejected is not None else None
-    if (
-        rejected is None
-        or failure is None
-        or (full := _POOL_FULL.search(f"{failure.message}\n{failure.output}")) is None
-    ):
+    if rejected is None or failure is None or not (words := full_database.refusal(failure)):
         return
-    seen = f"gen {rejected.generation} was rejected: its database refused {failure.worker} ('{full[0]}')"
+    seen = f"gen {rejected.generation} was rejected: its database refused {failure.worker} ('{words}')"
     advice = "make the pools smaller (docs/guide.md, Database connections)"
     if rejected.workers_wanted > 1:
         advice = f"'stillup reload --strategy rolling --max-surge 0 --max-unavailable 1' needs no more; or {advice}"

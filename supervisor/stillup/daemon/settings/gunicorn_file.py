@@ -142,13 +142,13 @@ def _translated(name: str, value: Any) -> tuple[dict[str, Any], str]:
             return _worker_class(value)
         case "timeout":
             least = min(float(value), 1) * _LEAST_TIMEOUT
-            return {"hang-timeout": max(float(value), least)}, setting.note
+            return {"hang-timeout": max(float(value), least)}, setting.advice
         case "worker_connections":
-            return {"limit-concurrency": value}, setting.note
+            return {"limit-concurrency": value}, setting.advice
         case "accesslog" if value == "-":
             return {"access-log": True}, ""
         case "errorlog":
-            return ({}, "") if value == "-" else ({setting.key: str(value)}, setting.note)
+            return ({}, "") if value == "-" else ({setting.key: str(value)}, setting.advice)
         case "loglevel":
             return {"log-level": str(value).lower()}, ""
         case "raw_env":
