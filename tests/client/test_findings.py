@@ -148,6 +148,20 @@ def test_a_database_that_is_full(output: str, says: str) -> None:
     assert found.advice.startswith("make the pools smaller")
 
 
+@pytest.mark.parametrize(
+    ("births", "says", "has_advice"),
+    [
+        (("forked",), "workers are forked from a template", False),
+        (("forked warm",), "workers are forked warm from a template", False),
+        (("forked", "spawned"), "workers are forked and spawned, so that each imports everything by itself", True),
+    ],
+)
+def test_how_workers_come_to_be(births: tuple[str, ...], says: str, has_advice: bool) -> None:
+    """Where a template could make reloads faster, that is said."""
+    (found,) = _about(replace(WELL, service=replace(SERVICE, births=births)), "boot")
+    assert (found.verdict, found.seen, bool(found.advice)) == ("ok", says, has_advice)
+
+
 def test_another_failure_is_not_the_databases() -> None:
     """What failed for another reason, or was called off, says nothing of a pool."""
     for rejected in (BOOT, replace(BOOT, failure=None)):

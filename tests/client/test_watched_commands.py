@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -79,8 +80,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_probation_is_watched_to_its_end(tmp_path: Path) -> None:
     """Not only until the cut-over, and not until the old generation has left: the end of it is the verdict."""
-    code, printed, asked = watched(reload, tmp_path, BOOTING, SERVES, DONE, PASSED, words="--wait probation")
+    forked = msgspec.structs.replace(SERVES, births=["forked"])
+    code, printed, asked = watched(reload, tmp_path, BOOTING, forked, DONE, PASSED, words="--wait probation")
     assert (code, asked) == (0, "POST /v1/reload")
+    assert re.search(r"^  boot      2/2 ready .* s, forked$", printed, re.MULTILINE)
     assert "ok  gen 2 serving" in printed
     assert "gen 1 has left" in printed
 

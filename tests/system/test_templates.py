@@ -43,6 +43,7 @@ def test_it_stays_over_reloads(forking: Service) -> None:
     """One template forks every worker, none of which it leaves behind, until what they have in common changes."""
     first = template(forking)
     assert first is not None
+    assert {worker.birth for worker in forking.workers()} == {"forked"}
     for _ in range(3):
         reloaded(forking)
     assert template(forking) == first
@@ -100,6 +101,7 @@ def test_an_interpreter_without_templates(tmp_path: Path) -> None:
         reloaded(service)
         assert template(service) is None
         service.logged("WARNING", "a template: it has ended: too old")
+        assert {worker.birth for worker in service.workers()} == {"spawned"}
         assert service.log().count("workers are started one by one") == 1
 
 

@@ -7,9 +7,19 @@ import pytest
 from msgspec.structs import asdict
 
 from stillup.core.crossing import Crossed
-from stillup.core.events import BeganServing, Exited, HeartbeatsDue, ReloadAsked, Reported, StopAsked, TimerFired
+from stillup.core.events import (
+    BeganServing,
+    Exited,
+    HeartbeatsDue,
+    ReloadAsked,
+    Reported,
+    Spawned,
+    StopAsked,
+    TimerFired,
+)
 from stillup.core.model import Fleet
 from stillup.core.policy import Timer, TimerKind
+from stillup.core.states import Birth
 from stillup.core.worker_figures import Answers, Leadership, WorkerFigures
 from stillup.wire.api_shapes import (
     GenerationView,
@@ -67,6 +77,15 @@ def test_a_service_that_serves() -> None:
         rollout=show(fleet, 1, 10.0),
         outcomes=[OutcomeView("succeeded", 8.0, 1, 1, "srv/old", "first", "", "")],
     )
+
+
+def test_how_processes_came_to_be() -> None:
+    """Of each worker; of a rollout all ways that its workers have, until none of them is left."""
+    born = (Spawned(3, 103, birth=Birth.FORKED_WARM), Spawned(4, 104, birth=Birth.SPAWNED))
+    fleet = after(serving(), (10.0, ReloadAsked(NEW, "again")), *((11.0, event) for event in born))
+    assert [worker.birth for worker in look(fleet, 12.0).generations[1].workers] == ["forked warm", "spawned"]
+    assert show(fleet, 2, 12.0).births == ["forked warm", "spawned"]
+    assert show(fleet, 1, 12.0).births == [], "nothing was said of them"
 
 
 def test_the_crossing_is_that_of_the_dead_and_of_the_living() -> None:

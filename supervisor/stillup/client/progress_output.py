@@ -96,11 +96,14 @@ class RolloutProgress:
     def _succeeded(self, rollout: RolloutView, *, wait: str, over: bool) -> None:
         probe = f", {rollout.probe}" if rollout.probe else ""
         all_of = f"{rollout.workers_wanted}/{rollout.workers_wanted}"
+        born = "".join(f", {birth}" for birth in rollout.births)
         self._passed(rollout)
         if rollout.strategy != StrategyKind.BLUE_GREEN and rollout.previous is not None:
-            self._once("cut", f"  roll      {f'{all_of} on gen {rollout.generation}{probe}':<30}{rollout.total:.1f} s")
+            self._once(
+                "cut", f"  roll      {f'{all_of} on gen {rollout.generation}{probe}':<30}{rollout.total:.1f} s{born}"
+            )
         else:
-            self._once("boot", f"  boot      {f'{all_of} ready{probe}':<30}{rollout.booting_for or 0:.1f} s")
+            self._once("boot", f"  boot      {f'{all_of} ready{probe}':<30}{rollout.booting_for or 0:.1f} s{born}")
             self._once("cut", f"  cut over  {'':<30}{(rollout.cut_over_took or 0) * 1000:.0f} ms")
         for hook in rollout.hooks:
             if hook.hook == HookKind.AFTER:

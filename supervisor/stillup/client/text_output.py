@@ -102,7 +102,8 @@ def status(seen: Status) -> None:
         if generation.standby_left is not None:
             since = f" for {generation.standby_left:.0f} s more: 'stillup rollback' has it serve at once"
         state = (generation.state + since, STYLES.get(generation.state, ""))
-        out.line(f"  gen {generation.id:<4}  ", state, f"   {generation.release}")
+        births = ", ".join(sorted({worker.birth for worker in generation.workers if worker.birth is not None}))
+        out.line(f"  gen {generation.id:<4}  ", state, f"   {generation.release}{f'   {births}' if births else ''}")
         for worker in generation.workers:
             has = f"{amount(worker.connections, 'connection')}{_classes(worker)}, {amount(worker.requests, 'request')}"
             leads = ", leads" if worker.leader else ""

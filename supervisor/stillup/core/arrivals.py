@@ -40,7 +40,7 @@ def spawned(transition: Transition, event: Spawned) -> None:
     worker = transition.started(event.serial)
     if worker.pid is not None:
         raise Refused(f"worker {worker.name} was spawned already", code="out-of-order")
-    transition.put(replace(worker, pid=event.pid, started=event.started))
+    transition.put(replace(worker, pid=event.pid, started=event.started, birth=event.birth))
     if worker.state is WorkerState.STOPPING:
         transition.order(Terminate(worker.serial))
     elif worker.state is WorkerState.KILLED:

@@ -7,6 +7,7 @@ import msgspec
 from stillup.core.model import Release
 from stillup.core.policy import Policy, Timer
 from stillup.core.setting_changes import SettingChange
+from stillup.core.states import Birth
 from stillup.core.strategy import Strategy
 from stillup.core.worker_figures import WorkerFigures
 
@@ -95,6 +96,7 @@ class Spawned(msgspec.Struct, frozen=True):
     pid: int
     started: int = 0
     """Clock ticks from the host's start to the process's (proc_pid_stat(5)): with the pid, its identity."""
+    birth: Birth | None = None
 
 
 class SpawnFailed(msgspec.Struct, frozen=True):

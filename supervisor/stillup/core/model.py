@@ -18,7 +18,7 @@ from stillup.core.listener_key import ListenerKey
 from stillup.core.outcome_records import Death, RefusedReload, RolledBackRelease
 from stillup.core.policy import ConfiguredBefore, Policy
 from stillup.core.setting_changes import SettingChange
-from stillup.core.states import GenerationState, HookState, RolloutState, ScalingState, ServiceState, WorkerState
+from stillup.core.states import Birth, GenerationState, HookState, RolloutState, ScalingState, ServiceState, WorkerState
 from stillup.core.strategy import Strategy, StrategyKind
 from stillup.core.term import Term
 from stillup.core.values import replace
@@ -77,6 +77,7 @@ class Worker(msgspec.Struct, frozen=True):
     pid: int | None = None
     started: int = 0
     """Clock ticks from the host's start to its process's: with the pid, the process's identity."""
+    birth: Birth | None = None
     admitted: float = 0.0
     """When it was last told to accept."""
     deaths: int = 0
@@ -176,7 +177,6 @@ class Rollout(msgspec.Struct, frozen=True):
     """
     failure: Failure | None = None
     """Why it was aborted, or how the last worker died before it was rolled back."""
-
     changes: tuple[SettingChange, ...] = ()
     """What was changed in the configuration when it was asked for."""
     before: ConfiguredBefore | None = None

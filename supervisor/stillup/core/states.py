@@ -38,6 +38,17 @@ class GenerationState(StrEnum):
     GONE = "gone"
 
 
+class Birth(StrEnum):
+    """How a worker's process came to be."""
+
+    FORKED = "forked"
+    """From a template, which has imported what all workers need."""
+    FORKED_WARM = "forked warm"
+    """From one that has imported more (``--warm``)."""
+    SPAWNED = "spawned"
+    """As a program of its own: it was told to be, or no template was to be had."""
+
+
 class WorkerState(StrEnum):
     """Where a worker process stands."""
 

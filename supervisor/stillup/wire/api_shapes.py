@@ -40,6 +40,8 @@ class WorkerView(WorkerFigures, frozen=True, kw_only=True):
     """What the health probe was answered last, while it boots: ``/healthz 503``; empty without a word of it."""
     leader: bool = False
     """Whether it leads: it was told to, and says that it does."""
+    birth: str | None = None
+    """How its process came to be: ``forked`` or ``forked warm`` from a template, or ``spawned``; null before that."""
 
 
 class VacancyView(msgspec.Struct, frozen=True):
@@ -172,6 +174,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     """How long the generation before still stands by; None if it does not."""
     workers_queued: int = 0
     """Workers of the new generation that wait for their boot: as many boot as may at once."""
+    births: list[str] = []
+    """How the processes of the new generation's workers came to be (``birth`` of a worker); empty once none is left."""
     watch: WatchView | None = None
 
 

@@ -122,6 +122,7 @@ def rollout(fleet: Fleet, shown: Rollout, now: float) -> RolloutView:
         step=step(fleet, shown),
         standby_left=_standby_left(previous, now) if previous is not None else None,
         workers_queued=sum(w.state is WorkerState.QUEUED for w in fleet.of(shown.generation or 0)),
+        births=sorted({w.birth for w in fleet.of(shown.generation or 0) if w.birth is not None}),
         watch=watch_of(shown, now),
     )
 
@@ -273,4 +274,5 @@ def _worker(fleet: Fleet, worker: Worker, now: float) -> WorkerView:
         hung_for=now - worker.hung if worker.hung is not None else None,
         probe=probe_seen(fleet, worker),
         leader=leads(fleet, worker),
+        birth=worker.birth,
     )

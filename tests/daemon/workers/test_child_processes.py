@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stillup.core.states import Birth
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers import child_processes
 from stillup.daemon.workers.child_processes import ChildProcesses
@@ -66,7 +67,9 @@ def ready_for_one() -> Iterator[tuple[ChildProcesses, list[str]]]:
 async def start(children: ChildProcesses, source: str, *words: str) -> int:
     """Start a Python program with words for it; its pid."""
     argv = (sys.executable, "-c", source, *words)
-    return (await children.start(1, Program(argv=argv, environment=dict(os.environ)))).pid
+    process, birth = await children.start(1, Program(argv=argv, environment=dict(os.environ)))
+    assert birth is Birth.SPAWNED
+    return process.pid
 
 
 async def numbers(file: Path) -> list[int]:

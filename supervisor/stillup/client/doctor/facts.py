@@ -73,6 +73,8 @@ class SupervisorFacts(msgspec.Struct, frozen=True):
     version: str = ""
     state: str = ""
     workers: int = 0
+    births: tuple[str, ...] = ()
+    """How its workers' processes came to be."""
     worker_pids: tuple[int, ...] = ()
     addresses: tuple[str, ...] = ()
     """Of its listeners."""

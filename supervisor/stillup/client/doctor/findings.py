@@ -21,6 +21,7 @@ from stillup.client.doctor.facts import (
     SecurityFacts,
     SupervisorFacts,
 )
+from stillup.core.states import Birth
 from stillup.wire.runtime_paths import CONTROL, HANDOFF, LOCK
 
 Verdict = Literal["ok", "warning", "problem"]
@@ -64,6 +65,7 @@ def findings(facts: Facts) -> list[Finding]:
         *sockets(facts.place, facts.service),
         *listeners(facts.service),
         *rollouts(facts.service),
+        *births(facts.service),
         role(facts.service, facts.uid),
         descriptors(facts.service, facts.kernel),
         backlog(facts.service, facts.kernel),
@@ -221,6 +223,18 @@ def rollouts(service: SupervisorFacts) -> Iterator[Finding]:
     if rejected.workers_wanted > 1:
         advice = f"'stillup reload --strategy rolling --max-surge 0 --max-unavailable 1' needs no more; or {advice}"
     yield Finding("rollout", "warning", seen, advice)
+
+
+def births(service: SupervisorFacts) -> Iterator[Finding]:
+    """Whether its workers are forked from a template, with which a reload is faster."""
+    if not service.births:
+        return
+    seen = f"workers are {' and '.join(service.births)}"
+    if Birth.SPAWNED in service.births:
+        advice = "a template makes reloads faster: without --no-template, the log says why there is none"
+        yield Finding("boot", "ok", f"{seen}, so that each imports everything by itself", advice)
+    else:
+        yield Finding("boot", "ok", f"{seen} from a template")
 
 
 def role(service: SupervisorFacts, uid: int) -> Finding:

@@ -180,6 +180,9 @@ def _service(directory: str) -> SupervisorFacts:
         version=status.version,
         state=status.state,
         workers=sum(len(generation.workers) for generation in status.generations),
+        births=tuple(
+            sorted({one.birth for generation in status.generations for one in generation.workers if one.birth})
+        ),
         worker_pids=tuple(one.pid for generation in status.generations for one in generation.workers if one.pid),
         addresses=tuple(listener.address for listener in status.listeners),
         unreachable=tuple(f"{one.address}: {one.trouble}" for one in status.listeners if one.trouble),

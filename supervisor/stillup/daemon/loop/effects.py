@@ -273,7 +273,7 @@ class LiveEffects:
         self._admission.expect(nonce, command, expected, lambda: welcome(command, due - self._loop.time()))
         await self._figures.begin(serial)
         try:
-            process = await self._children.start(serial, self._program(command, nonce))
+            process, birth = await self._children.start(serial, self._program(command, nonce))
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
             self._children.forget(serial)
             self._forget(serial)
@@ -281,7 +281,7 @@ class LiveEffects:
             return
         self._figures.belongs(serial, process)
         self._know_gauges(serial, process, command.release)
-        self._submit(Spawned(serial, process.pid, process.started))
+        self._submit(Spawned(serial, process.pid, process.started, birth))
         if command.again:
             await self._look(command)
 

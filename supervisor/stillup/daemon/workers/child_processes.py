@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from stillup.core.states import HOW_UNKNOWN
+from stillup.core.states import HOW_UNKNOWN, Birth
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers.boot_output import BootOutput
 from stillup.daemon.workers.program import Program
@@ -99,7 +99,7 @@ class ChildProcesses:
         self._children[serial] = child = _Child(self._loop.create_future(), output)
         return child.process
 
-    async def start(self, serial: int, program: Program, stdin: int | None = None) -> Process:
+    async def start(self, serial: int, program: Program, stdin: int | None = None) -> tuple[Process, Birth]:
         """Start what was prepared; ``stdin`` stays the caller's. If that fails the caller says ``forget``.
 
         Raises:
@@ -112,11 +112,11 @@ class ChildProcesses:
         if program.has_terminal and self._modes is None:
             self._modes = terminal.modes()
         starts = partial(_start, self._templates, program, tuple(output.write_ends), stdin)
-        process = await self._loop.run_in_executor(self._spawner, starts)
+        process, birth = await self._loop.run_in_executor(self._spawner, starts)
         child.process.set_result(process)
         output.started()
         self._loop.add_reader(process.pidfd, self._ended, serial)
-        return process
+        return process, birth
 
     def adopt(self, serial: int, process: Process) -> None:
         """Take over a process that another supervisor started; it is ours from here on."""
@@ -286,7 +286,7 @@ class ChildProcesses:
             tell()
 
 
-def _start(templates: Templates, program: Program, outputs: Sequence[int], stdin: int | None) -> Process:
+def _start(templates: Templates, program: Program, outputs: Sequence[int], stdin: int | None) -> tuple[Process, Birth]:
     """Start it, or have it forked. Blocks; raises what ``spawn`` does."""
     with contextlib.ExitStack() as stack:
         if program.has_terminal:
@@ -295,6 +295,7 @@ def _start(templates: Templates, program: Program, outputs: Sequence[int], stdin
         if not program.template:
             templates.close()  # of those that were of use before, none is any more
         elif (process := templates.fork(program, stdin, *outputs)) is not None:
-            return process
+            return process, Birth.FORKED_WARM if program.warm else Birth.FORKED
         environment = {**program.environment, **program.own_environment}
-        return spawn(program.argv, environment, *outputs, stdin=stdin, account=program.account)
+        process = spawn(program.argv, environment, *outputs, stdin=stdin, account=program.account)
+        return process, Birth.SPAWNED

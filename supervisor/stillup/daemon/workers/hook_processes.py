@@ -92,7 +92,7 @@ class HookProcesses:
     async def _start(self, hook: Hook, release: Release, gate: StartGate) -> None:
         self._python[hook.id] = release.python
         try:
-            process = await self._children.start(hook.id, self._program(hook, release), gate.stdin)
+            process, _ = await self._children.start(hook.id, self._program(hook, release), gate.stdin)
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this hook's end
             self._children.forget(hook.id)
             self._forget(hook.id)
