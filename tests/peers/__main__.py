@@ -23,6 +23,8 @@ from tests.peers.outcome_comparison import Difference, Outcome, differences, rea
 SUITES = ("protocols", "middleware", "test_server.py", "test_ssl.py", "test_default_headers.py", "test_lifespan.py")
 """What concerns those who serve connections; the rest is about uvicorn's command line and its own supervisors."""
 PLUGINS = Path(__file__).with_name("plugins")
+LONGEST = 60
+"""Seconds for one of them: what hangs is a failure, and the others run."""
 PATIENCE = 900
 """Seconds for a run; some tests wait for seconds, and all of them take one to two minutes."""
 LINES = 12
@@ -64,6 +66,7 @@ def run_suite(source: Path, tests: Sequence[str], *, ours: bool, jobs: int) -> d
         for name in ("tests", "pyproject.toml"):  # not its package
             (Path(folder) / name).symlink_to(source / name)
         argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "outcome_log", "-o", "addopts="]
+        argv += ["--timeout", str(LONGEST)]
         argv += ["-p", "our_classes"] if ours else []
         argv += ["-n", str(jobs)] if jobs > 1 else []
         outcomes = Path(folder) / "outcomes"

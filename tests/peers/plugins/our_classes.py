@@ -19,6 +19,9 @@ from stillup.asgi.site import Site
 from stillup.asgi.uvicorn_adapter import PARSERS, WEBSOCKETS, connection_class, websocket_class
 from stillup.host.sources import Arrival
 
+OTHERS = ("uvicorn.protocols.http.zttp_impl:ZttpProtocol", "uvicorn.protocols.http.auto_zttp_impl:AutoZttpProtocol")
+"""Parsers that we do not know: their connections stay where they are."""
+
 
 class _Imitation:
     """A transport of uvicorn's tests, with the methods that only a real one has."""
@@ -67,26 +70,54 @@ def _asked_for(transport: Any, name: str) -> Any:
     return getattr(transport._inner, name)
 
 
+def _site(served: Any, config: Any, server_state: Any) -> Site:
+    """What connections of a server have in common."""
+    if not hasattr(server_state, "site"):
+        server_state.site = site = Site(config)
+        site.state, site.connections, site._class = server_state, server_state.connections, served
+    found: Site = server_state.site
+    return found
+
+
+def _arriving(connection: Any, transport: Any) -> Any:
+    """Give a connection what an ``Acceptor`` would have; the transport, as it may see it."""
+    sock = transport.get_extra_info("socket")
+    if not hasattr(transport, "can_write_eof"):
+        sock = sock or _Addresses(transport)
+        transport = _Imitation(transport, connection)
+    connection.arrival = Arrival(sock, "", unix=False)
+    return transport
+
+
 def _served(ours: Any) -> Any:
     """The class of HTTP connections, whose connections find what a ``Site`` and an ``Acceptor`` would have given."""
 
     class Served(ours):  # type: ignore[misc]
         def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
             super().__init__(config, server_state, app_state, _loop)
-            if not hasattr(server_state, "site"):
-                server_state.site = Site(config)
-                server_state.site.state = server_state
-                server_state.site.connections = server_state.connections
-            self.site = server_state.site
+            self.site = _site(ours, config, server_state)
             self.config = copy.copy(config)
             self.config.loaded_app = counting_handshakes(config.loaded_app, self.site.cells)
 
         def connection_made(self, transport: Any) -> None:
-            connection = transport.get_extra_info("socket")
-            if not hasattr(transport, "can_write_eof"):
-                connection = connection or _Addresses(transport)
-                transport = _Imitation(transport, self)
-            self.arrival = Arrival(connection, "", unix=False)
+            super().connection_made(_arriving(self, transport))
+
+    return Served
+
+
+def _served_websocket(theirs: Any) -> Any:
+    """The class of WebSockets, of which some tests make one that was no connection of HTTP before."""
+    ours: Any = websocket_class(theirs)
+
+    class Served(ours):  # type: ignore[misc]
+        def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+            super().__init__(config, server_state, app_state, _loop)
+            self._of = config, server_state
+
+        def connection_made(self, transport: Any) -> None:
+            if not isinstance(transport, LingeringCloseTransport):
+                self.site = _site(object, *self._of)
+                transport = _arriving(self, transport)
             super().connection_made(transport)
 
     return Served
@@ -106,8 +137,8 @@ def _replace(name: str, make: Callable[[Any], Any]) -> None:
     setattr(module, class_name, ours)
 
 
-for _name in PARSERS:
+for _name in (*PARSERS, *OTHERS):
     _replace(_name, lambda theirs: _served(connection_class(theirs)))
 for _name in WEBSOCKETS:
-    _replace(_name, websocket_class)
+    _replace(_name, _served_websocket)
 LingeringCloseTransport.__getattr__ = _asked_for  # type: ignore[attr-defined]
