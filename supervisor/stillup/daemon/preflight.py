@@ -233,13 +233,14 @@ def _load(release: Release, settings: Settings) -> None:
         raise Refused(message, code="release") from None
     except (OSError, ValueError) as error:
         raise Refused(f"cannot start {release.python}: {start_trouble(error)}", code="release") from error
-    if why := why_no_module(release.python, APP_CHECK, finished.stderr.decode(errors="replace")):
+    wrote, failed = _shown(finished.stderr), finished.how != "exited 0"
+    said, _, last = wrote.rstrip("\n").rpartition("\n")
+    its_own = failed and last.startswith("the app ")
+    if failed and not its_own and (why := why_no_module(release.python, APP_CHECK, wrote)):
         raise Refused(why, code="release")
-    said, _, last = _shown(finished.stderr).rstrip("\n").rpartition("\n")
-    failed = finished.how != "exited 0"
     sys.stdout.write(_shown(finished.stdout))
     sys.stderr.write(f"{said}\n" if failed and said else "")
-    if failed and last.startswith("the app "):
+    if its_own:
         raise Refused(last, code="release")
     sys.stderr.write(f"{last}\n" if last else "")
     if failed:
