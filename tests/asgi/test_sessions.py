@@ -377,7 +377,7 @@ async def test_large_state_rides_beside() -> None:
             await peer.say("one")
         descriptors = len(os.listdir("/proc/self/fd"))
         await move(pair)
-        assert len(os.listdir("/proc/self/fd")) <= descriptors
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)  # some are closed a turn later
         assert [await peer.say("two") for peer in peers] == ["new 2 two"] * 9
         assert (pair.sender.sessions, pair.source.lost) == (9, 0)
 
