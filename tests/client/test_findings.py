@@ -151,13 +151,14 @@ def test_a_database_that_is_full(output: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("births", "says", "has_advice"),
     [
-        (("forked",), "workers are forked from a template", False),
-        (("forked warm",), "workers are forked warm from a template", False),
+        (("forked",), "workers are forked, and each imports the app", True),
+        (("forked warm",), "workers are forked warm", False),
+        (("preloaded",), "workers are preloaded", False),
         (("forked", "spawned"), "workers are forked and spawned, so that each imports everything by itself", True),
     ],
 )
 def test_how_workers_come_to_be(births: tuple[str, ...], says: str, has_advice: bool) -> None:
-    """Where a template could make reloads faster, that is said."""
+    """What could make reloads faster is said."""
     (found,) = _about(replace(WELL, service=replace(SERVICE, births=births)), "boot")
     assert (found.verdict, found.seen, bool(found.advice)) == ("ok", says, has_advice)
 

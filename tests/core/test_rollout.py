@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stillup.core.commands import BeginAccept, BeginDrain, CloseListeners, Exit, Spawn, Terminate
+from stillup.core.commands import BeginAccept, BeginDrain, CloseListeners, EndPreload, Exit, Spawn, Terminate
 from stillup.core.drain import ClassTimeouts, uniform
 from stillup.core.events import (
+    AbortAsked,
     BecameReady,
     ChannelLost,
     Event,
@@ -173,6 +174,27 @@ def test_a_reload_is_done_when_the_old_has_left() -> None:
     assert (rollout.state, rollout.cut, rollout.ended) == (RolloutState.DONE, 60.0, 70.0)
 
 
+def test_what_forks_a_generations_workers_ends_with_it() -> None:
+    """With its last worker, whether it has served or was called off; without --preload there is nothing to end."""
+    preloading = replace(NEW, settings=replace(NEW.settings, preload=True))
+    story = serving(size=1)
+    story.reload(preloading)
+    story.ready(2)
+    story.serve(2)
+    story.exit(1)
+    assert EndPreload(1) not in story.orders
+    story.reload()
+    story.ready(3)
+    story.serve(3)
+    assert EndPreload(2) not in story.orders
+    story.exit(2)
+    assert story.orders == [EndPreload(2)]
+    story.reload(preloading)
+    story.tell(AbortAsked("test"))
+    story.exit(4)
+    assert story.orders == [EndPreload(4)]
+
+
 def test_an_old_generation_is_not_filled_again() -> None:
     """A slot that waited for its next start when its generation was replaced stays empty."""
     story = serving(size=2)
@@ -243,6 +265,10 @@ def test_a_failure_to_import_keeps_the_old() -> None:
     [
         ([Exited(2, "killed by SIGSEGV", "core")], Failure("exit", "killed by SIGSEGV", "2.1", 102, "core")),
         ([SpawnFailed(2, "no such file")], Failure("spawn", "no such file", "2.1")),
+        (
+            [WorkerBootFailed(2, "import", "no module"), SpawnFailed(2, "no module", "Traceback")],
+            Failure("import", "no module", "2.1", output="Traceback"),
+        ),
         (
             [HelloSaid(2), ChannelLost(2, "garbage"), Exited(2, "exited 0")],
             Failure("exit", "garbage", "2.1", 102),

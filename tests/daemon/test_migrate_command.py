@@ -27,6 +27,7 @@ graceful_timeout = 25
 keepalive = 5
 max_requests = 1000
 preload_app = True
+worker_tmp_dir = "/dev/shm"
 accesslog = "-"
 loglevel = "INFO"
 proc_name = "shop"
@@ -71,13 +72,15 @@ def test_a_whole_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "timeout-graceful-shutdown": 25,
         "timeout-keep-alive": 5,
         "limit-max-requests": 1000,
+        "preload": True,
         "access-log": True,
         "log-level": "info",
         "forwarded-allow-ips": "*",
     }
-    assert shown.output.startswith("wrote stillup.toml: 11 settings of gunicorn.conf.py\n")
+    assert shown.output.startswith("wrote stillup.toml: 12 settings of gunicorn.conf.py\n")
     for left in (
-        "  preload_app          no counterpart: each worker imports the app by itself\n",
+        "  preload_app          here it is --preload; anew at each reload, which gunicorn's HUP does not\n",
+        "  worker_tmp_dir       not needed: workers are heard over a socket",
         "  raw_env              TOKEN, B: have the variables in the environment, or in a file (--env-file)\n",
         "  umask                is in the mode of Unix binds",
         "  post_fork            is a function: the app's lifespan runs",
@@ -85,7 +88,7 @@ def test_a_whole_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert left in shown.output
     for nothing in ("secret", "HELPER", "daemon", "certfile", "worker_class"):
         assert nothing not in shown.output + Path("stillup.toml").read_text()
-    assert "#   preload_app: no counterpart" in Path("stillup.toml").read_text()
+    assert "#   worker_tmp_dir: not needed" in Path("stillup.toml").read_text()
     monkeypatch.setattr(preflight, "check", lambda _: None)
     checked = CliRunner().invoke(check, [])
     assert (checked.exit_code, "ok  shop: main:app on 127.0.0.1:9000" in checked.output) == (0, True), checked.output

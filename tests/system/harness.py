@@ -139,12 +139,16 @@ class Service:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def templates(self) -> list[psutil.Process]:
-        """What forks its workers."""
-        return [process for process in self.descendants() if is_template(process)]
+        """What forks its workers, and knows no app."""
+        return [process for process in self.descendants() if _last_word(process).endswith(":template")]
+
+    def preloaders(self) -> list[psutil.Process]:
+        """What forks its workers, and has imported the app."""
+        return [process for process in self.descendants() if _last_word(process).endswith(".preload")]
 
     def family(self) -> list[psutil.Process]:
         """Its workers, and what these have started."""
-        return [process for process in self.descendants() if not is_template(process)]
+        return [process for process in self.descendants() if not forks_workers(process)]
 
     def until_serving(self) -> Status:
         """Wait until the service serves."""
@@ -218,12 +222,17 @@ class Service:
         return eventually(lambda: next(lines(self.log(), *parts), ""), f"{parts} in the log")
 
 
-def is_template(process: psutil.Process) -> bool:
-    """Whether it forks workers, and is none; by the last word of its command line."""
+def forks_workers(process: psutil.Process) -> bool:
+    """Whether it forks workers, and is none."""
+    return _last_word(process).endswith((":template", ".preload"))
+
+
+def _last_word(process: psutil.Process) -> str:
+    """Of its command line; empty if it has ended, and is reaped or is not."""
     try:
-        return process.cmdline()[-1].endswith(":template")
-    except (psutil.NoSuchProcess, IndexError):  # it has ended, and is reaped or is not
-        return False
+        return process.cmdline()[-1]
+    except (psutil.NoSuchProcess, IndexError):
+        return ""
 
 
 class _UnixConnection(http.client.HTTPConnection):

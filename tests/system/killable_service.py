@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from tests.system.harness import ROOT, Service, eventually, is_template
+from tests.system.harness import ROOT, Service, eventually, forks_workers
 
 HELD = """
 import os, pathlib, time
@@ -49,7 +49,7 @@ class KillableService(Service):
             with suppress(psutil.Error):
                 # Not by its name alone: another test's folder may be called the same.
                 ours = process.environ().get("STILLUP_HANDOFF") == f"{self.runtime}/handoff.sock"
-                if ours and "stillup.worker" in process.cmdline() and not is_template(process):
+                if ours and "stillup.worker" in process.cmdline() and not forks_workers(process):
                     found.append(process)
         return found
 

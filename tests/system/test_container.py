@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.harness import APP, DEADLINE, Service, eventually, is_template, lines
+from tests.system.harness import APP, DEADLINE, Service, eventually, forks_workers, lines
 
 CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -65,7 +65,7 @@ def children(service: Service) -> list[str]:
     seen: list[str] = []
     for child in first(service).children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            seen += [] if is_template(child) else [child.status()]
+            seen += [] if forks_workers(child) else [child.status()]
     return seen
 
 

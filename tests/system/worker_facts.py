@@ -22,7 +22,7 @@ def files():
         except OSError:
             pass
     return found
-FILES = files()
+FILES = {}
 def facts():
     with open("/proc/self/status") as file:
         status = dict(line.rstrip().split(":", 1) for line in file)
@@ -55,7 +55,9 @@ def facts():
         "comm": open("/proc/self/comm").read(),
         "exe": os.readlink("/proc/self/exe"),
     }
-""" + APP.replace("    body =", '    body = json.dumps(facts()).encode() if scope["path"] == "/facts" else')
+""" + APP.replace("    if scope", "    FILES.update(FILES or files())\n    if scope").replace(
+    "    body =", '    body = json.dumps(facts()).encode() if scope["path"] == "/facts" else'
+)
 
 
 def facts(folder: Path, *options: str, before: Sequence[str] = ()) -> dict[str, Any]:

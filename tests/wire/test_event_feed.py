@@ -25,12 +25,8 @@ from stillup.wire.worker_event_types import WorkerDied
 
 AT = datetime(2026, 3, 1, 12, 30, 0, 250, tzinfo=UTC)
 NOT_ANNOUNCED = {
-    "listener.added",
-    "listener.closed",
-    "release.changed",
-    "request.audited",
-    "requests.denied",
-    "feed.gap",
+    *("listener.added", "listener.closed", "preload.unfit", "release.changed"),
+    *("request.audited", "requests.denied", "feed.gap"),
 }
 """The kinds that do not come from the core."""
 COMMON = set(Envelope.__struct_fields__)

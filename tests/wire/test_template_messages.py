@@ -1,4 +1,4 @@
-"""What a supervisor and a template say to each other."""
+"""What a supervisor and a template, or a preloader, say to each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillup.errors import PeerError
+from stillup.wire import handoff_messages
+from stillup.wire.handoff_messages import BootFailed, Welcome
 from stillup.wire.template_messages import (
     ForkAsked,
     Forked,
     ForkFailed,
     FromTemplate,
+    Load,
+    Loaded,
     Prepared,
     Stale,
     decode_asked,
     decode_imports,
+    decode_load,
+    decode_loaded,
     decode_said,
     encode,
     encode_imports,
@@ -30,6 +36,7 @@ SAID: list[FromTemplate] = [
     ForkFailed(11),
     Stale("/x"),
 ]
+LOAD = Load(Welcome(5, 0, 3, "main:app", "/srv/shop", "/srv/shop", {"ws": "none"}, 30.0, 60.0))
 NEARLY = [broken for said in SAID for broken in (encode(said)[:-1], encode(said) + b"x")]
 
 
@@ -46,6 +53,14 @@ def test_what_is_said(said: FromTemplate) -> None:
         decode_asked(encode(said))
 
 
+def test_what_is_to_be_preloaded_and_what_became_of_it() -> None:
+    """Each is read as it was written; that it failed is said as a worker says it."""
+    assert decode_load(encode(LOAD)) == LOAD
+    assert decode_loaded(encode(Loaded(["a thread"]))) == Loaded(["a thread"])
+    failed = BootFailed("import", "no module")
+    assert decode_loaded(handoff_messages.encode(failed)) == failed
+
+
 @pytest.mark.parametrize(("warm", "others"), [([], []), (["a"], []), ([], ["a.b"]), (["a", "b"], ["c.d", "e"])])
 def test_what_is_imported(warm: list[str], others: list[str]) -> None:
     """It is read as it was written."""
@@ -59,3 +74,7 @@ def test_any_bytes(packet: bytes) -> None:
         decode_said(packet)
     with suppress(PeerError):
         decode_asked(packet)
+    with suppress(PeerError):
+        decode_load(packet)
+    with suppress(PeerError):
+        decode_loaded(packet)

@@ -36,7 +36,8 @@ connections stay where they are.
    ``read_paused`` while something waits there; ``conn``, of websockets (``websocket_state``), which it asks before
    it sends; ``request``, ``handshake_complete``, ``close_sent``; where they are there ``start_keepalive()`` and
    ``stop_keepalive()``. It pauses reading with each message, and reads on when the last one was received.
-8. ``LifespanOn.error_occured`` (later ``error_occurred``): the app knows no lifespan; ``LifespanOff`` has neither.
+8. ``import_from_string``: what ``load()`` imports the app with.
+9. ``LifespanOn.error_occured`` (later ``error_occurred``): the app knows no lifespan; ``LifespanOff`` has neither.
 """
 
 from __future__ import annotations

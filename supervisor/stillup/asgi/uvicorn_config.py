@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import logging
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +14,12 @@ from typing import Any, Final
 
 import uvicorn
 from uvicorn.config import Config
+from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from stillup.errors import UsageError
+
+logger = logging.getLogger("uvicorn.error")
 
 
 def make_config(app: Any, options: Mapping[str, Any], log_config: dict[str, Any] | None = None) -> Config:
@@ -37,6 +42,20 @@ def make_config(app: Any, options: Mapping[str, Any], log_config: dict[str, Any]
     if log_config is None:
         return Config(app, **taken)
     return Config(app, **{**taken, "log_config": log_config, "use_colors": None})
+
+
+def import_app(config: Config) -> None:
+    """Import the app as ``load()`` does, which finds it imported then; nothing is called, a factory neither.
+
+    Raises:
+        SystemExit: there is no such app, as uvicorn's log says.
+        Exception: whatever the app's own code raised.
+    """
+    try:
+        import_from_string(config.app)
+    except ImportFromStringError as error:
+        logger.error("Error loading ASGI app. %s", error)  # noqa: TRY400 - uvicorn's words, and it shows no traceback
+        sys.exit(1)
 
 
 def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:

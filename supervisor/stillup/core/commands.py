@@ -29,6 +29,12 @@ class Spawn(msgspec.Struct, frozen=True):
     """What it is handed of those that are held; empty: all of them."""
 
 
+class EndPreload(msgspec.Struct, frozen=True):
+    """End the process that the workers of a generation are forked from, if there is one: none is, any more."""
+
+    generation: int
+
+
 class BeginAccept(msgspec.Struct, frozen=True):
     """Tell a worker to accept that is READY, or paused."""
 
@@ -178,6 +184,7 @@ class Exit(msgspec.Struct, frozen=True):
 
 Command = (
     Spawn
+    | EndPreload
     | BeginAccept
     | BeginDrain
     | BeginPause

@@ -44,7 +44,8 @@ def passed(transition: Transition, timer: Timer) -> None:
     policy, now = transition.fleet.policy, transition.now
     match timer.kind, worker.state:
         case TimerKind.BOOT, WorkerState.SPAWNED | WorkerState.BOOTING:
-            stage = "hello" if worker.state is WorkerState.SPAWNED else "boot"
+            # Without a process it waits for what it is to be forked from, which imports the app.
+            stage = "hello" if worker.state is WorkerState.SPAWNED and worker.pid is not None else "boot"
             orders.fail(transition, worker, stage, f"not ready after {policy.boot_timeout:g} s (--boot-timeout)")
         case TimerKind.ADMIT, WorkerState.ACCEPTING if (left := worker.admitted + policy.admit_timeout - now) > 0:
             # It was told so once before, and has been paused since.

@@ -34,7 +34,8 @@ from stillup.core.values import replace
 def spawn_failed(transition: Transition, event: SpawnFailed) -> None:
     """A worker's process could not be started."""
     worker = transition.worker(event.serial)
-    gone(transition, worker, Failure("spawn", event.message, worker.name))
+    failure = worker.failure or Failure("spawn", event.message)
+    gone(transition, worker, replace(failure, worker=worker.name, output=event.output))
 
 
 def exited(transition: Transition, event: Exited) -> None:

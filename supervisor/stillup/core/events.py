@@ -104,6 +104,8 @@ class SpawnFailed(msgspec.Struct, frozen=True):
 
     serial: int
     message: str
+    output: str = ""
+    """The last of what was written by the process that it was to be forked from."""
 
 
 class HelloSaid(msgspec.Struct, frozen=True):

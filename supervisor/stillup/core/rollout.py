@@ -32,6 +32,7 @@ from stillup.core import (
     slots,
     standby,
 )
+from stillup.core.commands import EndPreload
 from stillup.core.events import Configured, ReloadAsked
 from stillup.core.failures import described, said_by_app
 from stillup.core.hook_settings import HookKind
@@ -334,6 +335,8 @@ def bury(transition: Transition, generation: Generation) -> None:
         return
     crossed = transition.fleet.crossed_of(generation.id)
     transition.move_generation(generation, Step.END)
+    if generation.release.settings.preload:
+        transition.order(EndPreload(generation.id))
     by = [one for one in transition.fleet.rollouts if one.previous == generation.id]
     if by and by[-1].state in PREVIOUS_MAY_LEAVE:
         transition.put_rollout(replace(by[-1], crossed=crossed))

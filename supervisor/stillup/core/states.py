@@ -45,6 +45,8 @@ class Birth(StrEnum):
     """From a template, which has imported what all workers need."""
     FORKED_WARM = "forked warm"
     """From one that has imported more (``--warm``)."""
+    PRELOADED = "preloaded"
+    """From a process that has imported the app as well (``--preload``)."""
     SPAWNED = "spawned"
     """As a program of its own: it was told to be, or no template was to be had."""
 

@@ -51,6 +51,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """Whether it is forked from a process that has imported what all workers need; else each is started by itself."""
     warm: tuple[str, ...] = ()
     """Further modules that this process imports."""
+    preload: bool = False
+    """Whether the workers of a generation are forked from a process that has imported the app, where that can be."""
 
 
 def probe_path(settings: WorkerSettings) -> str:

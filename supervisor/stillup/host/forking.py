@@ -12,12 +12,14 @@ import errno
 import mmap
 import os
 import resource
+import signal
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from stillup.host import proc_files
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_MM: Final = 35
 _PR_SET_MM_MAP: Final = 14
@@ -50,6 +52,11 @@ def become_subreaper() -> None:
         OSError: the kernel cannot (before Linux 3.4).
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent() -> None:
+    """Be killed when this process's parent ends, or the thread of it that started this process (prctl(2))."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def hide_memory(*, hidden: bool) -> None:

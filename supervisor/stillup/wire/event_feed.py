@@ -19,6 +19,7 @@ from stillup.wire.event_envelope import Envelope, filled
 from stillup.wire.event_types import (
     GenerationGone,
     GenerationStandby,
+    PreloadUnfit,
     ReleaseChanged,
     ReloadRefused,
     RollbackRefused,
@@ -190,6 +191,7 @@ Event = (
     | GenerationStandby
     | GenerationGone
     | ReleaseChanged
+    | PreloadUnfit
     | ReloadRefused
     | HookWaiting
     | HookBegun

@@ -236,6 +236,16 @@ class ReleaseChanged(Envelope, frozen=True, tag="release.changed"):
     release: str
 
 
+class PreloadUnfit(Envelope, frozen=True, tag="preload.unfit"):
+    """The workers of a generation import the app each by itself, though ``--preload`` is on."""
+
+    level = "WARNING"
+    line = "gen {generation} is not preloaded, each of its workers imports the app: {why}"
+
+    generation: int
+    why: str
+
+
 # Requests
 
 

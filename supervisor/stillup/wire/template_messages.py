@@ -1,11 +1,19 @@
-"""What a supervisor and a template say to each other (``worker.template``).
+"""What a supervisor and a template (``worker.template``) or a preloader (``worker.preload``) say to each other.
 
-Over a SOCK_SEQPACKET pair, a packet a message; the template's end is its stdin:
+Over a SOCK_SEQPACKET pair, a packet a message; the other end is its stdin:
 
     supervisor                                       template
                                                  <-  Prepared      once: it has imported what a worker needs
     ForkAsked + the worker's stdout, stderr      ->                and its stdin, if it has one
                                                  <-  Forked, or ForkFailed, or Stale, after which it ends
+
+    supervisor                                       preloader
+                                                 <-  Prepared      once: it is one
+    Load                                         ->
+                                                 <-  Loaded        once: it has imported the app; or
+                                                     BootFailed    as a worker would say it, after which it ends
+    ForkAsked, as above                          ->
+                                                 <-  Forked, or ForkFailed
 """
 
 from __future__ import annotations
@@ -16,9 +24,12 @@ from typing import Final, TypeVar
 import msgspec
 
 from stillup.errors import PeerError
+from stillup.wire.handoff_messages import BootFailed, Welcome
 
 VARIABLE: Final = "STILLUP_TEMPLATE_IMPORTS"
 """In the environment of a template, and of nothing else: what it is to import (``encode_imports``)."""
+PRELOADER: Final = "STILLUP_PRELOADER"
+"""In the environment of a preloader, and of nothing else."""
 PACKET_LIMIT: Final = 64 * 1024
 """Bytes of a packet."""
 DESCRIPTORS: Final = 3
@@ -63,10 +74,26 @@ class Stale(msgspec.Struct, frozen=True, tag=True):
     path: str
 
 
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Import the app of these workers; it is none of them, so that its slot is 0."""
+
+    workers: Welcome
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """The app is imported."""
+
+    unfit: list[str]
+    """What of it would not work in a forked worker: none is forked then, and this process ends."""
+
+
 FromTemplate = Prepared | Forked | ForkFailed | Stale
+FromPreloader = Loaded | BootFailed
 
 _ASKED = msgspec.json.Decoder(ForkAsked)
 _SAID = msgspec.json.Decoder(FromTemplate)
+_LOAD = msgspec.json.Decoder(Load)
+_LOADED: msgspec.json.Decoder[FromPreloader] = msgspec.json.Decoder(FromPreloader)
 
 
 def encode_imports(warm: Sequence[str], others: Sequence[str]) -> str:
@@ -80,7 +107,7 @@ def decode_imports(text: str) -> tuple[list[str], list[str]]:
     return [*filter(None, warm.split(","))], [*filter(None, others.split(","))]
 
 
-def encode(message: ForkAsked | FromTemplate) -> bytes:
+def encode(message: ForkAsked | FromTemplate | Load | Loaded) -> bytes:
     """One packet."""
     return msgspec.json.encode(message)
 
@@ -97,6 +124,17 @@ def decode_asked(packet: bytes) -> ForkAsked:
 def decode_said(packet: bytes) -> FromTemplate:
     """Read what a template says; else as ``decode_asked``."""
     said: FromTemplate = _decode(packet, _SAID)
+    return said
+
+
+def decode_load(packet: bytes) -> Load:
+    """Read what a preloader is to import; else as ``decode_asked``."""
+    return _decode(packet, _LOAD)
+
+
+def decode_loaded(packet: bytes) -> FromPreloader:
+    """Read what became of that; else as ``decode_asked``."""
+    said: FromPreloader = _decode(packet, _LOADED)
     return said
 
 

@@ -13,47 +13,42 @@ import atexit
 import faulthandler
 import logging
 import os
-import signal
 import sys
 import threading
 from functools import partial
 from typing import NoReturn
 
-from uvicorn.config import Config
-
-from stillup.asgi.uvicorn_config import loop_factory, make_config
 from stillup.core.worker_figures import WorkerFigures
 from stillup.errors import PeerError
 from stillup.host import descriptors, signal_stack
-from stillup.host.processes import DUMP_STACKS, HANDLED, raise_descriptor_limit
+from stillup.host.processes import raise_descriptor_limit
 from stillup.wire.handoff_messages import Report, boot_failed
-from stillup.wire.template_messages import VARIABLE
-from stillup.worker import debugging, fresh_sources, lasting_threads, template, worker_log
+from stillup.wire.template_messages import PRELOADER, VARIABLE
+from stillup.worker import debugging, fresh_sources, lasting_threads, own_signals, preload, template, worker_log
+from stillup.worker.configured_app import ConfiguredApp, configure, make_log
 from stillup.worker.server import Server
 from stillup.worker.supervisor_channel import SupervisorChannel, take_over
-from stillup.worker.worker_log import WorkerLog
 
 logger = logging.getLogger("uvicorn.error")
 
 
 def main() -> int:
-    """Run one worker, or a template of them; the exit code."""
+    """Run one worker, or what forks them: a template, a preloader; the exit code."""
     if VARIABLE in os.environ:
         template.serve()
     else:
         gc.freeze()
         gc.unfreeze()  # all is in the oldest generation, without a pass
     gc.enable()
+    preloaded = preload.serve() if PRELOADER in os.environ else None
     # The path stays: by it the supervisor knows whatever the app starts, which may not use its control socket.
     path, nonce = os.environ.get("STILLUP_HANDOFF", ""), os.environ.pop("STILLUP_NONCE", "")
     if not path or not nonce:
         sys.stderr.write("a worker is started by 'stillup run', not by hand\n")
         return 2
     atexit.register(_let_out)  # first of all, so that it comes last
-    # Written by the handler itself, in C: it works while the interpreter is busy or waits for a system call.
-    faulthandler.register(DUMP_STACKS, all_threads=True)
+    own_signals.take()
     signal_stack.widen()
-    _take_signals()
     raise_descriptor_limit()  # the supervisor's may have been lowered since
     descriptors.make_room()
     try:
@@ -63,7 +58,7 @@ def main() -> int:
         return 1
     # Says where a boot hangs, just before the supervisor ends it.
     faulthandler.dump_traceback_later(supervisor.welcome.boot_timeout * 0.95)
-    return _serve(supervisor)
+    return _serve(supervisor, preloaded)
 
 
 def _let_out() -> None:
@@ -80,39 +75,36 @@ def _let_out() -> None:
             continue
 
 
-def _take_signals() -> None:
-    """Only SIGTERM is ours; the rest is for the supervisor, though a terminal or an operator may send it to all.
+def _serve(supervisor: SupervisorChannel, preloaded: ConfiguredApp | None) -> int:
+    """Serve the app, be it imported already; the exit code."""
+    name = f"{supervisor.welcome.generation}.{supervisor.welcome.worker}"
+    if preloaded is not None:
+        preloaded.log.become(name)
+    configured = preloaded or _configure(supervisor, name)
+    if configured is None:
+        return 1
+    with asyncio.Runner(loop_factory=configured.make_loop) as runner:
+        code = runner.run(_run(supervisor, configured))
+    if threading.active_count() > 1:
+        lasting_threads.tell_of_them(partial(_tell_of_threads, supervisor))
+    return code
 
-    They get a handler that does nothing rather than SIG_IGN, which the app's own children would inherit.
-    """
-    for number in HANDLED - {signal.SIGTERM}:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
-
-def _serve(supervisor: SupervisorChannel) -> int:
+def _configure(supervisor: SupervisorChannel, name: str) -> ConfiguredApp | None:
+    """Configure the app; None if that cannot be, which the supervisor has been told."""
     welcome = supervisor.welcome
-    color = bool(welcome.options.get("use_colors"))
-    log = WorkerLog(welcome.settings, f"{welcome.generation}.{welcome.worker}", color=color)
+    log = make_log(welcome, name)
     if welcome.settings.reload_dirs:
         fresh_sources.install(welcome.settings.reload_dirs)
     if welcome.settings.has_terminal:
         debugging.install(supervisor.outputs)
     try:
-        os.chdir(welcome.directory)
-        sys.path.insert(0, welcome.app_dir)
-        config = make_config(welcome.app, welcome.options, log.make_config())
-        make_loop = loop_factory(config)
+        return configure(welcome, log)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises what it likes for a wrong option
         log.show_error(error)
         supervisor.say_now(boot_failed("options", f"{type(error).__name__}: {error}"))
         supervisor.close()
-        return 1
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        code = runner.run(_run(supervisor, config, log))
-    if threading.active_count() > 1:
-        lasting_threads.tell_of_them(partial(_tell_of_threads, supervisor))
-    return code
+        return None
 
 
 def _tell_of_threads(supervisor: SupervisorChannel, threads: str) -> None:
@@ -120,8 +112,8 @@ def _tell_of_threads(supervisor: SupervisorChannel, threads: str) -> None:
     supervisor.say_now(Report(WorkerFigures(threads=threads)))
 
 
-async def _run(supervisor: SupervisorChannel, config: Config, log: WorkerLog) -> int:
-    return await Server(supervisor, config, log).run()
+async def _run(supervisor: SupervisorChannel, configured: ConfiguredApp) -> int:
+    return await Server(supervisor, configured.config, configured.log).run()
 
 
 def _leave(code: int) -> NoReturn:

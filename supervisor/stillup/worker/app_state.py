@@ -257,6 +257,11 @@ def be_current(stillup: Stillup) -> Stillup:
     return stillup
 
 
+def was_asked() -> bool:
+    """Whether ``current()`` was asked for in this process, or it is a worker."""
+    return bool(_here)
+
+
 def current() -> Stillup:
     """Which worker this is, whether it drains, and whether it leads.
 

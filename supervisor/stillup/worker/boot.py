@@ -13,11 +13,10 @@ from typing import Final
 from stillup.asgi.site import Site
 from stillup.asgi.tracebacks import show_error, show_waits
 from stillup.wire.handoff_messages import ProbeAnswer, Ready, boot_failed
-from stillup.worker import health_probe
+from stillup.worker import app_import, health_probe
 from stillup.worker.app_state import Stillup
 from stillup.worker.boot_watch import BootWatch
 from stillup.worker.health_hints import WSGI
-from stillup.worker.import_hint import import_hint
 from stillup.worker.supervisor_channel import SupervisorChannel
 from stillup.worker.worker_log import WorkerLog
 
@@ -76,13 +75,8 @@ class Boot:
         return True
 
     def _load(self) -> bool:
-        try:
-            self._site.load()
-        except SystemExit:
-            return self._failed("import", "the app could not be loaded")
-        except BaseException as error:  # noqa: BLE001 - an app may raise anything
-            self._log.show_error(error)
-            return self._failed("import", f"{type(error).__name__}: {error}{import_hint(error)}")
+        if why := app_import.why_not(self._site.load, self._log):
+            return self._failed("import", why)
         if self._site.is_wsgi:
             return self._failed("import", WSGI)
         return True

@@ -44,7 +44,7 @@ Look = tuple[int, int, int]
 
 def serve() -> None:
     """Fork workers for as long as the supervisor asks; returns in these alone."""
-    sock = _socket()
+    sock = take_socket()
     warm, wanted = decode_imports(os.environ.pop(VARIABLE))
     forking.hide_memory(hidden=True)
     missing = import_all(warm)
@@ -52,6 +52,11 @@ def serve() -> None:
     gc.freeze()  # what is not gone through is not written to, and stays common to all
     looks = _looks(_imported())
     descriptors.send(sock, encode(Prepared(forking.count_threads(), missing)))
+    fork_on_request(sock, looks)
+
+
+def fork_on_request(sock: socket.socket, looks: dict[str, Look | None]) -> None:
+    """Fork a worker whenever the supervisor asks; returns in these alone. ``looks``: what has to be as it was."""
     _blind()
     while True:
         packet, fds = _receive(sock)
@@ -92,8 +97,8 @@ def import_all(names: Iterable[str]) -> dict[str, str]:
     return missing
 
 
-def _socket() -> socket.socket:
-    """What is our stdin; from here on that has nothing to read."""
+def take_socket() -> socket.socket:
+    """The supervisor's, which is our stdin; from here on that has nothing to read."""
     sock = socket.socket(fileno=descriptors.duplicate(0))
     null = os.open(os.devnull, os.O_RDONLY)
     descriptors.put_in_place(null, 0)

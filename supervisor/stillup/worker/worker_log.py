@@ -36,7 +36,8 @@ class WorkerLog:
         self._journal: socket.socket | None = None
         self._is_ready = not self._captures
         self._stream: Any = sys.__stderr__
-        self._formatter = self._make_formatter(color=color)
+        self._color = color
+        self._formatter = self._make_formatter()
         self._packed = log_records.PackedFormatter()
         self._handlers: list[_Handler] = []
         for stream in (sys.__stdout__, sys.__stderr__):
@@ -46,10 +47,15 @@ class WorkerLog:
             sys.stdout = _Captured(sys.__stdout__, self)
             sys.stderr = _Captured(sys.__stderr__, self)
 
-    def _make_formatter(self, *, color: bool) -> logging.Formatter:
+    def become(self, worker: str) -> None:
+        """Be the log of that worker, in a process that was forked from one that had this log."""
+        self._worker = worker
+        self._formatter = self._make_formatter()
+
+    def _make_formatter(self) -> logging.Formatter:
         if self._form == log_lines.JSON:
             return log_records.JsonFormatter(self._worker)
-        return log_records.TextFormatter(self._worker, color=color)
+        return log_records.TextFormatter(self._worker, color=self._color)
 
     @property
     def is_ready(self) -> bool:

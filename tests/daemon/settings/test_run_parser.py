@@ -49,7 +49,7 @@ def test_gunicorns_command_line() -> None:
         ("-g www-data", "--group is gunicorn's: here it is --worker-group"),
         ("--daemon", "a service manager does that"),
         ("-D", "a service manager does that"),
-        ("--preload", "no counterpart: each worker imports the app by itself"),
+        ("--spew", "--spew is gunicorn's: no counterpart"),
         ("--access-logfile /var/log/a", "the access log is part of the log"),
         ("-t 30", "here it is --hang-timeout"),
         ("--graceful-timeout 30", "here it is --timeout-graceful-shutdown"),
@@ -82,7 +82,7 @@ def test_every_counterpart_is_an_option() -> None:
     keys.add("limit-max-requests-jitter")  # which uvicorn 0.40 has not
     assert {setting.key for setting in gunicorn_options.SETTINGS.values() if setting.key} <= keys
     assert all(setting.advice for setting in gunicorn_options.SETTINGS.values())
-    assert "--preload" not in CliRunner().invoke(run, ["--help"]).output
+    assert "--spew" not in CliRunner().invoke(run, ["--help"]).output
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_slip_in_an_option() -> None:
     shown = asked("main:app", "--relaod")
     assert "No such option" in shown.output
     assert "--reload" in shown.output
-    assert "--preload" not in shown.output
+    assert "--spew" not in shown.output
 
 
 def test_the_help_is_in_groups() -> None:

@@ -16,6 +16,7 @@ from stillup.core.states import Birth
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers import child_processes
 from stillup.daemon.workers.child_processes import ChildProcesses
+from stillup.daemon.workers.process_starter import ProcessStarter
 from stillup.daemon.workers.program import Program
 from tests.asgi.event_loops import until
 
@@ -55,12 +56,14 @@ def ready_for_one() -> Iterator[tuple[ChildProcesses, list[str]]]:
     """The children of a supervisor that is about to start its first; and how each that has ended did."""
     ended: list[str] = []
     console = Console()
-    children = ChildProcesses(console, lambda _, how, __: ended.append(how))
+    starter = ProcessStarter()
+    children = ChildProcesses(console, lambda _, how, __: ended.append(how), starter)
     children.prepare(1)
     try:
         yield children, ended
     finally:
         children.close()
+        starter.close()
         console.close()
 
 

@@ -196,6 +196,23 @@ def test_the_supervisor_is_killed_on_the_way_back(service: RollingService) -> No
 
 
 @pytest.mark.usefixtures("few")
+def test_a_program_is_not_replaced_while_a_worker_starts(service: RollingService, step: int) -> None:
+    """It would not know the worker. Who asks is refused, and the rollout goes on."""
+
+    async def act(roll: Roll) -> None:
+        await roll.reload_to(step)
+        with pytest.raises(ProblemError) as refused:
+            await asyncio.to_thread(service.client.reexec)
+        begun = has_begun_to_shift(service, step)
+        assert refused.value.code == ("out-of-order" if begun else "rollout-in-progress")
+        roll.go_on()
+        await roll.settled(outcome="succeeded")
+        await roll.stays(roll.new)
+
+    play(service, act)
+
+
+@pytest.mark.usefixtures("few")
 def test_the_supervisor_replaces_its_program_between_two_steps(service: RollingService) -> None:
     """Not while a worker starts, as at any other time, but while old ones drain. It goes on, then."""
 

@@ -226,15 +226,18 @@ def rollouts(service: SupervisorFacts) -> Iterator[Finding]:
 
 
 def births(service: SupervisorFacts) -> Iterator[Finding]:
-    """Whether its workers are forked from a template, with which a reload is faster."""
+    """Whether its workers are forked, with which a reload is faster; and with what it would be faster still."""
     if not service.births:
         return
     seen = f"workers are {' and '.join(service.births)}"
     if Birth.SPAWNED in service.births:
         advice = "a template makes reloads faster: without --no-template, the log says why there is none"
         yield Finding("boot", "ok", f"{seen}, so that each imports everything by itself", advice)
+    elif Birth.FORKED in service.births:
+        advice = "--warm or --preload makes reloads faster (docs/guide.md, CPU); with --preload, the log says why not"
+        yield Finding("boot", "ok", f"{seen}, and each imports the app", advice)
     else:
-        yield Finding("boot", "ok", f"{seen} from a template")
+        yield Finding("boot", "ok", seen)
 
 
 def role(service: SupervisorFacts, uid: int) -> Finding:

@@ -19,6 +19,7 @@ from stillup.core.commands import (
     Command,
     DumpStacks,
     EndHook,
+    EndPreload,
     Exit,
     GiveShare,
     HurryDrain,
@@ -45,6 +46,8 @@ from stillup.daemon.workers import prometheus_files
 from stillup.daemon.workers.admission import Admission
 from stillup.daemon.workers.child_processes import ChildProcesses
 from stillup.daemon.workers.hook_processes import HookProcesses
+from stillup.daemon.workers.preloads import PreloadError, Preloads
+from stillup.daemon.workers.process_starter import ProcessStarter
 from stillup.daemon.workers.program import Program
 from stillup.daemon.workers.prometheus_files import LiveGauges
 from stillup.daemon.workers.worker_channels import WorkerChannels
@@ -116,7 +119,9 @@ class LiveEffects:
         """By serial, what a worker's app leaves."""
         self._removals: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._children = ChildProcesses(console, self._ended)
+        self._starter = ProcessStarter()
+        self._children = ChildProcesses(console, self._ended, self._starter)
+        self._preloads = Preloads(console, self._starter, self._tell_unfit)
         self._leader_lock = leader_lock.make()
         self._lock_look: asyncio.TimerHandle | None = None
         self._spawned: dict[int, Spawn] = {}
@@ -130,6 +135,8 @@ class LiveEffects:
         match command:
             case Spawn():
                 self._spawn(command)
+            case EndPreload(generation):
+                self._preloads.end(generation)
             case BeginAccept(serial):
                 self._children.read_out(serial)
                 self._channels.tell(serial, handoff_messages.Accept())
@@ -157,8 +164,10 @@ class LiveEffects:
             case HurryDrain(serial, every):
                 self._channels.tell(serial, handoff_messages.Hurry(every))
             case Terminate(serial):
+                self._preloads.call_off(serial)
                 self._children.signal(serial, signal.SIGTERM)
             case Kill(serial):
+                self._preloads.call_off(serial)
                 self._children.signal(serial, signal.SIGKILL)
             case DumpStacks(serial):
                 self._children.dump_stacks(serial)
@@ -211,7 +220,9 @@ class LiveEffects:
         for task in self._tasks | self._removals:
             task.cancel()
         self._children.close()
+        self._preloads.close()
         self._hooks.close()
+        self._starter.close()
         close_socket_in_thread(self._leader_lock)
 
     def _lead(self, serial: int, term: int) -> None:
@@ -272,18 +283,34 @@ class LiveEffects:
         serial, nonce = command.serial, self._nonce(command.serial)
         self._admission.expect(nonce, command, expected, lambda: welcome(command, due - self._loop.time()))
         await self._figures.begin(serial)
+        program = self._program(command, nonce)
         try:
-            process, birth = await self._children.start(serial, self._program(command, nonce))
+            forker = await self._preloads.forker(command, program) if program.preload else None
+            process, birth = await self._children.start(serial, program, forker=forker)
+        except PreloadError as error:
+            self._not_started(serial)
+            if error.stage:
+                self._submit(WorkerBootFailed(serial, error.stage, str(error)))
+            self._submit(SpawnFailed(serial, str(error), error.output))
+            return
         except Exception as error:  # noqa: BLE001 - whatever it was, the fleet must hear of this worker's end
-            self._children.forget(serial)
-            self._forget(serial)
+            self._not_started(serial)
             self._submit(SpawnFailed(serial, f"cannot start {command.release.python}: {start_trouble(error)}"))
             return
+        if forker is not None and forker.is_broken:
+            self._preloads.end(command.generation)
         self._figures.belongs(serial, process)
         self._know_gauges(serial, process, command.release)
         self._submit(Spawned(serial, process.pid, process.started, birth))
         if command.again:
             await self._look(command)
+
+    def _not_started(self, serial: int) -> None:
+        self._children.forget(serial)
+        self._forget(serial)
+
+    def _tell_unfit(self, generation: int, why: str) -> None:
+        self._feed.announce("preload.unfit", {"generation": generation, "why": why})
 
     async def _look(self, command: Spawn) -> None:
         """Say, once a generation, that its code was changed under it: this worker may run something else.

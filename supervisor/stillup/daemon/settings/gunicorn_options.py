@@ -70,7 +70,9 @@ SETTINGS: Final[Mapping[str, GunicornSetting]] = {
     "spew": _one("--spew", is_switch=True, note="no counterpart"),
     "check_config": _one("--check-config", is_switch=True, note="'stillup check' with the same words does that"),
     "print_config": _one("--print-config", is_switch=True, note="'stillup check' says what is read"),
-    "preload_app": _one("--preload", is_switch=True, note="no counterpart: each worker imports the app by itself"),
+    "preload_app": _one(
+        "--preload", key="preload", is_switch=True, note="anew at each reload, which gunicorn's HUP does not"
+    ),
     "sendfile": _one("--no-sendfile", is_switch=True, note=_OF_WSGI),
     "reuse_port": _one(
         "--reuse-port",

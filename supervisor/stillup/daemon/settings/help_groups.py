@@ -17,7 +17,7 @@ _GROUPS: Final = {
         "health_",
         "hook_",
         "boot_",
-        *("template", "warm"),
+        *("template", "warm", "preload"),
         "drain_",
         "stop_",
         "cordon_",

@@ -171,6 +171,13 @@ def _own_parameters() -> list[click.Parameter]:
             "commas (fastapi,sqlalchemy). None of the app's own: those are to be imported anew at a reload.",
         ),
         click.Option(
+            ["--preload/--no-preload"],
+            default=False,
+            help="Import the app once a generation, in a process of its own that the generation's workers are forked "
+            "from: less memory, and a crashed worker is back at once. An app that starts threads or connects when it "
+            "is imported is not, which the log says. Not with --reload. [default: --no-preload]",
+        ),
+        click.Option(
             ["--drain-timeout"],
             type=seconds,
             metavar="SECONDS",

@@ -1,21 +1,17 @@
-"""Processes that the supervisor starts, from the order to their end: pipes, the thread that starts them, pidfds.
+"""Processes that the supervisor starts, from the order to their end: their pipes, pidfds and groups.
 
 What a process has started goes with it, as far as that is in its process group: it is sent SIGTERM when its leader has
 ended, then SIGKILL.
 
-What is started is a ``Program``, a value that is built elsewhere (``worker_program``); here nothing is known of it. It
-is forked from a template where that can be.
+What is started is a ``Program``, a value that is built elsewhere (``worker_program``); here nothing is known of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -24,12 +20,12 @@ import msgspec
 from stillup.core.states import HOW_UNKNOWN, Birth
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers.boot_output import BootOutput
+from stillup.daemon.workers.process_starter import ProcessStarter
 from stillup.daemon.workers.program import Program
-from stillup.daemon.workers.templates import Templates
+from stillup.daemon.workers.templates import Forker
 from stillup.host import terminal
 from stillup.host.process_groups import has_others, is_known_by_pidfd, outlives_its_leader, signal_group
-from stillup.host.process_start import spawn
-from stillup.host.processes import DUMP_STACKS, Process, block_handled, reap_threads
+from stillup.host.processes import DUMP_STACKS, Process, reap_threads
 
 logger = logging.getLogger("stillup")
 
@@ -59,11 +55,19 @@ class _Child(msgspec.Struct):
 class ChildProcesses:
     """Each by a serial that is never used twice. Owns their pidfds and pipes."""
 
-    def __init__(self, console: Console, ended: Callable[[int, str, str], None], *, with_group: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        ended: Callable[[int, str, str], None],
+        starter: ProcessStarter,
+        *,
+        with_group: bool = False,
+    ) -> None:
         """Begin with none.
 
         Args:
             console: gets what they write until ``BootOutput`` ends.
+            starter: starts them; the caller's.
             ended: called with the serial of a process that has ended, how (``Process.reap``), and its last output.
             with_group: whether that is called only when nobody is left in its group, either.
         """
@@ -71,10 +75,7 @@ class ChildProcesses:
         self._on_end = ended
         self._with_group = with_group
         self._loop = asyncio.get_running_loop()
-        # Starting a program waits for its disk; one thread keeps the order, and so the slots' numbers in the logs.
-        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn", initializer=block_handled)
-        self._templates = Templates()
-        """For that thread alone."""
+        self._starter = starter
         self._children: dict[int, _Child] = {}
         self._left: dict[Process, asyncio.TimerHandle] = {}
         """Those that have ended, and whose groups have not."""
@@ -99,11 +100,13 @@ class ChildProcesses:
         self._children[serial] = child = _Child(self._loop.create_future(), output)
         return child.process
 
-    async def start(self, serial: int, program: Program, stdin: int | None = None) -> tuple[Process, Birth]:
-        """Start what was prepared; ``stdin`` stays the caller's. If that fails the caller says ``forget``.
+    async def start(
+        self, serial: int, program: Program, stdin: int | None = None, forker: Forker | None = None
+    ) -> tuple[Process, Birth]:
+        """Start what was prepared. ``stdin`` and ``forker`` stay the caller's, who says ``forget`` if that fails.
 
         Raises:
-            OSError: it could not be started; and whatever else the thread raises.
+            OSError: it could not be started; and whatever else ``ProcessStarter.start`` raises.
         """
         child = self._children[serial]
         output = child.output
@@ -111,8 +114,7 @@ class ChildProcesses:
         child.has_terminal = program.has_terminal
         if program.has_terminal and self._modes is None:
             self._modes = terminal.modes()
-        starts = partial(_start, self._templates, program, tuple(output.write_ends), stdin)
-        process, birth = await self._loop.run_in_executor(self._spawner, starts)
+        process, birth = await self._starter.start(program, output.write_ends, stdin, forker)
         child.process.set_result(process)
         output.started()
         self._loop.add_reader(process.pidfd, self._ended, serial)
@@ -204,8 +206,6 @@ class ChildProcesses:
             again.cancel()
             signal_group(process, signal.SIGKILL)
             process.close()
-        self._spawner.submit(self._templates.close)
-        self._spawner.shutdown(wait=False)
 
     def _ended(self, serial: int) -> None:
         """A pidfd has become readable: its process is dead."""
@@ -284,18 +284,3 @@ class ChildProcesses:
         process.close()
         if (tell := self._untold.pop(process, None)) is not None:
             tell()
-
-
-def _start(templates: Templates, program: Program, outputs: Sequence[int], stdin: int | None) -> tuple[Process, Birth]:
-    """Start it, or have it forked. Blocks; raises what ``spawn`` does."""
-    with contextlib.ExitStack() as stack:
-        if program.has_terminal:
-            stdin = terminal.open_stdin()
-            stack.callback(os.close, stdin)
-        if not program.template:
-            templates.close()  # of those that were of use before, none is any more
-        elif (process := templates.fork(program, stdin, *outputs)) is not None:
-            return process, Birth.FORKED_WARM if program.warm else Birth.FORKED
-        environment = {**program.environment, **program.own_environment}
-        process = spawn(program.argv, environment, *outputs, stdin=stdin, account=program.account)
-        return process, Birth.SPAWNED

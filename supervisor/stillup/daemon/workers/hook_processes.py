@@ -16,6 +16,7 @@ from stillup.core.events import Event, HookEnded, HookStarted
 from stillup.core.model import Hook, Release
 from stillup.daemon.state.console import Console
 from stillup.daemon.workers.child_processes import ChildProcesses
+from stillup.daemon.workers.process_starter import ProcessStarter
 from stillup.daemon.workers.program import Program
 from stillup.daemon.workers.worker_program import why_no_module
 from stillup.host.accounts import Account
@@ -46,7 +47,8 @@ class HookProcesses:
         self._submit = submit
         self._account = account
         self._handoff_path = handoff_path
-        self._children = ChildProcesses(console, self._ended, with_group=True)
+        self._starter = ProcessStarter()
+        self._children = ChildProcesses(console, self._ended, self._starter, with_group=True)
         self._python: dict[int, str] = {}
         """The interpreter of those that were started here."""
         self._gates: dict[int, StartGate] = {}
@@ -88,6 +90,7 @@ class HookProcesses:
         for number in tuple(self._gates):
             self._close_gate(number)
         self._children.close()
+        self._starter.close()
 
     async def _start(self, hook: Hook, release: Release, gate: StartGate) -> None:
         self._python[hook.id] = release.python

@@ -27,3 +27,5 @@ class Program(msgspec.Struct, frozen=True):
     """Modules that a template imports beside what it knows itself; of those that it cannot import it is told."""
     imports: tuple[str, ...] = ()
     """And others, as far as they are installed."""
+    preload: bool = False
+    """Whether it may be forked from a preloader, which is started by the same argv, but for the last word."""

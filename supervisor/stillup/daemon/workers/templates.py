@@ -57,11 +57,13 @@ OUTPUT: Final = 4096
 Key = tuple[object, ...]
 
 
-class _Template(msgspec.Struct):
-    """A process that forks, and our end of its socket. Owns both."""
+class Forker(msgspec.Struct, eq=False):
+    """A process that forks, a template or a preloader, and our end of its socket. Owns both."""
 
     process: Process
     sock: socket.socket
+    is_broken: bool = False
+    """Whether it was asked in vain, and is to end."""
 
     def ask(self, message: ForkAsked, fds: Sequence[int]) -> FromTemplate:
         descriptors.send(self.sock, encode(message), fds)
@@ -92,7 +94,7 @@ class Templates:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._templates: dict[Key, _Template] = {}
+        self._templates: dict[Key, Forker] = {}
         """The last one used last."""
         self._not_before: dict[Key, float] = {}
         """When a key is tried again that had none; seconds on the monotonic clock."""
@@ -107,9 +109,10 @@ class Templates:
         key = (wanted.argv[:-1], common, whose, wanted.warm, wanted.imports, *forking.inherited())
         if self._not_before.get(key, 0.0) > time.monotonic():
             return None
-        asked = ForkAsked(list(wanted.argv), wanted.own_environment, own_keyring=wanted.account is not None)
         try:
-            process = self._fork(key, wanted, asked, (stdout, stderr) if stdin is None else (stdout, stderr, stdin))
+            process = self._fork(
+                key, wanted, ask_for(wanted), (stdout, stderr) if stdin is None else (stdout, stderr, stdin)
+            )
         except (PeerError, OSError) as error:
             self._drop(key)
             now = time.monotonic()
@@ -123,7 +126,7 @@ class Templates:
         if (template := self._templates.pop(key, None)) is not None:
             self._templates[key] = template  # the last one used
             try:
-                said, process = _ask(template, asked, fds)
+                said, process = fork_asked(template, asked, fds)
             except (PeerError, BrokenPipeError, ConnectionResetError) as error:  # somebody has ended it
                 logger.debug("the template %d: %s", template.process.pid, error)
             else:
@@ -134,7 +137,7 @@ class Templates:
         self._templates[key] = template = _prepare(wanted)
         for oldest in list(self._templates)[:-MOST]:
             self._drop(oldest)
-        _, process = _ask(template, asked, fds)
+        _, process = fork_asked(template, asked, fds)
         if process is None:
             raise PeerError("what it has imported is changing")
         return process
@@ -149,10 +152,20 @@ class Templates:
             self._drop(key)
 
 
-def _ask(template: _Template, asked: ForkAsked, fds: Sequence[int]) -> tuple[str, Process | None]:
-    """The worker that a template has forked; or the path of what it has imported and is another by now."""
+def ask_for(wanted: Program) -> ForkAsked:
+    """What a program's own part is told as."""
+    return ForkAsked(list(wanted.argv), wanted.own_environment, own_keyring=wanted.account is not None)
+
+
+def fork_asked(forker: Forker, asked: ForkAsked, fds: Sequence[int]) -> tuple[str, Process | None]:
+    """The worker that a process has forked; or the path of what it has imported and is another by now.
+
+    Raises:
+        PeerError: it has ended, or says what it must not.
+        OSError: it cannot fork; TimeoutError if it says nothing in time.
+    """
     with no_reaping():
-        match template.ask(asked, fds):
+        match forker.ask(asked, fds):
             case Forked(pid) if is_unheld_child(pid):
                 return "", hold_started(pid)
             case ForkFailed(number):
@@ -163,7 +176,7 @@ def _ask(template: _Template, asked: ForkAsked, fds: Sequence[int]) -> tuple[str
                 raise PeerError(f"it said {said!r}")
 
 
-def _prepare(wanted: Program) -> _Template:
+def _prepare(wanted: Program) -> Forker:
     """Start a template.
 
     Raises:
@@ -179,7 +192,7 @@ def _prepare(wanted: Program) -> _Template:
             environment = {**wanted.environment, VARIABLE: encode_imports(wanted.warm, wanted.imports)}
             process = spawn(argv, environment, write, write, stdin=theirs.fileno(), account=wanted.account)
             process.give_up_status()  # it may end at any time, and hides no other that is to be reaped
-            template = _Template(process, ours)
+            template = Forker(process, ours)
             undo.callback(template.close)
             theirs.close()  # so that its end is seen
             ours.settimeout(PREPARED_WITHIN)

@@ -13,6 +13,7 @@ from stillup.daemon.workers.program import Program
 from stillup.host.accounts import Account
 from stillup.wire import handoff_messages
 from stillup.wire.handoff_messages import Welcome
+from stillup.wire.template_messages import PRELOADER, Load
 
 _ALWAYS: Final = ("uvicorn.lifespan.on",)
 _IMPORTS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -58,7 +59,20 @@ def worker_program(command: Spawn, nonce: str, *, title: str, account: Account |
         template=release.settings.template,
         warm=release.settings.warm,
         imports=imported_by(release.options),
+        preload=release.settings.preload and not (release.settings.reload_dirs or release.settings.has_terminal),
     )
+
+
+def preloader_program(worker: Program, generation: int) -> Program:
+    """What the workers of a generation are forked from, by what one of them is started as."""
+    name = f"{worker.argv[-1].rpartition(':')[0]}:{generation}.preload"
+    own = {"STILLUP_GENERATION": str(generation), PRELOADER: "1"}
+    return replace(worker, argv=(*worker.argv[:-1], name), own_environment=own, preload=False)
+
+
+def load(command: Spawn) -> Load:
+    """What a preloader is told first, of the first worker of its generation."""
+    return Load(replace(welcome(command, command.boot_timeout), worker=0))
 
 
 def imported_by(options: Mapping[str, Any]) -> tuple[str, ...]:

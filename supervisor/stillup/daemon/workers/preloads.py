@@ -1,0 +1,244 @@
+"""Preloaders: of each generation one process that has imported the app, and that its workers are forked from.
+
+1. The first worker of a generation has it started, and waits with all others until the app is imported. Nothing blocks
+   meanwhile: workers of other generations are started as ever.
+2. An import that fails is the failure of all who wait, as if it were their own. One that does not end is ended with the
+   last who waits: its boot has a deadline.
+3. What is unfit to be forked is told once, and remembered for the generation: each worker imports the app by itself.
+4. One that has ended, or does not answer, costs a worker that was to come of it an import of its own; the next one has
+   a new preloader.
+5. What it runs is the app's code, so it is trusted no more than a worker: see ``templates`` for whom it says it forked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from stillup.core.commands import Spawn
+from stillup.daemon.state.console import Console
+from stillup.daemon.workers.child_processes import ChildProcesses
+from stillup.daemon.workers.process_starter import ProcessStarter
+from stillup.daemon.workers.program import Program
+from stillup.daemon.workers.templates import FORKED_WITHIN, Forker
+from stillup.daemon.workers.worker_program import load, preloader_program, why_no_worker
+from stillup.errors import PeerError
+from stillup.host import descriptors
+from stillup.host.forking import become_subreaper
+from stillup.host.processes import start_trouble
+from stillup.wire.handoff_messages import BootFailed
+from stillup.wire.plain_text import escaped
+from stillup.wire.template_messages import PACKET_LIMIT, decode_loaded, decode_said, encode
+from stillup.wire.worker_words import in_short
+
+logger = logging.getLogger("stillup")
+
+LONGEST_REASON: Final = 500
+"""Characters of what it says that a generation is unfit for."""
+
+
+class PreloadError(Exception):
+    """A worker cannot be started, since its preloader has not imported the app."""
+
+    def __init__(self, message: str, output: str = "", *, stage: str = "") -> None:
+        """Say why.
+
+        Args:
+            message: for people.
+            output: the last of what the preloader wrote.
+            stage: of a worker's boot; empty if the fleet knows more of it.
+        """
+        super().__init__(message)
+        self.stage = stage
+        self.output = output
+
+
+class _Preload(msgspec.Struct, eq=False):
+    """A preloader, from before its process is there to its end, and our end of its socket. Owns the socket."""
+
+    sock: socket.socket
+    command: Spawn
+    """Of the first worker that is to come of it."""
+    waiting: dict[int, asyncio.Future[Forker | None]] = {}
+    """By serial, workers that are to come of it."""
+    forker: Forker | None = None
+    """Once the app is imported."""
+    failed: tuple[str, str] | None = None
+    """Stage and message of why it is not."""
+    is_one: bool = False
+    """Whether it has said that it is one: another version's worker ends instead."""
+    ends: bool = False
+    """Whether it was told to end."""
+
+
+class Preloads:
+    """Those of one supervisor, by generation. Owns them."""
+
+    def __init__(self, console: Console, starter: ProcessStarter, unfit: Callable[[int, str], None]) -> None:
+        """Begin with none.
+
+        Args:
+            console: gets what they write while they import.
+            starter: starts them; the caller's.
+            unfit: told of a generation that cannot be forked, and why.
+        """
+        self._starter = starter
+        self._tell_unfit = unfit
+        self._loop = asyncio.get_running_loop()
+        self._children = ChildProcesses(console, self._ended, starter)
+        self._preloads: dict[int, _Preload] = {}
+        self._unfit: set[int] = set()
+        """Generations whose workers import the app by themselves."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def forker(self, command: Spawn, worker: Program) -> Forker | None:
+        """What a worker is to be forked from; None if it is to import the app by itself.
+
+        Raises:
+            PreloadError: it cannot be started.
+        """
+        generation = command.generation
+        if generation in self._unfit:
+            return None
+        preload = self._preloads.get(generation) or self._begin(command, worker)
+        if preload is None or preload.ends:
+            return None
+        if preload.forker is not None:
+            return preload.forker
+        place: asyncio.Future[Forker | None] = self._loop.create_future()
+        preload.waiting[command.serial] = place
+        return await place
+
+    def call_off(self, serial: int) -> None:
+        """Have a worker not wait any more; with the last one its preloader ends, and its last output is known."""
+        for generation, preload in self._preloads.items():
+            if serial not in preload.waiting:
+                continue
+            if len(preload.waiting) == 1:
+                self._end(generation, preload)
+            else:
+                preload.waiting.pop(serial).set_exception(PreloadError("it was called off"))
+
+    def end(self, generation: int) -> None:
+        """End that of a generation, which has left, or that does not fork. Nothing happens if there is none."""
+        self._unfit.discard(generation)
+        if (preload := self._preloads.get(generation)) is not None:
+            self._end(generation, preload)
+
+    def close(self) -> None:
+        """End them all; workers stay. Whoever waits does so in vain."""
+        for task in self._tasks:
+            task.cancel()
+        for generation, preload in self._preloads.items():
+            self._end(generation, preload)
+            self._starter.close_socket(preload.sock)
+        self._preloads.clear()
+        self._children.close()
+
+    def _end(self, generation: int, preload: _Preload) -> None:
+        preload.ends = True
+        self._children.signal(generation, signal.SIGKILL)
+
+    def _begin(self, command: Spawn, worker: Program) -> _Preload | None:
+        generation = command.generation
+        try:
+            self._children.prepare(generation, f"{generation}.preload", captured=command.release.settings.log_capture)
+        except OSError as error:
+            logger.warning("gen %d is not preloaded: no pipe for its output: %s", generation, error.strerror)
+            return None
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._children.forget(generation)
+            logger.warning("gen %d is not preloaded: no socket for it: %s", generation, error.strerror)
+            return None
+        ours.setblocking(False)
+        become_subreaper()  # so that this process is the parent of what it forks
+        self._preloads[generation] = preload = _Preload(ours, command)
+        task = self._loop.create_task(self._load(preload, worker, theirs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return preload
+
+    async def _load(self, preload: _Preload, worker: Program, theirs: socket.socket) -> None:
+        """Start it, and hear what becomes of the import."""
+        command, generation = preload.command, preload.command.generation
+        try:
+            with theirs:
+                process, _ = await self._children.start(
+                    generation, preloader_program(worker, generation), theirs.fileno()
+                )
+        except Exception as error:  # noqa: BLE001 - whatever it was, the workers must hear of it
+            self._children.forget(generation)
+            self._forget(generation)
+            self._settle(preload, PreloadError(f"cannot start {command.release.python}: {start_trouble(error)}"))
+            return
+        if preload.ends:  # it could not be signalled before
+            self._end(generation, preload)
+            return
+        try:
+            decode_said(await self._loop.sock_recv(preload.sock, PACKET_LIMIT))
+            preload.is_one = True
+            descriptors.send(preload.sock, encode(load(command)))
+            said = decode_loaded(await self._loop.sock_recv(preload.sock, PACKET_LIMIT))
+        except (PeerError, OSError) as error:  # if it has ended, its end is told next
+            logger.debug("the preloader of gen %d: %s", generation, error)
+            self._children.signal(generation, signal.SIGKILL)
+            return
+        if isinstance(said, BootFailed):
+            preload.failed = in_short(said)
+            self._children.signal(generation, signal.SIGKILL)  # its end brings its last output
+        elif said.unfit:
+            self._is_unfit(generation, escaped("; ".join(said.unfit))[:LONGEST_REASON])
+            self._settle(preload, None)
+            self._end(generation, preload)
+        else:
+            preload.sock.settimeout(FORKED_WITHIN)
+            preload.forker = Forker(process, preload.sock)
+            self._settle(preload, preload.forker)
+
+    def _settle(self, preload: _Preload, outcome: Forker | PreloadError | None) -> None:
+        """Let all go on who wait."""
+        waiting, preload.waiting = preload.waiting, {}
+        for place in waiting.values():
+            if place.done():
+                continue
+            if isinstance(outcome, PreloadError):
+                place.set_exception(outcome)
+            else:
+                place.set_result(outcome)
+
+    def _is_unfit(self, generation: int, why: str) -> None:
+        self._unfit.add(generation)
+        self._tell_unfit(generation, why)
+
+    def _ended(self, generation: int, how: str, output: str) -> None:
+        """A preloader's process has ended."""
+        if generation not in self._preloads:  # we were closed
+            return
+        preload = self._forget(generation)
+        if preload.forker is not None and not preload.ends:
+            logger.warning("the preloader of gen %d has ended (%s): the next worker has a new one", generation, how)
+        if preload.failed is not None:
+            stage, message = preload.failed
+            self._settle(preload, PreloadError(message, output, stage=stage))
+        elif preload.ends:
+            self._settle(preload, PreloadError("it was called off", output))
+        elif why := why_no_worker(preload.command, output):
+            self._settle(preload, PreloadError(why, output, stage="interpreter"))
+        elif not preload.is_one:
+            self._is_unfit(generation, f"its interpreter has no preloader, but another stillup: it {how}")
+            self._settle(preload, None)
+        else:
+            self._settle(preload, PreloadError(f"importing the app, its preloader {how}", output, stage="import"))
+
+    def _forget(self, generation: int) -> _Preload:
+        preload = self._preloads.pop(generation)
+        self._starter.close_socket(preload.sock)
+        return preload
