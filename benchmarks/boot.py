@@ -1,10 +1,11 @@
 """How long a reload takes beside a bare start of uvicorn, and what a service weighs: `python -m benchmarks.boot`.
 
 Each round starts, for each app, one bare uvicorn, whose time to its first answer is the measure, and then in turn a
-stillup for each way in which workers begin: started one by one, forked from a template, and from one that has imported
-what the app imports, too (`--warm`). Of each: a reload by the API's answer, all workers killed to all serving again,
-and the memory of all its processes (PSS). Told are the medians of the rounds: of times the ratio to uvicorn's start in
-the same round, of memory the ratio to a uvicorn's with as many workers.
+stillup for each way in which workers begin: started one by one, forked from a template, from one that has imported
+what the app imports, too (`--warm`), and from a process that has imported the app (`--preload`). Of each: a reload by
+the API's answer, all workers killed to all serving again, and the memory of all its processes (PSS). Told are the
+medians of the rounds: of times the ratio to uvicorn's start in the same round, of memory the ratio to a uvicorn's with
+as many workers; and how long it took from the kill, in milliseconds.
 """
 
 import argparse
@@ -31,8 +32,15 @@ from benchmarks.server import ROOT, ServerFailed, answers, command, run, started
 GONE = 30.0  # seconds until the workers before a reload have left
 LOOK = 0.002  # seconds between two looks whether somebody answers
 SETTLED = 1.0  # seconds for the other workers of a uvicorn
+KILLED = "killed to serving"
 RELOADS = 3  # of each service in each round
-WAYS = {"started": ("--no-template",), "template": (), "warm": ("--warm",)}
+WAYS = {
+    "started": ("--no-template",),
+    "template": (),
+    "preload": ("--preload",),
+    "warm": ("--warm",),
+    "warm, preload": ("--preload", "--warm"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,11 @@ class App:
     warm: str = ""
 
 
+_FASTAPI = "import fastapi\napp = fastapi.FastAPI()\napp.get('/')(lambda: {'hello': 'world'})"
 APPS = {
     "trivial": App("from benchmarks.app import app", 2),
-    "fastapi": App("import fastapi\napp = fastapi.FastAPI()\napp.get('/')(lambda: {'hello': 'world'})", 4, "fastapi"),
+    "fastapi2": App(_FASTAPI, 2, "fastapi"),
+    "fastapi": App(_FASTAPI, 4, "fastapi"),
 }
 """Each answers `GET /`."""
 
@@ -79,7 +89,7 @@ async def stillup(app: App, way: str, folder: str) -> dict[str, float]:
     control = Control(f"{folder}/run")
     same = f"run main:app --workers {app.workers} --bind 127.0.0.1:0 --no-access-log --name boot --probation 0"
     words = [str(command("stillup")), *same.split(), "--app-dir", folder, "--runtime-dir", control.directory]
-    async with started([*words, *WAYS[way], *([app.warm] if way == "warm" else [])]) as server:
+    async with started([*words, *WAYS[way], *([app.warm] if "--warm" in WAYS[way] else [])]) as server:
         await control.serving(server)
         times = []
         for _ in range(RELOADS):
@@ -96,7 +106,7 @@ async def stillup(app: App, way: str, folder: str) -> dict[str, float]:
         while not await _all_serve(control, before, app.workers):  # noqa: ASYNC110 - it is another process that knows
             await asyncio.sleep(LOOK)
         again = time.monotonic() - begun
-    return {"a reload": statistics.median(times), "killed to serving": again, "memory": memory}
+    return {"a reload": statistics.median(times), KILLED: again, "memory": memory}
 
 
 def _write(app: App, folder: str) -> None:
@@ -123,7 +133,7 @@ async def measure(app: App, rounds: int) -> dict[str, dict[str, list[float]]]:
         ServerFailed, NoAnswer, TimeoutError: something could not be measured.
     """
     found: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in ("uvicorn", *WAYS)}
-    ways = [way for way in WAYS if way != "warm" or app.warm]
+    ways = [way for way in WAYS if "--warm" not in WAYS[way] or app.warm]
     for number in range(rounds):
         with TemporaryDirectory(prefix="boot-") as folder:
             _write(app, folder)
@@ -133,6 +143,8 @@ async def measure(app: App, rounds: int) -> dict[str, dict[str, list[float]]]:
             for way in ways if number % 2 else reversed(ways):
                 for figure, value in (await stillup(app, way, folder)).items():
                     found[way][figure].append(value / (memory if figure == "memory" else start))
+                    if figure == KILLED:
+                        found[way]["ms"].append(1000 * value)
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return found
 
@@ -156,7 +168,7 @@ def _tell(name: str, app: App, found: Mapping[str, Mapping[str, list[float]]]) -
     for way in WAYS:
         figures = [f"{figure} {statistics.median(values):.2f}" for figure, values in found[way].items()]
         if figures:
-            print(f"  {way:9} {', '.join(figures)}")
+            print(f"  {way:13} {', '.join(figures)}")
 
 
 def _options() -> argparse.Namespace:

@@ -79,7 +79,6 @@ def test_a_whole_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert shown.output.startswith("wrote stillup.toml: 12 settings of gunicorn.conf.py\n")
     for left in (
-        "  preload_app          here it is --preload; anew at each reload, which gunicorn's HUP does not\n",
         "  worker_tmp_dir       not needed: workers are heard over a socket",
         "  raw_env              TOKEN, B: have the variables in the environment, or in a file (--env-file)\n",
         "  umask                is in the mode of Unix binds",

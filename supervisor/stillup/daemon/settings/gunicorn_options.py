@@ -70,9 +70,7 @@ SETTINGS: Final[Mapping[str, GunicornSetting]] = {
     "spew": _one("--spew", is_switch=True, note="no counterpart"),
     "check_config": _one("--check-config", is_switch=True, note="'stillup check' with the same words does that"),
     "print_config": _one("--print-config", is_switch=True, note="'stillup check' says what is read"),
-    "preload_app": _one(
-        "--preload", key="preload", is_switch=True, note="anew at each reload, which gunicorn's HUP does not"
-    ),
+    "preload_app": _one("--preload", key="preload", is_switch=True),
     "sendfile": _one("--no-sendfile", is_switch=True, note=_OF_WSGI),
     "reuse_port": _one(
         "--reuse-port",
