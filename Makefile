@@ -62,8 +62,9 @@ clean: ## remove the virtual environment and everything that was built
 
 ##@ Test
 test: $(VENV)/tools ## run every test, or those in TESTS (6 min)
-	@# What stays compiled from run to run: a thousand processes would each do it, and pytest rewrites each assertion.
-	@test ! -d supervisor || $(BIN)/python -m compileall -q supervisor tests benchmarks
+	@# Compiled once, and not by a thousand processes, nor, with their assertions, by each of those that run tests.
+	@test ! -d supervisor || $(BIN)/python -m compileall -q supervisor benchmarks
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -q $(TESTS) >/dev/null 2>&1 || :
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 check: $(VENV)/tools ## ruff, mypy, the directions of imports, and make cover (2 min)

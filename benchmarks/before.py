@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.control import Control
 from benchmarks.server import ROOT, ServerFailed, run, started
-from benchmarks.throughput import APP, MODES, WARM_UP, WRK_MISSING, Contestant
+from benchmarks.throughput import APP, MODES, WARM_UP, WRK_MISSING, Contestant, warn_of_autogroups
 
 SLICES = 4  # of a second, for each contestant and mode, in each round
 RELOADS = 3  # of each contestant, in each round
@@ -177,6 +177,7 @@ async def main(options: argparse.Namespace) -> int:
     if wrk is None:
         print(WRK_MISSING, file=sys.stderr)
         return 1
+    warn_of_autogroups()
     rounds: list[Round] = []
     try:
         with TemporaryDirectory(prefix="before-") as folder:

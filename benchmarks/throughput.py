@@ -29,8 +29,23 @@ WARM_UP = 1  # second, of each server in each mode
 SHARED, AT_ONCE = 4000, 16  # short connections whose workers are counted, and how many are open together
 MODES = {"keep-alive": (), "a connection a request": ("-H", "Connection: close")}
 WRK_MISSING = "wrk is not on PATH; Debian and Ubuntu have it as the package wrk (apt-get install wrk)"
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)$", re.MULTILINE)
 _LOSS = re.compile(r"^\s*(?:Socket errors|Non-2xx).*$", re.MULTILINE)
+
+
+def warn_of_autogroups() -> None:
+    """Say so if processors are shared among sessions (sched(7)), of which a stillup has many, and wrk has one."""
+    try:
+        is_on = AUTOGROUP.read_text().strip() == "1"
+    except OSError:  # this kernel has none
+        return
+    if is_on:
+        print(
+            "warning: sched_autogroup_enabled is 1: who has more sessions takes the processors from wrk,",
+            file=sys.stderr,
+        )
+        print("and seems slower; 'sysctl kernel.sched_autogroup_enabled=0' as long as this runs", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,7 @@ async def main(options: argparse.Namespace) -> int:
     if wrk is None:
         print(WRK_MISSING, file=sys.stderr)
         return 1
+    warn_of_autogroups()
     try:
         await measure(stillup, uvicorn, wrk, options)
     except ServerFailed as error:

@@ -36,6 +36,7 @@ GROUPS = {
     "system/manager/test_units.py": "systemd",
     "system/rolling": "rolling",
     "system/sessions/test_load.py": "load",
+    "system/sessions/test_many.py": "load",
     "system/test_drop.py": "load",
     "system/test_schemathesis.py": "schemathesis",
 }

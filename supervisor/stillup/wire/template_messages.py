@@ -11,7 +11,7 @@ Over a SOCK_SEQPACKET pair, a packet a message; the other end is its stdin:
                                                  <-  Prepared      once: it is one
     Load                                         ->
                                                  <-  Loaded        once: it has imported the app; or
-                                                     BootFailed    as a worker would say it, after which it ends
+                                                     BootFailed    as a worker would say it; then it is ended
     ForkAsked, as above                          ->
                                                  <-  Forked, or ForkFailed
 """

@@ -36,12 +36,12 @@ def serve() -> ConfiguredApp:
     """Import the app, then fork workers for as long as the supervisor asks; returns in these alone."""
     del os.environ[PRELOADER]
     sock = template.take_socket()
-    forking.end_with_parent()
     own_signals.take()
     _say(sock, encode(Prepared(1, {})))
     packet, _ = descriptors.receive(sock, PACKET_LIMIT, 0)
     if not packet:
         os._exit(0)
+    forking.end_with_parent()  # which is the supervisor by now, not the process between
     welcome = decode_load(packet).workers
     known = fork_hazards.open_descriptors()
     faulthandler.dump_traceback_later(welcome.boot_timeout * 0.95)  # says where it hangs, before it is ended
@@ -56,6 +56,7 @@ def serve() -> ConfiguredApp:
         stream.flush()
     _say(sock, encode(said) if isinstance(said, Loaded) else handoff_messages.encode(said))
     if configured is None or not isinstance(said, Loaded) or said.unfit:
+        sock.recv(1)  # the supervisor ends this process when it has heard that: its end would come first else
         os._exit(1)
     template.fork_on_request(sock, {})
     return configured

@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import signal
 import socket
@@ -62,9 +64,10 @@ class PreloadError(Exception):
 class _Preload(msgspec.Struct, eq=False):
     """A preloader, from before its process is there to its end, and our end of its socket. Owns the socket."""
 
-    sock: socket.socket
+    serial: int
     command: Spawn
     """Of the first worker that is to come of it."""
+    sock: socket.socket
     waiting: dict[int, asyncio.Future[Forker | None]] = {}
     """By serial, workers that are to come of it."""
     forker: Forker | None = None
@@ -74,11 +77,26 @@ class _Preload(msgspec.Struct, eq=False):
     is_one: bool = False
     """Whether it has said that it is one: another version's worker ends instead."""
     ends: bool = False
-    """Whether it was told to end."""
+    """Whether it was told to end: nobody comes of it any more."""
+
+    @property
+    def generation(self) -> int:
+        return self.command.generation
+
+    def settle(self, outcome: Forker | PreloadError | None) -> None:
+        """Let all go on who wait."""
+        waiting, self.waiting = self.waiting, {}
+        for place in waiting.values():
+            if place.done():  # its worker's task was cancelled
+                continue
+            if isinstance(outcome, PreloadError):
+                place.set_exception(outcome)
+            else:
+                place.set_result(outcome)
 
 
 class Preloads:
-    """Those of one supervisor, by generation. Owns them."""
+    """Those of one supervisor. Owns them."""
 
     def __init__(self, console: Console, starter: ProcessStarter, unfit: Callable[[int, str], None]) -> None:
         """Begin with none.
@@ -93,6 +111,8 @@ class Preloads:
         self._loop = asyncio.get_running_loop()
         self._children = ChildProcesses(console, self._ended, starter)
         self._preloads: dict[int, _Preload] = {}
+        """By serial: beside the one of a generation there may be another that ends."""
+        self._serials = itertools.count(1)
         self._unfit: set[int] = set()
         """Generations whose workers import the app by themselves."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,11 +123,10 @@ class Preloads:
         Raises:
             PreloadError: it cannot be started.
         """
-        generation = command.generation
-        if generation in self._unfit:
+        if command.generation in self._unfit:
             return None
-        preload = self._preloads.get(generation) or self._begin(command, worker)
-        if preload is None or preload.ends:
+        preload = self._of(command.generation) or self._begin(command, worker)
+        if preload is None:
             return None
         if preload.forker is not None:
             return preload.forker
@@ -117,50 +136,53 @@ class Preloads:
 
     def call_off(self, serial: int) -> None:
         """Have a worker not wait any more; with the last one its preloader ends, and its last output is known."""
-        for generation, preload in self._preloads.items():
+        for preload in self._preloads.values():
             if serial not in preload.waiting:
                 continue
             if len(preload.waiting) == 1:
-                self._end(generation, preload)
+                self._end(preload)
             else:
                 preload.waiting.pop(serial).set_exception(PreloadError("it was called off"))
 
     def end(self, generation: int) -> None:
         """End that of a generation, which has left, or that does not fork. Nothing happens if there is none."""
         self._unfit.discard(generation)
-        if (preload := self._preloads.get(generation)) is not None:
-            self._end(generation, preload)
+        if (preload := self._of(generation)) is not None:
+            self._end(preload)
 
     def close(self) -> None:
         """End them all; workers stay. Whoever waits does so in vain."""
         for task in self._tasks:
             task.cancel()
-        for generation, preload in self._preloads.items():
-            self._end(generation, preload)
+        for preload in self._preloads.values():
+            self._end(preload)
             self._starter.close_socket(preload.sock)
         self._preloads.clear()
         self._children.close()
 
-    def _end(self, generation: int, preload: _Preload) -> None:
+    def _of(self, generation: int) -> _Preload | None:
+        """The one that workers of a generation come of."""
+        return next((one for one in self._preloads.values() if one.generation == generation and not one.ends), None)
+
+    def _end(self, preload: _Preload) -> None:
         preload.ends = True
-        self._children.signal(generation, signal.SIGKILL)
+        self._children.signal(preload.serial, signal.SIGKILL)
 
     def _begin(self, command: Spawn, worker: Program) -> _Preload | None:
-        generation = command.generation
-        try:
-            self._children.prepare(generation, f"{generation}.preload", captured=command.release.settings.log_capture)
-        except OSError as error:
-            logger.warning("gen %d is not preloaded: no pipe for its output: %s", generation, error.strerror)
-            return None
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        except OSError as error:
-            self._children.forget(generation)
-            logger.warning("gen %d is not preloaded: no socket for it: %s", generation, error.strerror)
-            return None
+        serial, generation = next(self._serials), command.generation
+        captured = command.release.settings.log_capture
+        with contextlib.ExitStack() as undo:
+            try:
+                self._children.prepare(serial, f"{generation}.preload", captured=captured)
+                undo.callback(self._children.forget, serial)
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            except OSError as error:
+                logger.warning("gen %d is not preloaded: no descriptors for that: %s", generation, error.strerror)
+                return None
+            undo.pop_all()
         ours.setblocking(False)
         become_subreaper()  # so that this process is the parent of what it forks
-        self._preloads[generation] = preload = _Preload(ours, command)
+        self._preloads[serial] = preload = _Preload(serial, command, ours)
         task = self._loop.create_task(self._load(preload, worker, theirs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -168,19 +190,18 @@ class Preloads:
 
     async def _load(self, preload: _Preload, worker: Program, theirs: socket.socket) -> None:
         """Start it, and hear what becomes of the import."""
-        command, generation = preload.command, preload.command.generation
+        command, serial = preload.command, preload.serial
         try:
             with theirs:
-                process, _ = await self._children.start(
-                    generation, preloader_program(worker, generation), theirs.fileno()
-                )
+                program = preloader_program(worker, preload.generation)
+                process, _ = await self._children.start(serial, program, theirs.fileno())
         except Exception as error:  # noqa: BLE001 - whatever it was, the workers must hear of it
-            self._children.forget(generation)
-            self._forget(generation)
-            self._settle(preload, PreloadError(f"cannot start {command.release.python}: {start_trouble(error)}"))
+            self._children.forget(serial)
+            self._forget(serial)
+            preload.settle(PreloadError(f"cannot start {command.release.python}: {start_trouble(error)}"))
             return
         if preload.ends:  # it could not be signalled before
-            self._end(generation, preload)
+            self._end(preload)
             return
         try:
             decode_said(await self._loop.sock_recv(preload.sock, PACKET_LIMIT))
@@ -188,57 +209,46 @@ class Preloads:
             descriptors.send(preload.sock, encode(load(command)))
             said = decode_loaded(await self._loop.sock_recv(preload.sock, PACKET_LIMIT))
         except (PeerError, OSError) as error:  # if it has ended, its end is told next
-            logger.debug("the preloader of gen %d: %s", generation, error)
-            self._children.signal(generation, signal.SIGKILL)
+            logger.debug("the preloader of gen %d: %s", preload.generation, error)
+            self._children.signal(serial, signal.SIGKILL)
             return
         if isinstance(said, BootFailed):
             preload.failed = in_short(said)
-            self._children.signal(generation, signal.SIGKILL)  # its end brings its last output
+            self._children.signal(serial, signal.SIGKILL)  # its end brings its last output
         elif said.unfit:
-            self._is_unfit(generation, escaped("; ".join(said.unfit))[:LONGEST_REASON])
-            self._settle(preload, None)
-            self._end(generation, preload)
+            self._is_unfit(preload, escaped("; ".join(said.unfit))[:LONGEST_REASON])
+            self._end(preload)
         else:
             preload.sock.settimeout(FORKED_WITHIN)
             preload.forker = Forker(process, preload.sock)
-            self._settle(preload, preload.forker)
+            preload.settle(preload.forker)
 
-    def _settle(self, preload: _Preload, outcome: Forker | PreloadError | None) -> None:
-        """Let all go on who wait."""
-        waiting, preload.waiting = preload.waiting, {}
-        for place in waiting.values():
-            if place.done():
-                continue
-            if isinstance(outcome, PreloadError):
-                place.set_exception(outcome)
-            else:
-                place.set_result(outcome)
+    def _is_unfit(self, preload: _Preload, why: str) -> None:
+        self._unfit.add(preload.generation)
+        self._tell_unfit(preload.generation, why)
+        preload.settle(None)
 
-    def _is_unfit(self, generation: int, why: str) -> None:
-        self._unfit.add(generation)
-        self._tell_unfit(generation, why)
-
-    def _ended(self, generation: int, how: str, output: str) -> None:
+    def _ended(self, serial: int, how: str, output: str) -> None:
         """A preloader's process has ended."""
-        if generation not in self._preloads:  # we were closed
+        if serial not in self._preloads:  # we were closed
             return
-        preload = self._forget(generation)
-        if preload.forker is not None and not preload.ends:
-            logger.warning("the preloader of gen %d has ended (%s): the next worker has a new one", generation, how)
+        preload = self._forget(serial)
         if preload.failed is not None:
             stage, message = preload.failed
-            self._settle(preload, PreloadError(message, output, stage=stage))
+            preload.settle(PreloadError(message, output, stage=stage))
         elif preload.ends:
-            self._settle(preload, PreloadError("it was called off", output))
+            preload.settle(PreloadError("it was called off", output))
+        elif preload.forker is not None:
+            generation = preload.generation
+            logger.warning("the preloader of gen %d has ended (%s): the next worker has a new one", generation, how)
         elif why := why_no_worker(preload.command, output):
-            self._settle(preload, PreloadError(why, output, stage="interpreter"))
+            preload.settle(PreloadError(why, output, stage="interpreter"))
         elif not preload.is_one:
-            self._is_unfit(generation, f"its interpreter has no preloader, but another stillup: it {how}")
-            self._settle(preload, None)
+            self._is_unfit(preload, f"its interpreter has no preloader, but another stillup: it {how}")
         else:
-            self._settle(preload, PreloadError(f"importing the app, its preloader {how}", output, stage="import"))
+            preload.settle(PreloadError(f"importing the app, its preloader {how}", output, stage="import"))
 
-    def _forget(self, generation: int) -> _Preload:
-        preload = self._preloads.pop(generation)
+    def _forget(self, serial: int) -> _Preload:
+        preload = self._preloads.pop(serial)
         self._starter.close_socket(preload.sock)
         return preload
