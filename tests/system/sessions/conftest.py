@@ -41,6 +41,15 @@ class SessionService(Service):
         events = (json.loads(line) for line in (self.runtime / "events.ndjson").read_text().splitlines())
         return sum(event["sessions"].get(reason, 0) for event in events if event["kind"] == "sessions.refused")
 
+    def told_at(self, kind: str) -> float:
+        """When the last event of a kind was told, in seconds on the monotonic clock."""
+
+        def look() -> list[float]:
+            lines = (self.runtime / "events.ndjson").read_text().splitlines()
+            return [event["monotonic"] for event in map(json.loads, lines) if event["kind"] == kind]
+
+        return eventually(look, f"{kind} is told")[-1]
+
     def drain_is_known(self) -> None:
         """Wait until each worker that is to drain says that it does: until then its app's sessions stay."""
         eventually(

@@ -13,7 +13,7 @@ from tests.system.sessions.websocket_load import FastSender, Flow, PushedTo, run
 from tests.system.sessions.websocket_peer import WebSocketPeer
 
 RELOADS = 3
-MESSAGES = 50_000 if FULL else 400
+MESSAGES = 65_000 if FULL else 400
 """That the clients have had together, at least, while a generation serves, before the next reload."""
 LONG = 10 * DEADLINE
 """Seconds: it is the messages that are counted, however long they take."""

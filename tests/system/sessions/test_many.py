@@ -23,8 +23,9 @@ THINK = 1.0
 LONGEST = 0.25
 """Seconds that a client who chats waits for an answer, at most, whatever is reloaded meanwhile."""
 SILENT = 10_000 if FULL else 300
-CROSSED = 2.0
-"""Seconds from the cut-over until all that are silent are at the new generation."""
+CROSSED = 4.0
+"""Seconds from the cut-over until all that are silent are at the new generation. On two cores that have the clients, too,
+10,000 take 1.6; a busy machine may take longer."""
 AT_ONCE = 200
 """Handshakes that are under way together."""
 HANDSHAKE = (
@@ -141,10 +142,9 @@ def test_all_who_are_silent_cross(start: Start) -> None:
     async def act() -> None:
         async with connected(service, SILENT) as clients:
             assert await asyncio.to_thread(reload, service) == 2
-            began = time.monotonic()
             await asyncio.to_thread(service.counted, "session", SILENT)
-            took = time.monotonic() - began
-            print(f"{SILENT} silent clients crossed {took:.2f} s after the cut-over")
+            took = service.told_at("generation.gone") - service.told_at("rollout.cut-over")
+            print(f"{SILENT} silent clients crossed within {took:.2f} s of the cut-over")
             assert took < CROSSED
             for beginning in range(0, SILENT, AT_ONCE):
                 await asyncio.gather(*(client.ask() for client in clients[beginning : beginning + AT_ONCE]))
