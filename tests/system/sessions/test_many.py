@@ -24,7 +24,7 @@ LONGEST = 0.25
 """Seconds that a client who chats waits for an answer, at most, whatever is reloaded meanwhile."""
 SILENT = 10_000 if FULL else 300
 CROSSED = 4.0
-"""Seconds from the cut-over until all that are silent are at the new generation. On two cores that have the clients, too,
+"""Seconds from the cut-over until all that are silent have crossed. On two cores that have the clients, too,
 10,000 take 1.6; a busy machine may take longer."""
 AT_ONCE = 200
 """Handshakes that are under way together."""
