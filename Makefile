@@ -13,7 +13,7 @@ RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run demo wheel clean test check cover \
 	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers \
-	bench-peers bench-boot bench-idle bench-throughput bench-counting bench-before
+	bench-peers bench-boot bench-idle bench-throughput bench-websockets bench-counting bench-before
 
 .NOTPARALLEL:  # one load at a time
 
@@ -127,6 +127,9 @@ bench-idle: $(VENV)/installed ## a reload with 10,000 idle connections, and one 
 
 bench-throughput: $(VENV)/installed ## requests a second beside uvicorn while nothing is reloaded (2 min; wrk)
 	$(BIN)/python -m benchmarks.throughput $(OPTIONS)
+
+bench-websockets: $(VENV)/installed ## WebSocket messages a second beside uvicorn (2 min)
+	$(BIN)/python -m benchmarks.websocket_rate $(OPTIONS)
 
 bench-counting: $(VENV)/installed ## requests a second with the figures for /metrics and without (4 min; wrk)
 	$(BIN)/python -m benchmarks.counting $(OPTIONS)

@@ -24,6 +24,8 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         await _lifespan(receive, send)
     elif scope["type"] == "http":
         await _route(scope, receive, send)
+    elif scope["type"] == "websocket" and scope["path"] == "/echo-messages":
+        await _echo_messages(receive, send)
     else:
         raise NotImplementedError(scope["type"])
 
@@ -35,6 +37,14 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{step}.complete"})
         if step == "lifespan.shutdown":
             return
+
+
+async def _echo_messages(receive: Receive, send: Send) -> None:
+    """Send each text back, until the client leaves."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
 
 
 async def _route(scope: Message, receive: Receive, send: Send) -> None:
