@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.connection import Connection, Target
+from benchmarks.connection import Connection, NoAnswer, Target
 from benchmarks.control import Control
 from benchmarks.peers import free_port
 from benchmarks.request_types import GET_ONCE
@@ -151,7 +151,7 @@ async def measure(stillup: Path, uvicorn: Path, wrk: str, options: argparse.Name
         contestants = Contestant("stillup", ours, await control.serving(ours)), Contestant("uvicorn", theirs, target)
         try:
             await compare(*contestants, wrk, options)
-        except ExceptionGroup as errors:
+        except* NoAnswer as errors:
             raise ServerFailed(f"a short connection got no answer: {errors.exceptions[0]}") from None
 
 

@@ -87,7 +87,7 @@ async def rate(target: Target, seconds: float) -> float:
             async with asyncio.TaskGroup() as group:
                 for client in all_of_them:
                     group.create_task(client.echo(began + seconds))
-        except ExceptionGroup as errors:
+        except* (ServerFailed, OSError, EOFError) as errors:
             raise ServerFailed(f"a WebSocket ended: {errors.exceptions[0]!r}") from None
         return sum(client.echoes for client in all_of_them) / (time.monotonic() - began)
 
