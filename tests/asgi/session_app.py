@@ -71,9 +71,8 @@ def frame(opcode: int, data: bytes, *, fin: bool = True, rsv1: bool = False) -> 
 class Peer:
     """A WebSocket client to the byte."""
 
-    def __init__(self, client: Client, *, deflate: bool = False) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
-        self._deflate = deflate
         self._compress: Any = None
         self._inflate: Any = None
         self._read = b""
@@ -81,7 +80,7 @@ class Peer:
     @classmethod
     async def dial(cls, served: Served, *headers: str, deflate: str = "", path: str = "/") -> Peer:
         """Connect and shake hands; ``deflate`` is what is asked for of permessage-deflate."""
-        peer = cls(await served.connect(), deflate=bool(deflate))
+        peer = cls(await served.connect())
         key = base64.b64encode(os.urandom(16)).decode()
         extension = [f"Sec-WebSocket-Extensions: {deflate}"] if deflate else []
         await peer.client.ask(path, *GET, f"Sec-WebSocket-Key: {key}", *extension, *headers)
@@ -93,9 +92,14 @@ class Peer:
             peer._inflate = zlib.decompressobj(wbits=-15)
         return peer
 
+    @property
+    def deflates(self) -> bool:
+        """Whether what it says is compressed."""
+        return self._compress is not None
+
     def text(self, text: str) -> bytes:
         """A whole message."""
-        if self._compress is None:
+        if not self.deflates:
             return frame(1, text.encode())
         return frame(1, self.compressed(text.encode()), rsv1=True)
 

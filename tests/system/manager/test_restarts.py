@@ -12,6 +12,7 @@ from benchmarks.load import MIXED, Load, Mix, Pace, Report
 from tests.system.harness import eventually
 from tests.system.manager.booted_systemd import Booted
 from tests.system.manager.installed_units import Shop, in_network_of
+from tests.system.sessions.websocket_peer import WebSocketPeer
 
 MIX = replace(MIXED, think=0.05, pace=Pace(slow=0.2, upload=0.25, stream=0.3))
 
@@ -54,6 +55,22 @@ def test_a_newer_systemd(newer: Booted) -> None:
     with shop:
         for happens in (shop.reload, shop.restart, shop.kill):
             nothing_lost(newer, happens)
+
+
+def test_a_websocket_goes_on(booted: Booted) -> None:
+    """Over all three, on one connection: a restart parks it, with its state, for the workers of the next supervisor."""
+    shop = Shop(booted, "tests.system.sessions.session_app:app", ws="websockets-sansio")
+
+    def talk() -> None:
+        with WebSocketPeer("127.0.0.1:8000") as peer:
+            for number, happens in enumerate((shop.restart, shop.reload, shop.kill, shop.restart), 1):
+                assert peer.ask("a").count == number
+                happens()
+            assert peer.ask("a").count == 5
+
+    with shop:
+        shop.folder.chmod(0o777)  # the app leaves files there
+        in_network_of(booted, talk)
 
 
 def test_a_supervisor_that_is_stuck(booted: Booted) -> None:
