@@ -69,7 +69,7 @@ async def echo(websocket: WebSocket) -> None:
             await session.send_text(f"{ME} {state['count']} {said}")
     except WebSocketDisconnect as error:
         if not session.handed_over:
-            note("left", ME, state["count"], error.code)
+            note("left", ME, state["count"], error.code, websocket.url.query)
 
 
 @unless_unaware
