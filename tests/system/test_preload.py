@@ -191,7 +191,7 @@ def test_an_import_that_hangs_is_called_off(preloading: Service) -> None:
 
 def test_an_import_that_hangs_until_its_deadline(tmp_path: Path) -> None:
     """It says where it hangs, and the rollout is rejected as ever."""
-    service = Service(tmp_path, "main:app", "--preload", "--boot-timeout", "2")
+    service = Service(tmp_path, "main:app", "--preload", "--boot-timeout", "4")
     service.tracebacks_expected = True
     service.write()
     with service:

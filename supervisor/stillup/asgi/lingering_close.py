@@ -28,6 +28,7 @@ CAP: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped meanwhile."""
 QUIET: Final = 0.1
 """Seconds without a byte after which a client that was cut short has said all that it was about to say."""
+_TAKEN_OVER: Final = ("is_closing", "pause_reading", "resume_reading", "write")
 LARGE: Final = 16 * 1024
 """Bytes of a body that is not joined to its head: copying it would cost more than another write(2)."""
 
@@ -61,7 +62,7 @@ class LingeringCloseTransport(asyncio.Transport):
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = ("_batch", "_inner", "_kept", "_socket", "_straight", "cells", "is_closing", "write")
+    __slots__ = ("_batch", "_inner", "_kept", "_socket", "_straight", *_TAKEN_OVER, "cells")
 
     def __init__(self, inner: asyncio.Transport, sock: socket.socket, batch: WriteBatch, cells: Cells) -> None:
         """``cells`` is where what comes on this connection is counted."""
@@ -71,9 +72,11 @@ class LingeringCloseTransport(asyncio.Transport):
         self._batch = batch
         self._kept: Any = b""
         self.cells = cells
-        # What every request uses is taken over, the rest asked for below.
+        # What every request or message uses is taken over, the rest asked for below.
         self.write = self._straight = inner.write  # type: ignore[method-assign]
         self.is_closing = inner.is_closing  # type: ignore[method-assign]
+        self.pause_reading = inner.pause_reading  # type: ignore[method-assign]
+        self.resume_reading = inner.resume_reading  # type: ignore[method-assign]
 
     def join(self) -> None:
         """Keep what is written next, until more is written or the loop's turn is over: they leave together."""
@@ -162,12 +165,6 @@ class LingeringCloseTransport(asyncio.Transport):
 
     def is_reading(self) -> bool:
         return self._inner.is_reading()
-
-    def pause_reading(self) -> None:
-        self._inner.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._inner.resume_reading()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._inner.set_write_buffer_limits(high, low)

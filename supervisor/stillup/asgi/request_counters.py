@@ -9,14 +9,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
-from functools import partial
 from time import perf_counter_ns
 from typing import Any, Final
 
 from stillup.asgi import answer_sessions
 from stillup.asgi.lingering_close import LingeringCloseTransport
-from stillup.asgi.resumption import RESUMING
 from stillup.wire.figure_cells import (
     ABORTED,
     ANSWERS,
@@ -158,15 +155,16 @@ def cut_off(cells: Cells, cycle: Any) -> None:
         cells[CUT_OFF] += 1
         return
     began, cycle.began = cycle.began, 0
-    _ended(cells, ABORTED, began or perf_counter_ns())  # one that never came to the app began now
+    count_answer(cells, ABORTED, began or perf_counter_ns())  # one that never came to the app began now
 
 
 def answered_at_once(cells: Cells, hundreds: int) -> None:
     """Count what was answered before it was a request for the app."""
-    _ended(cells, hundreds, perf_counter_ns())
+    count_answer(cells, hundreds, perf_counter_ns())
 
 
-def _ended(cells: Cells, hundreds: int, began: int) -> None:
+def count_answer(cells: Cells, hundreds: int, began: int) -> None:
+    """Count an answer of that class, to what began then (``perf_counter_ns``)."""
     took = perf_counter_ns() - began
     first = _FIRST[hundreds]
     cells[first + bisect_left(_BOUNDS, took)] += 1
@@ -175,43 +173,3 @@ def _ended(cells: Cells, hundreds: int, began: int) -> None:
 
 _EVENTS: Final = b"text/event-stream"
 _NOTHING_MORE: Final = {"type": "http.request"}
-_REFUSED: Final = 4
-_FAILED: Final = 5
-
-
-def counting_handshakes(app: Any, cells: Cells) -> Any:
-    """The app, with each handshake of a WebSocket counted when it is answered."""
-    counting_handshake = partial(_handshake, app, cells)
-
-    def counted(scope: Any, receive: Any, send: Any) -> Any:
-        # One that goes on was counted where it began.
-        begins = scope["type"] == "websocket" and not RESUMING.get()
-        return (counting_handshake if begins else app)(scope, receive, send)
-
-    return counted
-
-
-async def _handshake(app: Any, cells: Cells, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-    began = perf_counter_ns()
-    answered = False
-
-    def answer(hundreds: int) -> None:
-        nonlocal answered
-        if not answered:
-            answered = True
-            _ended(cells, hundreds, began)
-
-    def noted(message: Any) -> Awaitable[None]:
-        match message["type"]:
-            case "websocket.accept":
-                answer(1)
-            case "websocket.close":
-                answer(_REFUSED)
-            case "websocket.http.response.start":
-                answer(message["status"] // 100)
-        return send(message)
-
-    try:
-        await app(scope, receive, noted)
-    finally:
-        answer(_FAILED)  # uvicorn says so to a client that is still there

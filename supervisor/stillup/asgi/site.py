@@ -15,10 +15,10 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from stillup.asgi.connection import Connection
+from stillup.asgi.handshake_counter import CountingApp
 from stillup.asgi.lingering_close import WriteBatch
 from stillup.asgi.movable_connection import MovableConnection
 from stillup.asgi.observed_set import ObservedSet
-from stillup.asgi.request_counters import counting_handshakes
 from stillup.asgi.unserved_session import UnservedSession
 from stillup.asgi.uvicorn_adapter import awaits_shutdown, connection_class, websocket_class
 from stillup.asgi.uvicorn_config import takes_wsgi, trusting_its_peer
@@ -91,7 +91,7 @@ class Site:
 
     def _serving(self, config: Config, app: Any) -> tuple[Config, Any]:
         """A configuration of the app for WebSockets, whose handshakes it counts; and the app for what comes before."""
-        config.loaded_app = counting_handshakes(app, self.cells)
+        config.loaded_app = CountingApp(app, self.cells)
         return config, app
 
     @property

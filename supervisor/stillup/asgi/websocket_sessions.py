@@ -24,6 +24,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from stillup.asgi import websocket_state
 from stillup.asgi.connection import Connection
+from stillup.asgi.handshake_counter import CountingApp, Handshake
 from stillup.asgi.lingering_close import LingeringCloseTransport
 from stillup.asgi.resumption import RESUMING, state_of
 from stillup.asgi.websocket_protocols import WebSocketConnection
@@ -65,6 +66,7 @@ class SessionConnection(WebSocketConnection):
     """Whether the app has said that it can hand over."""
     _speaks = False
     """Whether what the app sends is uvicorn's affair alone: it has accepted, and not handed over."""
+    _handshake: Handshake
     _resuming: OpenWebSocket | None = None
     """What goes on here, until the app has accepted it."""
     _refused = False
@@ -122,13 +124,15 @@ class SessionConnection(WebSocketConnection):
             self._headers = list(self.scope["headers"])
 
     async def run_asgi(self) -> None:
-        app = self.app
+        app = self.app.app if isinstance(self.app, CountingApp) else self.app
         RESUMING.set(self._resuming is not None)
+        handshake = self._handshake = Handshake(self.site.cells if self._resuming is None else None)
 
         async def until_it_left(scope: Any, receive: Any, send: Any) -> Any:
             try:
                 return await app(scope, receive, send)
             finally:
+                handshake.end()
                 if self._resuming is not None:
                     self._refuse(ResumeRefusal.APP_FAILED)
                 if self._handed is not None:
@@ -166,6 +170,7 @@ class SessionConnection(WebSocketConnection):
 
     async def _send_rarely(self, message: Any) -> None:
         kind = message["type"]
+        self._handshake.note(message)
         if self._handed is not None or self._refused:
             raise ClientDisconnected
         if kind == HANDOFF:
@@ -278,8 +283,7 @@ class SessionConnection(WebSocketConnection):
 
     def _take_up(self, session: OpenWebSocket) -> None:
         """Go on where another worker's app left it."""
-        info = self.arrival.info
-        self.requests = info.requests if info is not None else 1
+        self.requests = self.arrival.info.requests if self.arrival.info is not None else 1
         self._resuming = session
         self._subprotocol = session.subprotocol
         self.handshake_complete = True  # so that nothing of HTTP is ever written

@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from stillup.asgi.handshake_counter import CountingApp
 from stillup.asgi.lingering_close import LingeringCloseTransport
-from stillup.asgi.request_counters import counting_handshakes
 from stillup.asgi.site import Site
 from stillup.asgi.uvicorn_adapter import PARSERS, WEBSOCKETS, connection_class, websocket_class
 from stillup.host.sources import Arrival
@@ -97,7 +97,7 @@ def _served(ours: Any) -> Any:
             super().__init__(config, server_state, app_state, _loop)
             self.site = _site(ours, config, server_state)
             self.config = copy.copy(config)
-            self.config.loaded_app = counting_handshakes(config.loaded_app, self.site.cells)
+            self.config.loaded_app = CountingApp(config.loaded_app, self.site.cells)
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(_arriving(self, transport))

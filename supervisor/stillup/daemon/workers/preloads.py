@@ -191,6 +191,7 @@ class Preloads:
     async def _load(self, preload: _Preload, worker: Program, theirs: socket.socket) -> None:
         """Start it, and hear what becomes of the import."""
         command, serial = preload.command, preload.serial
+        due = self._loop.time() + command.boot_timeout
         try:
             with theirs:
                 program = preloader_program(worker, preload.generation)
@@ -206,7 +207,7 @@ class Preloads:
         try:
             decode_said(await self._loop.sock_recv(preload.sock, PACKET_LIMIT))
             preload.is_one = True
-            descriptors.send(preload.sock, encode(load(command)))
+            descriptors.send(preload.sock, encode(load(command, due - self._loop.time())))
             said = decode_loaded(await self._loop.sock_recv(preload.sock, PACKET_LIMIT))
         except (PeerError, OSError) as error:  # if it has ended, its end is told next
             logger.debug("the preloader of gen %d: %s", preload.generation, error)

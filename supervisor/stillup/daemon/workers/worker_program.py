@@ -70,9 +70,9 @@ def preloader_program(worker: Program, generation: int) -> Program:
     return replace(worker, argv=(*worker.argv[:-1], name), own_environment=own, preload=False)
 
 
-def load(command: Spawn) -> Load:
-    """What a preloader is told first, of the first worker of its generation."""
-    return Load(replace(welcome(command, command.boot_timeout), worker=0))
+def load(command: Spawn, boot_left: float) -> Load:
+    """What a preloader is told, of the first worker of its generation; ``boot_left`` as in ``welcome``."""
+    return Load(replace(welcome(command, boot_left), worker=0))
 
 
 def imported_by(options: Mapping[str, Any]) -> tuple[str, ...]:
