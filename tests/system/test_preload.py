@@ -291,3 +291,28 @@ def test_what_it_prints(preloading: Service) -> None:
     said = preloading.logged("it is imported")
     assert f"{generation}.preload" in said
     assert preloading.log().count("it is imported") == 1
+
+
+ASKS = """
+import pathlib, subprocess, sys
+from stillup.client import Client
+try:
+    Client(RUNTIME).scale(1)
+    said = "0"
+except Exception as error:
+    said = str(error)
+words = [sys.executable, "-m", "stillup", "scale", "1", "--runtime-dir", RUNTIME]
+done = subprocess.run(words, capture_output=True, text=True)
+pathlib.Path("asked").write_text(f"{said}\\n{done.returncode} {done.stderr}")
+"""
+
+
+def test_the_control_socket_is_not_for_it(preloading: Service) -> None:
+    """Neither for the process that imports the app, nor for what that starts."""
+    write(preloading, ASKS.replace("RUNTIME", repr(str(preloading.runtime))))
+    reload(preloading)
+    assert births(preloading) == {"preloaded"}
+    itself, child = (preloading.folder / "asked").read_text().splitlines()[:2]
+    assert "worker of this service" in itself
+    assert child.startswith("4 ")
+    assert "worker of this service" in child
