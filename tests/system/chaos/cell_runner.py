@@ -18,7 +18,7 @@ from benchmarks.connection import NoAnswer
 from benchmarks.control import Exits
 from benchmarks.load import Load, Loss, Mix, Pace, Target
 from benchmarks.losses import Losses
-from benchmarks.processes import Grip, fewest_descriptors, hold, workers
+from benchmarks.processes import Grip, fewest_descriptors, hold, until, workers
 from tests.system.chaos.chaos_service import WORKERS, Hit
 from tests.system.chaos.matrix import Blow, Cell, Victim
 from tests.system.mutations import Mutation
@@ -202,7 +202,7 @@ class _Hitting:
         with ExitStack() as stack:
             pid, given = await service.reached(PATIENCE)
             there = stack.enter_context(hold(pid))
-            victim = there if cell.victim is cell.phase.who else stack.enter_context(hold(self._choose()))
+            victim = there if cell.victim is cell.phase.who else stack.enter_context(hold(await self._choose()))
             if cell.blow is Blow.BOTH:
                 await stack.enter_context(hold(service.pid)).stop()
             await victim.stop()
@@ -226,13 +226,18 @@ class _Hitting:
         except NoAnswer:
             return
 
-    def _choose(self) -> int:
-        """Any process that is a victim of this kind."""
+    async def _choose(self) -> int:
+        """Any process that is a victim of this kind; one that has just been forked is not known by its name at once."""
         if self.cell.victim is Victim.SUPERVISOR:
             return self.service.pid
-        everybody = workers(self.service.title)
         new = self.cell.victim is Victim.NEW
-        return self.random.choice([worker.pid for worker in everybody if (worker.generation > self.old) is new])
+
+        def found() -> list[int]:
+            everybody = workers(self.service.title)
+            return [worker.pid for worker in everybody if (worker.generation > self.old) is new]
+
+        await until(lambda: bool(found()), PATIENCE, f"there is a {self.cell.victim}")
+        return self.random.choice(found())
 
     async def _kill(self, victim: Grip, given: list[int]) -> None:
         """Kill the victim when it is known what that may cost, and perhaps the supervisor, which stands still."""
