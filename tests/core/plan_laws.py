@@ -165,8 +165,8 @@ class PlanLaws(CanaryLaws):
     def can_be_spared(self, before: Fleet, worker: Worker, event: Event) -> None:
         """Law 44, never too few: no plan tells one to leave under N - max-unavailable, nor the last that serves.
 
-        But where it is given up: then those stay that are more. And while all the old stay beside a canary one leaves
-        that has its replacement: another slot may wait, for which there is no room as long as both live.
+        But where it is given up: then those stay that are more. And while all the old stay beside a canary, or where no
+        plan moves any more, one leaves that has its replacement: another slot may wait.
         """
         moving = self.fleet.plan or before.plan
         if moving is None or worker.generation not in (moving.previous, moving.generation) or not heard(worker):
@@ -189,7 +189,8 @@ class PlanLaws(CanaryLaws):
             assert self.fleet.serving is not None, "law 44"
             size = self.fleet.serving.size
         left = [one for one in self.fleet.workers.values() if heard(one)]
-        if beside(moving) and worker.recycle and any(replaces(one, worker) for one in left):
+        as_ever = self.fleet.plan is None or beside(moving)
+        if as_ever and worker.recycle and any(replaces(one, worker) for one in left):
             return
         both = (moving.previous, moving.generation)
         assert sum(one.generation in both for one in left) >= least(moving, size), "law 44"
