@@ -13,7 +13,10 @@ from stillup.core.model import Release
 from stillup.core.values import replace
 
 VOLATILE: Final = frozenset(
-    {"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID", "SHLVL", "OLDPWD", "PWD", "_"}
+    {
+        *("INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID", "MANAGERPIDFDID"),
+        *("SHLVL", "OLDPWD", "PWD", "_"),
+    }
 )
 """Variables that are different each time the same thing is started."""
 

@@ -37,6 +37,12 @@ def test_another_users(ours: dict[str, str], file: dict[str, str], passed: list[
     assert found.keys() >= (file.keys() | DEFAULTS.keys()) - OURS
 
 
+def test_the_word_of_a_newer_manager() -> None:
+    """systemd 258 says more of who is to take the descriptors, anew at each start: to workers it says nothing."""
+    handed = {"LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c", "LISTEN_PID": "196", "LISTEN_PIDFDID": "188535"}
+    assert worker_environment({**handed, "COLOR": "red"}, None, ()) == {"COLOR": "red"}
+
+
 def test_somebody_without_a_name() -> None:
     """Has a HOME and a PATH all the same, unless the file says another."""
     found = with_file(worker_environment({"HOME": "/root"}, Account(5, 6), ()), {}, Account(5, 6))

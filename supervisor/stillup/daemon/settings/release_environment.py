@@ -8,7 +8,10 @@ from typing import Final
 from stillup.host.accounts import Account
 
 OURS: Final = frozenset(
-    {"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"}
+    {
+        *("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"),  # sd_listen_fds(3); PIDFDID from 258 on
+        *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+    }
 )
 """Word between the service manager and the supervisor that no worker may repeat."""
 OF_MANAGER: Final = frozenset({"INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LANGUAGE", "PATH", "TZ"})
