@@ -38,7 +38,7 @@ def test_another_users(ours: dict[str, str], file: dict[str, str], passed: list[
 
 
 def test_the_word_of_a_newer_manager() -> None:
-    """systemd 258 says more of who is to take the descriptors, anew at each start: to workers it says nothing."""
+    """Systemd 258 says more of who is to take the descriptors, anew at each start: to workers it says nothing."""
     handed = {"LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c", "LISTEN_PID": "196", "LISTEN_PIDFDID": "188535"}
     assert worker_environment({**handed, "COLOR": "red"}, None, ()) == {"COLOR": "red"}
 
