@@ -17,7 +17,7 @@ from tests.system.sessions.websocket_peer import WebSocketPeer
 pytestmark = pytest.mark.xdist_group("sessions")
 
 APP = """
-import asyncio, os, pathlib
+import asyncio, os, pathlib, sys
 from typing import Annotated
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketException
 from pydantic import BaseModel
@@ -51,7 +51,8 @@ async def count(websocket: WebSocket, user: User):
 @app.post("/tokens")
 async def tokens(request: Request, prompt: Prompt, user: User):
     async def stream(start: int):
-        for number in range(start, 60):
+        last = start + 10 if os.environ["STILLUP_GENERATION"] == "3" else sys.maxsize
+        for number in range(start, last):
             await asyncio.sleep(0.05)
             yield f"{user} {prompt.words[number % len(prompt.words)]} {number}\\n", number + 1
     return Resumable(request, stream, 0, media_type="text/plain")
@@ -85,7 +86,7 @@ def test_a_websocket_counts_on(service: Service, stack: ExitStack) -> None:
 
 
 def test_a_stream_goes_on_with_its_body(service: Service, stack: ExitStack) -> None:
-    """A POST whose body is a model: every token comes once, from three generations."""
+    """A POST whose body is a model: every token comes once, from three generations; the third one's are the last."""
     body = b'{"words": ["lorem", "ipsum"]}'
     headers = "Content-Type: application/json", f"Content-Length: {len(body)}"
     peer = stack.enter_context(Peer(service.address()))
@@ -95,6 +96,7 @@ def test_a_stream_goes_on_with_its_body(service: Service, stack: ExitStack) -> N
         told += peer.until(f" {number}\n".encode())
         reloaded(service)
     told += peer.until(b"\r\n0\r\n\r\n")
-    expected = [f"bob {'ipsum' if number % 2 else 'lorem'} {number}" for number in range(60)]
-    assert re.findall(r"bob \w+ \d+", told.decode()) == expected
+    tokens = re.findall(r"bob \w+ \d+", told.decode())
+    assert tokens == [f"bob {'ipsum' if number % 2 else 'lorem'} {number}" for number in range(len(tokens))]
+    assert len(tokens) > 20
     assert (noted(service, "asked"), noted(service, "charged")) == (["1", "2", "3"], ["1"])
