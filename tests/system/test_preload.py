@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.gated_service import reload, reloaded
+from tests.system.gated_service import reloaded
 from tests.system.harness import APP, Service, eventually, pids
 from tests.system.worker_facts import facts
 
@@ -41,6 +41,13 @@ def preloader(service: Service) -> psutil.Process:
     """The one that there is."""
     (one,) = service.preloaders()
     return one
+
+
+def brought(service: Service) -> int:
+    """Have a new generation serve alone; its number."""
+    reloaded(service)
+    (generation,) = service.generations()
+    return generation
 
 
 def write(service: Service, before: str, version: str = "v1") -> None:
@@ -122,7 +129,7 @@ def test_what_cannot_be_forked(does: str, why: str, preloading: Service) -> None
     write(preloading, f"{does}\n", version="v2")
     if "flock" in does:  # which the second worker would not have, either
         preloading.client.scale(1, wait="drained")
-    generation = reload(preloading)
+    generation = brought(preloading)
     assert births(preloading) == {"forked"}
     preloading.logged("WARNING", f"gen {generation} is not preloaded, each of its workers imports the app: ", why)
     assert preloading.log().count(f"gen {generation} is not preloaded") == 1
@@ -140,7 +147,7 @@ def test_what_cannot_be_forked(does: str, why: str, preloading: Service) -> None
         "from concurrent.futures import ThreadPoolExecutor; pool = ThreadPoolExecutor(2)",
         "import asyncio; lock, queue, event = asyncio.Lock(), asyncio.Queue(), asyncio.Event()",
         "import socket; log = socket.socket(type=socket.SOCK_DGRAM); log.connect(('127.0.0.1', 9))",
-        "import multiprocessing; lock = multiprocessing.Lock()",
+        "import multiprocessing as m; lock = m.get_context('fork').Lock()",
         "import logging; logging.basicConfig(level='DEBUG'); logging.getLogger('shop').info('imported')",
         "import sqlite3; db = sqlite3.connect('y.db'); db.execute('create table if not exists t (n)'); db.close()",
         "import weakref, atexit; atexit.register(int)",
@@ -150,7 +157,7 @@ def test_what_cannot_be_forked(does: str, why: str, preloading: Service) -> None
 def test_what_can_be_forked(does: str, preloading: Service) -> None:
     """An app that does that when it is imported is preloaded, and serves."""
     write(preloading, f"{does}\n", version="v3")
-    generation = reload(preloading)
+    generation = brought(preloading)
     assert births(preloading) == {"preloaded"}
     assert preloading.get().split()[::2] == [str(generation), "v3"]
 
@@ -287,7 +294,7 @@ def _serves(service: Service) -> bool:
 def test_what_it_prints(preloading: Service) -> None:
     """What an import prints is in the log once, by the preloader's name; what a worker prints by the worker's."""
     write(preloading, "print('it is imported')\n")
-    generation = reload(preloading)
+    generation = brought(preloading)
     said = preloading.logged("it is imported")
     assert f"{generation}.preload" in said
     assert preloading.log().count("it is imported") == 1
@@ -310,7 +317,7 @@ pathlib.Path("asked").write_text(f"{said}\\n{done.returncode} {done.stderr}")
 def test_the_control_socket_is_not_for_it(preloading: Service) -> None:
     """Neither for the process that imports the app, nor for what that starts."""
     write(preloading, ASKS.replace("RUNTIME", repr(str(preloading.runtime))))
-    reload(preloading)
+    brought(preloading)
     assert births(preloading) == {"preloaded"}
     itself, child = (preloading.folder / "asked").read_text().splitlines()[:2]
     assert "worker of this service" in itself

@@ -1,7 +1,8 @@
 """An app whose release goes wrong while it serves, by files in the working directory that name its generation.
 
 ``errors-2`` has every tenth request of generation 2 answered with 500, ``slow-2`` has each take longer, ``crash-2``
-ends the worker that is asked next. Answers say ``GENERATION.WORKER PID``.
+ends the worker that is asked next; ``broken-2`` ends its import, ``sick-2`` its health probe. Answers say
+``GENERATION.WORKER PID``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ EVERY = 10
 """Of so many requests one is answered with 500."""
 SLOW = 0.3
 """Seconds: far more than what a busy machine makes of every answer."""
+
+if Path(f"broken-{GENERATION}").exists():
+    raise RuntimeError("broken on purpose")
 
 asked = 0
 
@@ -39,11 +43,17 @@ async def app(
             await send({"type": f"{step}.complete"})
             if step == "lifespan.shutdown":
                 return
+    if scope["path"] == "/healthz":
+        await _answer(send, 500 if _is("sick") else 200)
+        return
     asked += 1
     if _is("crash"):
         os._exit(3)
     if _is("slow"):
         await asyncio.sleep(SLOW)
-    status = 500 if _is("errors") and asked % EVERY == 0 else 200
+    await _answer(send, 500 if _is("errors") and asked % EVERY == 0 else 200)
+
+
+async def _answer(send: Callable[[MutableMapping[str, Any]], Awaitable[None]], status: int) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(WHO))]})
     await send({"type": "http.response.body", "body": WHO})

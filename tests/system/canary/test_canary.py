@@ -40,6 +40,7 @@ class CanaryService(KillableService):
     def __init__(self, folder: Path, path: str = "") -> None:
         """Have it in a folder; ``path`` leads to another stillup than this one."""
         canary = ["--strategy", "canary", "--canary-time", "3", "--canary-timeout", "60", "--min-requests", "60"]
+        canary += ["--health-path", "/healthz", "--boot-timeout", "10"]
         super().__init__(
             folder,
             "--app-dir",
@@ -52,7 +53,7 @@ class CanaryService(KillableService):
 
     def at_rest(self) -> int:
         """Wait until one generation serves alone, with as many workers as it should; its number."""
-        for pattern in ("errors-*", "slow-*", "crash-*"):
+        for pattern in ("errors-*", "slow-*", "crash-*", "broken-*", "sick-*"):
             for file in self.folder.glob(pattern):
                 file.unlink()
 
@@ -182,6 +183,17 @@ def test_errors(service: CanaryService) -> None:
         assert one.load.errors[one.old] == 0
         assert 0 < one.load.errors[one.new] <= one.load.answers[one.new] / 10 + 1
         assert one.load.answers[one.new] < one.load.answers[one.old]
+
+
+@in_full
+@pytest.mark.parametrize(("how", "reason"), [("broken", "import"), ("sick", "probe")])
+def test_a_release_that_does_not_boot(service: CanaryService, how: str, reason: str) -> None:
+    """It gets no request, and the old serve on."""
+    with trial(service) as one:
+        service.mark(how, one.new)
+        one.settled(service.client.reload().id, "aborted", reason)
+        one.stays(one.old)
+        assert one.load.answers[one.new] == 0
 
 
 @in_full
