@@ -150,9 +150,10 @@ def test_what_cannot_be_forked(does: str, why: str, preloading: Service) -> None
         "import multiprocessing as m; lock = m.get_context('fork').Lock()",
         "import logging; logging.basicConfig(level='DEBUG'); logging.getLogger('shop').info('imported')",
         "import sqlite3; db = sqlite3.connect('y.db'); db.execute('create table if not exists t (n)'); db.close()",
-        "import weakref, atexit; atexit.register(int)",
+        "import atexit; atexit.register(int)",
+        "import sys; sys.stdout = None",
     ],
-    ids=["pool", "asyncio", "datagram", "semaphore", "logging", "closed-sqlite", "atexit"],
+    ids=["pool", "asyncio", "datagram", "semaphore", "logging", "closed-sqlite", "atexit", "no-stdout"],
 )
 def test_what_can_be_forked(does: str, preloading: Service) -> None:
     """An app that does that when it is imported is preloaded, and serves."""

@@ -12,14 +12,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import os
 import socket
 import sys
 import weakref
+from typing import NoReturn
 
 from stillup.asgi.uvicorn_config import import_app
+from stillup.errors import PeerError
 from stillup.host import descriptors, fork_hazards, forking
 from stillup.wire import handoff_messages
 from stillup.wire.handoff_messages import BootFailed, Welcome, boot_failed
@@ -42,7 +45,10 @@ def serve() -> ConfiguredApp:
     if not packet:
         os._exit(0)
     forking.end_with_parent()  # which is the supervisor by now, not the process between
-    welcome = decode_load(packet).workers
+    try:
+        welcome = decode_load(packet).workers
+    except PeerError as error:
+        _end_after(sock, encode(Loaded([f"the stillup of its interpreter, which is another ({error})"])))
     known = fork_hazards.open_descriptors()
     faulthandler.dump_traceback_later(welcome.boot_timeout * 0.95)  # says where it hangs, before it is ended
     configured, said = _import(welcome, make_log(welcome, f"{welcome.generation}.{NAME}"))
@@ -53,13 +59,20 @@ def serve() -> ConfiguredApp:
         said = Loaded(said.unfit + fork_hazards.hazards(known))
     gc.freeze()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    _say(sock, encode(said) if isinstance(said, Loaded) else handoff_messages.encode(said))
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # the app may have put anything there
+            stream.flush()
     if configured is None or not isinstance(said, Loaded) or said.unfit:
-        sock.recv(1)  # the supervisor ends this process when it has heard that: its end would come first else
-        os._exit(1)
+        _end_after(sock, encode(said) if isinstance(said, Loaded) else handoff_messages.encode(said))
+    _say(sock, encode(said))
     template.fork_on_request(sock, {})
     return configured
+
+
+def _end_after(sock: socket.socket, packet: bytes) -> NoReturn:
+    """Say that, and be ended by the supervisor when it has heard it: it would learn of an end by itself first."""
+    _say(sock, packet)
+    sock.recv(1)
+    os._exit(1)
 
 
 def _import(welcome: Welcome, log: WorkerLog) -> tuple[ConfiguredApp | None, Loaded | BootFailed]:

@@ -108,7 +108,8 @@ def take_socket() -> socket.socket:
 def _blind() -> None:
     """Write nowhere from here on: what there was to be said of the start has been said."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(AttributeError, ValueError, OSError):  # an app may have put anything there
+            stream.flush()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     descriptors.put_in_place(null, 2)
