@@ -222,6 +222,15 @@ class Service:
         return eventually(lambda: next(lines(self.log(), *parts), ""), f"{parts} in the log")
 
 
+def older_interpreter(folder: Path, variable: str) -> str:
+    """A Python whose stillup knows nothing of what that variable says: a worker that is told of it ends."""
+    python = folder / "python"
+    refuses = f'[ -z "${{{variable}+x}}" ] || {{ echo too old >&2; exit 2; }}'
+    python.write_text(f'#!/bin/sh\n{refuses}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 def forks_workers(process: psutil.Process) -> bool:
     """Whether it forks workers, and is none."""
     return _last_word(process).endswith((":template", ".preload"))

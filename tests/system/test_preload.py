@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from tests.system.gated_service import reloaded
-from tests.system.harness import APP, Service, eventually, pids
+from tests.system.harness import APP, Service, eventually, older_interpreter, pids
 from tests.system.worker_facts import facts
 
 BROKEN = "import nosuch\n"
@@ -265,11 +264,8 @@ def test_it_ends_with_its_supervisor(tmp_path: Path) -> None:
 
 def test_an_interpreter_without_preloaders(tmp_path: Path) -> None:
     """A release whose stillup knows of none has each worker import the app, and it is said."""
-    python = tmp_path / "python"
-    refuses = '[ -z "${STILLUP_PRELOADER+x}" ] || { echo too old >&2; exit 2; }'
-    python.write_text(f'#!/bin/sh\n{refuses}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    service = Service(tmp_path, "main:app", "--python", str(python), "--preload", "--no-template")
+    python = older_interpreter(tmp_path, "STILLUP_PRELOADER")
+    service = Service(tmp_path, "main:app", "--python", python, "--preload", "--no-template")
     service.write()
     with service:
         service.logged(
@@ -324,3 +320,34 @@ def test_the_control_socket_is_not_for_it(preloading: Service) -> None:
     assert "worker of this service" in itself
     assert child.startswith("4 ")
     assert "worker of this service" in child
+
+
+FORKS = """
+import os, pathlib, signal, time
+if os.fork() == 0:
+    os.setsid()
+    signal.pause()
+    os._exit(0)
+print("here it hangs", os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_fork_of_it_that_lives_on(preloading: Service) -> None:
+    """It holds the socket of its parent, so that nothing tells of that one's end but its process; reloads go on."""
+    write(preloading, FORKS)
+    rollout = preloading.client.reload()
+    preloading.logged(f"{rollout.generation}.preload", "here it hangs")
+    (hanging,) = (
+        one for one in preloading.preloaders() if f":{rollout.generation}." in one.cmdline()[-1] and one.children()
+    )
+    (child,) = hanging.children()
+    preloading.client.abort()
+    assert preloading.settled(rollout.id).reason == "called-off"
+    eventually(lambda: not hanging.is_running(), "it has ended")
+    write(preloading, "")
+    for _ in range(3):
+        reloaded(preloading)
+        assert births(preloading) == {"preloaded"}
+    child.kill()
+    eventually(lambda: not child.is_running(), "it is reaped")

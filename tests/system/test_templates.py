@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.system.gated_service import reloaded
-from tests.system.harness import APP, Service, alone, descriptors, eventually, pids
+from tests.system.harness import APP, Service, alone, descriptors, eventually, older_interpreter, pids
 from tests.system.worker_facts import facts
 
 
@@ -91,11 +91,8 @@ def test_what_is_on_the_disk_is_what_runs(tmp_path: Path) -> None:
 
 def test_an_interpreter_without_templates(tmp_path: Path) -> None:
     """A release whose stillup knows of none has its workers started, and the reason is in the log."""
-    python = tmp_path / "python"
-    refuses = '[ -z "${STILLUP_TEMPLATE_IMPORTS+x}" ] || { echo too old >&2; exit 2; }'
-    python.write_text(f'#!/bin/sh\n{refuses}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    service = Service(tmp_path, "main:app", "--python", str(python))
+    python = older_interpreter(tmp_path, "STILLUP_TEMPLATE_IMPORTS")
+    service = Service(tmp_path, "main:app", "--python", python)
     service.write()
     with service:
         reloaded(service)

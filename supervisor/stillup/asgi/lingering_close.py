@@ -28,7 +28,6 @@ CAP: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped meanwhile."""
 QUIET: Final = 0.1
 """Seconds without a byte after which a client that was cut short has said all that it was about to say."""
-_TAKEN_OVER: Final = ("is_closing", "pause_reading", "resume_reading", "write")
 LARGE: Final = 16 * 1024
 """Bytes of a body that is not joined to its head: copying it would cost more than another write(2)."""
 
@@ -62,7 +61,10 @@ class LingeringCloseTransport(asyncio.Transport):
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = ("_batch", "_inner", "_kept", "_socket", "_straight", *_TAKEN_OVER, "cells")
+    __slots__ = (
+        *("_batch", "_inner", "_kept", "_socket", "_straight", "cells"),
+        *("is_closing", "pause_reading", "resume_reading", "write"),
+    )
 
     def __init__(self, inner: asyncio.Transport, sock: socket.socket, batch: WriteBatch, cells: Cells) -> None:
         """``cells`` is where what comes on this connection is counted."""

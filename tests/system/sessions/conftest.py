@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.system.gated_service import reloaded
 from tests.system.harness import ROOT, Service, eventually
 from tests.system.mutations import Mutation, mutated
+from tests.system.sessions.websocket_peer import WebSocketPeer
 
 
 class SessionService(Service):
@@ -62,6 +65,19 @@ class SessionService(Service):
             lambda: sum(worker.classes.get(kind, 0) for worker in self.workers(state)) == number,
             f"{number} of class {kind}",
         )
+
+
+def counts_on(service: Service, peer: WebSocketPeer, answer: str) -> None:
+    """Have three reloads, with a text before each: the answers, ``answer`` with a number, count on from 1."""
+    for number in range(1, 4):
+        peer.send(peer.text("a"))
+        assert peer.receive_text() == answer.format(number)
+        reloaded(service)
+        eventually(partial(_have_adopted, service, number), "its new worker says that it has it")
+
+
+def _have_adopted(service: Service, number: int) -> bool:
+    return service.status().crossing.sessions_adopted == number
 
 
 Start = Callable[..., SessionService]

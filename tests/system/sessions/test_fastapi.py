@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.system.clients import Peer, request
 from tests.system.gated_service import reloaded
-from tests.system.harness import Service, eventually
+from tests.system.harness import Service
+from tests.system.sessions.conftest import counts_on
 from tests.system.sessions.websocket_peer import WebSocketPeer
 
 pytestmark = pytest.mark.xdist_group("sessions")
@@ -70,18 +70,10 @@ def noted(service: Service, file: str) -> list[str]:
     return (service.folder / file).read_text().split()
 
 
-def adopted(service: Service, number: int) -> bool:
-    return service.status().crossing.sessions_adopted == number
-
-
 def test_a_websocket_counts_on(service: Service, stack: ExitStack) -> None:
     """Its dependency is asked in each generation, and has charged once."""
     peer = stack.enter_context(WebSocketPeer(service.address(), "/count?user=ann"))
-    for number in range(1, 4):
-        peer.send(peer.text("a"))
-        assert peer.receive_text() == f"ann {number}: a"
-        reloaded(service)
-        eventually(partial(adopted, service, number), "its new worker says that it has it")
+    counts_on(service, peer, "ann {}: a")
     assert (noted(service, "asked"), noted(service, "charged")) == (["1", "2", "3", "4"], ["1"])
 
 

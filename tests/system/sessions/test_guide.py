@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from tests.docs.pages import ROOT
 from tests.system.clients import Peer
 from tests.system.gated_service import reloaded
-from tests.system.harness import Service, eventually
+from tests.system.harness import Service
+from tests.system.sessions.conftest import counts_on
 from tests.system.sessions.websocket_peer import WebSocketPeer
 
 pytestmark = pytest.mark.xdist_group("sessions")
@@ -43,15 +43,7 @@ def test_it_counts_on(framework: str, tmp_path: Path, stack: ExitStack) -> None:
     service.write(_recipe(words))
     stack.enter_context(service)
     peer = stack.enter_context(WebSocketPeer(service.address(), "/count"))
-    for number in range(1, 4):
-        peer.send(peer.text("a"))
-        assert peer.receive_text() == f"{number}: a"
-        reloaded(service)
-        eventually(partial(_adopted, service, number), "its new worker says that it has it")
-
-
-def _adopted(service: Service, number: int) -> bool:
-    return service.status().crossing.sessions_adopted == number
+    counts_on(service, peer, "{}: a")
 
 
 @pytest.mark.parametrize("framework", ANSWERS)

@@ -74,6 +74,8 @@ class _Preload(msgspec.Struct, eq=False):
     """Once the app is imported."""
     failed: tuple[str, str] | None = None
     """Stage and message of why it is not."""
+    loading: asyncio.Task[None] | None = None
+    """Starts it, and hears what becomes of the import."""
     is_one: bool = False
     """Whether it has said that it is one: another version's worker ends instead."""
     ends: bool = False
@@ -115,7 +117,6 @@ class Preloads:
         self._serials = itertools.count(1)
         self._unfit: set[int] = set()
         """Generations whose workers import the app by themselves."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def forker(self, command: Spawn, worker: Program) -> Forker | None:
         """What a worker is to be forked from; None if it is to import the app by itself.
@@ -152,12 +153,9 @@ class Preloads:
 
     def close(self) -> None:
         """End them all; workers stay. Whoever waits does so in vain."""
-        for task in self._tasks:
-            task.cancel()
-        for preload in self._preloads.values():
+        for serial, preload in tuple(self._preloads.items()):
             self._end(preload)
-            self._starter.close_socket(preload.sock)
-        self._preloads.clear()
+            self._forget(serial)
         self._children.close()
 
     def _of(self, generation: int) -> _Preload | None:
@@ -183,9 +181,7 @@ class Preloads:
         ours.setblocking(False)
         become_subreaper()  # so that this process is the parent of what it forks
         self._preloads[serial] = preload = _Preload(serial, command, ours)
-        task = self._loop.create_task(self._load(preload, worker, theirs))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        preload.loading = self._loop.create_task(self._load(preload, worker, theirs))
         return preload
 
     async def _load(self, preload: _Preload, worker: Program, theirs: socket.socket) -> None:
@@ -251,5 +247,9 @@ class Preloads:
 
     def _forget(self, serial: int) -> _Preload:
         preload = self._preloads.pop(serial)
+        if preload.loading is not None and preload.loading is not asyncio.current_task():
+            # Its process has ended, and something that it forked may hold the other end: nothing would come any more.
+            self._loop.remove_reader(preload.sock)
+            preload.loading.cancel()
         self._starter.close_socket(preload.sock)
         return preload
