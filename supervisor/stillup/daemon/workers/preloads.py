@@ -74,6 +74,8 @@ class _Preload(msgspec.Struct, eq=False):
     """Once the app is imported."""
     failed: tuple[str, str] | None = None
     """Stage and message of why it is not."""
+    unfit: str = ""
+    """Why none can be forked: each worker imports the app, as soon as this process has let go of all that it holds."""
     loading: asyncio.Task[None] | None = None
     """Starts it, and hears what becomes of the import."""
     is_one: bool = False
@@ -213,8 +215,8 @@ class Preloads:
             preload.failed = in_short(said)
             self._children.signal(serial, signal.SIGKILL)  # its end brings its last output
         elif said.unfit:
-            self._is_unfit(preload, escaped("; ".join(said.unfit))[:LONGEST_REASON])
-            self._end(preload)
+            preload.unfit = escaped("; ".join(said.unfit))[:LONGEST_REASON]
+            self._children.signal(serial, signal.SIGKILL)
         else:
             preload.sock.settimeout(FORKED_WITHIN)
             preload.forker = Forker(process, preload.sock)
@@ -235,6 +237,8 @@ class Preloads:
             preload.settle(PreloadError(message, output, stage=stage))
         elif preload.ends:
             preload.settle(PreloadError("it was called off", output))
+        elif preload.unfit:
+            self._is_unfit(preload, preload.unfit)
         elif preload.forker is not None:
             generation = preload.generation
             logger.warning("the preloader of gen %d has ended (%s): the next worker has a new one", generation, how)
