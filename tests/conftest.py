@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,10 @@ providers.is_local_module_file = lambda _: False  # type: ignore[assignment, att
 settings.register_profile("usual", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("prove", deadline=None, max_examples=1000)
 settings.load_profile("usual")
+
+# Nothing that a test starts writes bytecode: of two versions of an app, of one size and written within a second, the
+# second would run as the first. (What is compiled of the tests, this process and those of pytest-xdist have read.)
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 ROOT = Path(__file__).parent
 GROUPS = {

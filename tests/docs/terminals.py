@@ -49,7 +49,7 @@ class Terminals:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         """Have files of our own in a folder."""
         self._folder = folder
-        self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": HOME, **environment}
+        self._environment = {**os.environ, "HOME": HOME, **environment}
         for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MAKELEVEL", "VIRTUAL_ENV"):
             self._environment.pop(name, None)
         path = self._environment["PATH"]

@@ -28,6 +28,13 @@ def hazards(source: str, folder: Path) -> list[str]:
 
 SERVER = "import socket; s = socket.create_server(('127.0.0.1', 0))"
 CONNECTED = f"{SERVER}; known |= {{s.fileno()}}; c = socket.create_connection(s.getsockname())"
+CHILD = """
+import os, subprocess
+c = subprocess.Popen(['cat', '-u'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+os.write(c.stdin.fileno(), b'.')
+os.read(c.stdout.fileno(), 1)
+"""
+"""It has begun: it answers."""
 TABLE = "execute('create table t (n)')"
 
 
@@ -38,7 +45,11 @@ TABLE = "execute('create table t (n)')"
             "import threading; threading.Thread(target=threading.Event().wait, name='T', daemon=True).start()",
             "the thread T",
         ),
-        ("import subprocess; c = subprocess.Popen(['sleep', '5'])", r"the child process \d+ \(sleep 5\)"),
+        (CHILD, r"the child process \d+ \(cat -u\)"),
+        (
+            f"{CHILD}\nc.kill(); os.waitid(os.P_PID, c.pid, os.WEXITED | os.WNOWAIT)",
+            r"the child process \d+ \(which has ended\)",
+        ),
         (SERVER, r"a listening socket \(127\.0\.0\.1:\d+\)"),
         (CONNECTED, r"a socket \(127\.0\.0\.1:\d+\)"),
         ("import socket; a, b = socket.socketpair(); known |= {b.fileno()}", r"a socket \(unnamed\)"),
@@ -48,7 +59,19 @@ TABLE = "execute('create table t (n)')"
         ("import fcntl; f = open('lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX)", "a lock on /.*/lock"),
         ("import fcntl; f = open('lock', 'w'); fcntl.lockf(f, fcntl.LOCK_EX)", "a lock on /.*/lock"),
     ],
-    ids=["thread", "child", "listening", "connected", "pair", "unconnected", "epoll", "sqlite", "flock", "lockf"],
+    ids=[
+        "thread",
+        "child",
+        "zombie",
+        "listening",
+        "connected",
+        "pair",
+        "unconnected",
+        "epoll",
+        "sqlite",
+        "flock",
+        "lockf",
+    ],
 )
 def test_a_hazard(source: str, found: str, tmp_path: Path) -> None:
     """It is named so that whoever wrote the app finds it."""

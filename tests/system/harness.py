@@ -85,8 +85,7 @@ class Service:
         self.popen: dict[str, Any] = {}
         """What else, or instead, Popen is to be told."""
         self._wait = wait
-        # Without bytecode files: two versions of a source, written in one second and of one size, are one to them.
-        self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
+        self._environment = {**os.environ, **(environment or {})}
         self.argv = [STILLUP, "run", app, "--workers", str(workers), "--runtime-dir", str(self.runtime)]
         # A tenth of what a service costs is the import of what WebSockets need; who is about them says '--ws auto'.
         self.argv += ["--ws", "none", *options]

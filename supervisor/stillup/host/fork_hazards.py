@@ -7,6 +7,7 @@ flock(2) is everybody's, one of fcntl(2) nobody's; and SQLite loses its own (sql
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -16,6 +17,9 @@ from collections.abc import Collection, Iterator
 from stillup.host import proc_files
 
 _SQLITE = b"SQLite format 3\0"
+_ENDED = (FileNotFoundError, ProcessLookupError)
+"""What /proc says of a thread, or of a child that was waited for, that has ended meanwhile."""
+
 _SHARED_STATE = ("eventpoll", "inotify", "io_uring")
 """Descriptors whose state is the file description's."""
 
@@ -47,19 +51,27 @@ def _threads() -> Iterator[str]:
     names = {one.native_id: one.name for one in threading.enumerate()}
     for task in sorted(map(int, os.listdir("/proc/self/task"))):
         if task != threading.get_native_id():
-            name = names.get(task) or proc_files.read("self", f"task/{task}/comm").strip()
-            yield f"the thread {name}"
+            with contextlib.suppress(*_ENDED):
+                yield f"the thread {names.get(task) or proc_files.read('self', f'task/{task}/comm').strip()}"
 
 
 def _children() -> Iterator[str]:
     for task in os.listdir("/proc/self/task"):
         try:
             pids = proc_files.read("self", f"task/{task}/children").split()
-        except FileNotFoundError:  # the kernel is without CONFIG_PROC_CHILDREN
-            return
+        except _ENDED:  # or the kernel is without CONFIG_PROC_CHILDREN
+            continue
         for pid in pids:
-            words = proc_files.read(pid, "cmdline").split("\0")
-            yield f"the child process {pid} ({' '.join(words).strip()[:60] or 'which has ended'})"
+            with contextlib.suppress(*_ENDED):
+                yield f"the child process {pid} ({_command(pid)})"
+
+
+def _command(pid: str) -> str:
+    """Its words; its program's name, while it begins (execve(2) sets them after the parent of a vfork(2) goes on)."""
+    words = proc_files.read(pid, "cmdline").replace("\0", " ").strip()
+    if not words and proc_files.stat_fields(pid)[0] == "Z":
+        return "which has ended"
+    return words[:60] or proc_files.read(pid, "comm").strip()
 
 
 def _of_descriptor(fd: int) -> Iterator[str]:
