@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -10,6 +11,8 @@ from typing import Any, Final
 import pytest
 import uvloop
 
+# It is the most expensive part of debug mode, and there for reading alone.
+asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
 DEADLINE: Final = 60.0
 """Seconds after which a test that waits for an event has failed."""
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
