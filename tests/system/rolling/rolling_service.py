@@ -54,9 +54,12 @@ class Bounds:
     workers: int
     surge: int
     unavailable: int
+    canary: bool = False
+    """Whether its first new worker comes as a canary, which then passes by itself."""
 
     def __str__(self) -> str:
-        return f"{self.workers}-workers-surge-{self.surge}-unavailable-{self.unavailable}"
+        bounds = f"{self.workers}-workers-surge-{self.surge}-unavailable-{self.unavailable}"
+        return f"{bounds}-canary" if self.canary else bounds
 
     @property
     def most(self) -> int:
@@ -78,7 +81,8 @@ class RollingService(KillableService):
         """Have it in a folder; ``path`` leads to another stillup than this one."""
         self.bounds = bounds
         self.title = f"rolling-{secrets.token_hex(6)}"
-        rolling = ["--strategy", "rolling", "--max-surge", f"{bounds.surge}"]
+        rolling = ["--strategy", "canary" if bounds.canary else "rolling", "--max-surge", f"{bounds.surge}"]
+        rolling += ["--canary-time", "0.2", "--no-gate"] if bounds.canary else []
         rolling += ["--max-unavailable", f"{bounds.unavailable}"]
         called = ("--name", self.title, "--health-path", "/healthz")
         super().__init__(folder, *called, *rolling, *options, path=path, workers=bounds.workers)

@@ -33,6 +33,14 @@ def step(request: pytest.FixtureRequest, service: RollingService) -> int:
 
 
 @pytest.fixture
+def early(service: RollingService, step: int) -> int:
+    """A step at which an old worker serves still."""
+    if step >= service.bounds.least:
+        pytest.skip("none of the old ones is left at that step")
+    return step
+
+
+@pytest.fixture
 def few(service: RollingService) -> None:
     """For what is tried with every service by PROVE=full, and else with the one that has fewer workers."""
     if not FULL and service.bounds.surge:
@@ -293,12 +301,15 @@ def end(uploads: list[Peer]) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_new_worker_is_killed_at_a_step(service: RollingService) -> None:
-    """The rollout goes back: it is the release's first death, and there is a release that has none."""
+def test_a_new_worker_is_killed_at_a_step(service: RollingService, step: int) -> None:
+    """Before its cut-over, the last that serves, or the first in its boot. The rollout goes back.
+
+    It is the release's first death, and there is a release that has none.
+    """
 
     async def act(roll: Roll) -> None:
-        await roll.reload_to(1)
-        await roll.kill(roll.new, 1)
+        await roll.reload_to(step)
+        await roll.kill(roll.new, max(1, step))
         await roll.settled(outcome="aborted", reason="exit")
         roll.go_on()
         await roll.stays(roll.old)
@@ -306,11 +317,11 @@ def test_a_new_worker_is_killed_at_a_step(service: RollingService) -> None:
     play(service, act)
 
 
-def test_an_old_worker_is_killed_at_a_step(service: RollingService) -> None:
+def test_an_old_worker_is_killed_at_a_step(service: RollingService, early: int) -> None:
     """The rollout goes on; nothing else leaves until the bound holds again."""
 
     async def act(roll: Roll) -> None:
-        await roll.reload_to(1 if service.bounds.surge else 0)  # without a surge none is left at the first step
+        await roll.reload_to(early)
         (left, *_) = sorted(worker.id for worker in service.workers() if worker.id.startswith(f"{roll.old}."))
         await roll.kill(roll.old, int(left.partition(".")[2]))
         roll.go_on()
