@@ -70,8 +70,6 @@ class SessionConnection(WebSocketConnection):
     _resuming: OpenWebSocket | None = None
     """What goes on here, until the app has accepted it."""
     _refused = False
-    _asked = False
-    """Whether the app was to be told once that it may hand over."""
     _asker: Callable[[Connection], None] | None = None
     """On whose behalf it is still to be told: the drain that there was then."""
     _fitting = sys.maxsize
@@ -83,6 +81,8 @@ class SessionConnection(WebSocketConnection):
     _look: Callable[[Connection], None] | None = None
 
     # Of uvicorn's class:
+    send_as_uvicorn: Callable[[Any], Any]
+    """Its ``send``: for each message, of which ``super()`` would take as long as all the rest here."""
     queue: asyncio.Queue[Any]
     conn: Any
     config: Any
@@ -141,11 +141,8 @@ class SessionConnection(WebSocketConnection):
         self.app = until_it_left
         await super().run_asgi()  # type: ignore[misc]
 
-    def receive(self) -> Any:
-        return self._receive_late() if self._asked else super().receive()  # type: ignore[misc]
-
-    async def _receive_late(self) -> Any:
-        """As ``receive`` once the worker drains."""
+    async def _get(self) -> Any:
+        """What uvicorn's ``receive`` gets from its queue, once the worker drains. Before, that is left as it is."""
         if self._handed is not None:
             await self._left.wait()
             return self._how_it_ended()
@@ -156,7 +153,7 @@ class SessionConnection(WebSocketConnection):
             self._holds = False
             if not self.is_ending():
                 self.transport.resume_reading()
-        return await super().receive()  # type: ignore[misc]
+        return await asyncio.Queue.get(self.queue)
 
     def _how_it_ended(self) -> Any:
         """What is told to the app that has handed it over, once it has left."""
@@ -165,7 +162,7 @@ class SessionConnection(WebSocketConnection):
 
     def send(self, message: Any) -> Any:
         if self._speaks and message["type"] == "websocket.send":
-            return super().send(message)  # type: ignore[misc]
+            return self.send_as_uvicorn(message)
         return self._send_rarely(message)
 
     async def _send_rarely(self, message: Any) -> None:
@@ -196,7 +193,8 @@ class SessionConnection(WebSocketConnection):
         """Have the app told that it may hand over, as soon as it receives."""
         if self._handed is not None:
             return
-        self._asked, self._asker, self._fitting = True, self.site.on_change, sys.maxsize
+        self._asker, self._fitting = self.site.on_change, sys.maxsize
+        self.queue.get = self._get  # type: ignore[method-assign]
         waits = any(not getter.done() for getter in self.queue._getters)  # type: ignore[attr-defined]  # noqa: SLF001
         if waits and self._is_movable_now():
             self._tell()
@@ -237,6 +235,7 @@ class SessionConnection(WebSocketConnection):
         self.conn.state = type(self.conn.state)["CLOSED"]
         # Nor is what waits given to who receives already.
         self._receiving, self.queue = self.queue, asyncio.Queue()
+        self.queue.get = self._get  # type: ignore[method-assign]
         while not self._receiving.empty():
             self.queue.put_nowait(self._receiving.get_nowait())
         self.read_paused = False
@@ -397,4 +396,5 @@ class SessionConnection(WebSocketConnection):
 
 def session_class(protocol: Any) -> Any:
     """The class that serves WebSockets, made of uvicorn's."""
-    return type(f"Session{protocol.__name__}", (SessionConnection, protocol), {})
+    members = {"send_as_uvicorn": protocol.send}
+    return type(f"Session{protocol.__name__}", (SessionConnection, protocol), members)
