@@ -246,4 +246,4 @@ def test_who_was_ready_leaves_in_order(tmp_path: Path) -> None:
         assert service.client.rollout(first.id).reason == "superseded"
         eventually((tmp_path / "ended-2.1").exists, "the READY one shuts its app down")
         assert service.settled(second.id).outcome == "succeeded"
-    assert not list(lines(service.log(), "2.1", "killed"))
+    assert not list(lines(service.log(), "worker 2.1 ", "killed"))
