@@ -60,7 +60,7 @@ async def test_who_leaves_while_its_app_is_busy() -> None:
         async with working(app=Busy(), ws=SANSIO) as old:
             peer, connection, app = await busy(old)
             _, sender, task = old.hand_over(queue, sessions=True)
-            await until(lambda: connection._asked)
+            await until(lambda: connection._asker)
             await peer.send(peer.text("last words") + frame(8, (1000).to_bytes(2)))
             await until(connection.is_ending)
             peer.client.close()
@@ -78,7 +78,7 @@ async def test_a_drain_that_is_called_off() -> None:
         async with working(app=Busy(), ws=SANSIO) as old, working(app=SessionApp("new"), ws=SANSIO) as new:
             peer, connection, app = await busy(old)
             begun, _, task = old.hand_over(queue, sessions=True)
-            await until(lambda: connection._asked)
+            await until(lambda: connection._asker)
             begun.call_off()
             await task
             app.go.set()
@@ -116,9 +116,9 @@ async def test_a_second_drain_while_it_makes_its_state() -> None:
             begun.call_off()
             await task
             connection: Any = old.served.connection
-            connection._asked = False
+            connection._asker = None
             _, _, task = old.hand_over(later, sessions=True)
-            await until(lambda: connection._asked)
+            await until(lambda: connection._asker)
             app.go.set()
             await task
             new.adopt(later)
@@ -159,7 +159,7 @@ async def test_more_waits_than_may_travel(monkeypatch: pytest.MonkeyPatch) -> No
             connection.transport.resume_reading()
             await until(lambda: connection.queue.qsize() == 400)
             _, _, task = old.hand_over(queue, sessions=True)
-            await until(lambda: connection._asked)
+            await until(lambda: connection._asker)
             app.go.set()
             await task
             assert app.heard == ["busy", *["x"] * 300]
