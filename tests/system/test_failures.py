@@ -91,7 +91,7 @@ def test_what_a_probe_is_answered_is_said_while_it_fails(service: Service) -> No
         booting = eventually(lambda: [w for w in service.workers("booting") if w.probe], "the first answer")
         assert booting[0].probe == "/healthz 500"
         assert f"pid {booting[0].pid}" in "".join(lines(service.cli("status").stdout, "booting", ", /healthz 500"))
-        told = f"worker {kept + 1}.1 (pid {booting[0].pid}) is not healthy yet: /healthz answered 500, "
+        told = f"worker {booting[0].id} (pid {booting[0].pid}) is not healthy yet: /healthz answered 500, "
         eventually(lambda: told in service.log(), "the log says it")
         shown = reloading.result(DEADLINE)
     assert "boot      0/1 ready, /healthz 500 " in shown.stdout, shown.stdout
@@ -196,7 +196,7 @@ def test_a_dead_worker_is_replaced(tmp_path: Path) -> None:
 
         eventually(replaced, "two workers serve again")
         assert {w.id for w in service.workers()} == {"1.1", "1.2"}
-    assert list(lines(service.log(), "1.1", "killed by SIGKILL"))
+    assert list(lines(service.log(), "worker 1.1 ", "killed by SIGKILL"))
 
 
 def test_a_reload_supersedes_one_that_boots(tmp_path: Path) -> None:
