@@ -40,6 +40,8 @@ LOOKING = [
     ["status", "--json"],
     ["reload", "--wait", "none"],
     ["reload", "--wait", "none", "--json"],
+    ["history"],
+    ["history", "--json"],
     ["abort"],
     ["abort", "--json"],
     ["events"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from stillup.core.availability import why_unready
-from stillup.core.events import HeartbeatsDue, ReloadAsked, StopAsked
+import pytest
+
+from stillup.core.availability import agent_word, why_unready
+from stillup.core.events import CordonAsked, HeartbeatsDue, ReloadAsked, StopAsked
 from stillup.core.strategy import Strategy, StrategyKind
 from tests.core.story import NEW, begin, draining, serving
 
@@ -50,3 +52,37 @@ def test_while_two_generations_serve_either_will_do() -> None:
     assert why_unready(story.fleet) == ""
     story.die(3, age=40)
     assert why_unready(story.fleet) == "0 of 2 workers serve"
+
+
+@pytest.mark.parametrize(
+    ("size", "dead", "word"), [(2, 0, "up 100%"), (2, 1, "up 50%"), (3, 1, "up 66%"), (3, 3, "down #")]
+)
+def test_an_agent_check_is_told_a_weight(size: int, dead: int, word: str) -> None:
+    """By how many serve of those that are wanted."""
+    story = serving(size)
+    for serial in range(1, dead + 1):
+        story.die(serial, age=40)
+    assert agent_word(story.fleet) == word + (f"0 of {size} workers serve" if dead == size else "")
+
+
+def test_an_agent_check_knows_who_is_to_get_no_new_client() -> None:
+    """Cordoned or stopping it serves those whom it has; before its first worker serves it serves nobody."""
+    assert agent_word(begin(2).fleet) == "down #the service is starting"
+    story = serving(2)
+    story.tell(CordonAsked("test", on=True))
+    assert agent_word(story.fleet) == "up 0%"
+    story.die(1, age=40)
+    story.die(2, age=40)
+    assert agent_word(story.fleet) == "down #0 of 2 workers serve"
+    story = serving(2)
+    story.tell(StopAsked("test"))
+    assert agent_word(story.fleet) == "up 0%"
+
+
+def test_an_agent_check_is_told_no_more_than_all() -> None:
+    """While two generations serve more may serve than are wanted."""
+    story = serving(2)
+    story.tell(ReloadAsked(NEW, "test", strategy=Strategy(StrategyKind.ROLLING, max_surge=2)))
+    story.ready(3)
+    story.serve(3)
+    assert agent_word(story.fleet) == "up 100%"

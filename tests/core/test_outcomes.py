@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from stillup.core import probation_time
-from stillup.core.events import Exited, HeartbeatsDue, RefusalNoted, ReloadAsked, RollbackAsked
+from stillup.core.events import Configured, Exited, HeartbeatsDue, RefusalNoted, ReloadAsked, RollbackAsked
 from stillup.core.model import Release
 from stillup.core.outcome_records import LONGEST_MESSAGE, MOST_REMEMBERED, Death, RefusedReload
 from stillup.core.policy import Policy, TimerKind
 from stillup.core.release import identity
 from stillup.core.rollback import previous_release
+from stillup.core.setting_changes import Effect, SettingChange
 from stillup.core.values import replace
 from stillup.core.worker_settings import WorkerSettings
-from stillup.errors import Refused
+from stillup.errors import Refused, Unchanged
 from tests.core.story import NEW, OLD, Story, crashed, draining, serving
 
 
@@ -195,3 +196,33 @@ def test_a_rollback_that_crashes_is_told_and_stays() -> None:
     assert story.news["rollback.refused"]["reason"] == "rolls-back"
     assert (story.rollout(3).reason, story.rollout(3).deaths) == ("rolls-back", 2)
     assert story.fleet.pending is None
+
+
+def if_changed(release: Release, *changes: SettingChange) -> ReloadAsked:
+    return ReloadAsked(release, "test", configured=Configured(Policy(), None, changes), if_changed=True)
+
+
+def test_only_what_is_something_else_is_brought() -> None:
+    """Nothing happens for what serves, and nothing more for what is being brought; what came to nothing comes again."""
+    story = serving(1)
+    before = story.fleet
+    with pytest.raises(Unchanged, match="srv/old serves already"):
+        story.tell(if_changed(OLD))
+    assert story.fleet == before
+    story.tell(if_changed(NEW))
+    with pytest.raises(Unchanged, match="srv/new is being brought already"):
+        story.tell(if_changed(NEW))
+    story.exit(2)
+    assert story.fleet.pending is None
+    story.tell(if_changed(NEW))
+    assert story.fleet.pending is not None
+    assert story.fleet.pending.release == NEW
+
+
+def test_a_changed_setting_is_something_else() -> None:
+    """If a reload puts it in force; one that a flag overrides changes nothing."""
+    story = serving(1)
+    with pytest.raises(Unchanged):
+        story.tell(if_changed(OLD, SettingChange("probation", Effect.OVERRIDDEN, "--probation")))
+    story.tell(if_changed(OLD, SettingChange("probation", Effect.APPLIED)))
+    assert story.fleet.pending is not None

@@ -13,7 +13,7 @@ from stillup.core.release import overwritten
 from stillup.core.rollback import previous_release
 from stillup.core.states import RolloutState, ServiceState
 from stillup.core.values import replace
-from stillup.errors import Refused
+from stillup.errors import Refused, Unchanged
 from tests.core.story import NEW, OLD, Story, cutting_over, draining, serving, spawn
 
 FIRST = replace(OLD, fingerprint="1")
@@ -222,3 +222,62 @@ def test_whose_release_may_have_changed_says_so() -> None:
     story = deployed(FIRST, SECOND)
     story.tell(RollbackAsked(FIRST, "1", "asked"))
     assert story.again == {1: False, 2: False, 3: True}
+
+
+def roll_back_to(story: Story, generation: int) -> None:
+    release = previous_release(story.fleet, generation)
+    roll_out(story, RollbackAsked(release, release.fingerprint, "test", generation))
+
+
+def test_back_to_a_generation_takes_back_all_since() -> None:
+    """From there a rollback goes on to what was before that one, as if nothing had been in between."""
+    fourth = replace(NEW, directory="/srv/fourth", label="srv/fourth", fingerprint="4")
+    story = deployed(FIRST, SECOND, THIRD, fourth)
+    roll_back_to(story, 2)
+    assert story.fleet.serving is not None
+    assert (story.fleet.serving.id, story.fleet.serving.release) == (5, SECOND)
+    assert story.rollout(5).rolls_back == 3
+    assert previous_release(story.fleet) == FIRST
+    roll_back_to(story, 4)
+    assert story.fleet.serving.release == fourth
+
+
+def test_back_to_what_serves_is_nothing_to_do() -> None:
+    """By the number of the generation that serves, and of one that ran the same."""
+    story = deployed(FIRST, SECOND)
+    roll_back(story)
+    before = story.fleet
+    for generation in (1, 3):
+        with pytest.raises(Unchanged, match=f"gen 3 runs srv/old, as gen {generation} did"):
+            previous_release(story.fleet, generation)
+        with pytest.raises(Unchanged):
+            story.tell(RollbackAsked(FIRST, "1", "test", generation))
+    assert story.fleet == before
+
+
+@pytest.mark.parametrize("generation", [2, 3, 9])
+def test_back_to_what_never_served(generation: int) -> None:
+    """One that was rejected, or is not known."""
+    story = deployed(FIRST)
+    story.reload(SECOND)
+    story.exit(2)
+    with pytest.raises(Refused, match=f"no gen {generation} is known that served; 'stillup history'") as caught:
+        previous_release(story.fleet, generation)
+    assert caught.value.code == "no-previous-release"
+
+
+def test_back_to_a_generation_of_which_only_the_name_is_known() -> None:
+    """As without a number; and what was changed in place is refused, too."""
+    story = deployed(replace(FIRST, whole=False), SECOND, THIRD)
+    with pytest.raises(Refused, match=r"of srv/old, .* only the name"):
+        previous_release(story.fleet, 1)
+    with pytest.raises(Refused, match="changed in place"):
+        story.tell(RollbackAsked(SECOND, "another", "asked", 2))
+
+
+def test_what_replaced_it_may_know_it_still() -> None:
+    """A record has the last two rollouts whole: with what they brought, and what they replaced."""
+    story = deployed(FIRST, SECOND, THIRD)
+    slim = replace(story.rollout(1), release=replace(FIRST, whole=False))
+    story.fleet = story.fleet.with_rollout(slim)
+    assert previous_release(story.fleet, 1) == FIRST

@@ -41,13 +41,14 @@ frontend www
 """
 
 
-def _backend(folder: Path, services: dict[str, Service], admin: list[int]) -> str:
-    """As the page has it, but for the hosts' addresses, and a cookie that says whose client one is."""
+def _backend(begins: str, services: dict[str, Service], ports: list[int]) -> str:
+    """As the page has it, but for the hosts' addresses."""
     page = (ROOT / "docs" / "deploy.md").read_text()
-    (said,) = re.findall(r"^```haproxy\n(backend shop\n    option httpchk.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (said,) = re.findall(rf"^```haproxy\n(backend shop\n    {begins}.*?)^```", page, re.MULTILINE | re.DOTALL)
     addresses = [service.address() for service in services.values()]
-    for number, (address, port) in enumerate(zip(addresses, admin, strict=True), 1):
+    for number, (address, port) in enumerate(zip(addresses, ports, strict=True), 1):
         said = said.replace(f"10.0.0.{number}:8000", address).replace(f"addr 10.0.0.{number} port 9464", f"port {port}")
+        said = said.replace(f"agent-addr 10.0.0.{number} agent-port 9777", f"agent-addr 127.0.0.1 agent-port {port}")
     assert "10.0.0." not in said, said
     return str(said)
 
@@ -103,7 +104,7 @@ def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
             services[name] = started.enter_context(service)
         a = services["a"]
         pids = {name: {worker.pid for worker in service.workers() if worker.pid} for name, service in services.items()}
-        backend = _backend(tmp_path, services, admin)
+        backend = _backend("option httpchk", services, admin)
         address, stats = started.enter_context(_haproxy(tmp_path, backend, port))
         kept = started.enter_context(Peer(a.address()))  # past the balancer, as a client that it does not see
         assert kept.get().pid in pids["a"]
@@ -133,4 +134,43 @@ def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
         with contextlib.closing(connect(address)) as last:
             last.request("GET", "/")
             assert last.getresponse().status == 200
+        print(f"0 failed of {len(traffic.pids)}")
+
+
+def test_an_agent_check_says_how_many_new_clients(tmp_path: Path) -> None:
+    """No request fails: its weight is that of the workers that serve, none while it is cordoned and stops."""
+    services: dict[str, Service] = {}
+    with contextlib.ExitStack() as started:
+        *agents, port = (own_port() for _ in range(3))
+        for name, number in zip("ab", agents, strict=True):
+            (tmp_path / name).mkdir()
+            words = ("--agent-bind", f"127.0.0.1:{number}", "--stop-delay", "2")
+            service = Service(tmp_path / name, "main:app", *words, workers=2)
+            service.write(version=name)
+            services[name] = started.enter_context(service)
+        a = services["a"]
+        pids = {name: {worker.pid for worker in service.workers() if worker.pid} for name, service in services.items()}
+        backend = _backend("default-server check agent-check", services, agents)
+        address, stats = started.enter_context(_haproxy(tmp_path, backend, port))
+        with Traffic(address) as traffic:
+            eventually(lambda: set(traffic.pids) >= pids["a"] | pids["b"], "both are sent requests")
+            assert stats.of("a")["weight"] == "100"
+            assert a.cli("cordon").returncode == 0
+            eventually(lambda: stats.of("a")["weight"] == "0", "its weight is 0")
+            traffic.moves_to(pids["b"])
+            before = stats.of("a")["stot"]
+            assert a.cli("supervisor", "reexec").returncode == 0
+            assert a.cli("reload").returncode == 0
+            traffic.goes_on(100)
+            assert stats.of("a")["stot"] == before, "it is sent nothing"
+
+            assert a.cli("uncordon").returncode == 0
+            eventually(lambda: stats.of("a")["weight"] == "100", "it has its weight again")
+            asked = len(traffic.pids)
+            eventually(lambda: set(traffic.pids[asked:]) - pids["b"], "it is sent requests again")
+
+            assert a.cli("stop").returncode == 0
+            eventually(lambda: stats.of("a")["agent_status"] == "L4CON", "nobody answers its agent check")
+            traffic.goes_on(100)
+        assert stats.of("a")["eresp"] == stats.of("b")["eresp"] == "0"
         print(f"0 failed of {len(traffic.pids)}")

@@ -38,7 +38,7 @@ def test_parameters_have_their_values() -> None:
         (
             "reload",
             {"wiat": ["true"]},
-            r"/reload takes no parameter 'wiat' \(it takes 'wait', 'force', 'hurry', 'strategy', ",
+            r"/reload takes no parameter 'wiat' \(it takes 'wait', 'if_changed', 'force', 'hurry', 'strategy', ",
         ),
         ("status", {"x": ["1"]}, r"takes no parameter 'x' \(it takes none\)"),
         ("reload", {"wait": ["true", "true"]}, "wait was given 2 times"),

@@ -34,6 +34,7 @@ from stillup.wire.api_shapes import (
 from stillup.wire.api_version import API_HEADER, version
 from stillup.wire.event_encoding import AnyEvent
 from stillup.wire.event_feed import Event
+from stillup.wire.history_view import RevisionView
 from stillup.wire.operations import OPERATIONS
 from stillup.wire.problem_types import PROBLEM, PROBLEM_TYPES
 from stillup.wire.trace_messages import TraceLine
@@ -112,32 +113,41 @@ class Client(msgspec.Struct, frozen=True):
         timeout: float | None = None,
         force: bool = False,
         hurry: bool = False,
+        if_changed: bool = False,
         strategy: Literal["blue-green", "rolling", "canary"] | None = None,
         **words: float | None,
     ) -> RolloutView:
         """Put a new generation into service: the rollout as it begins, or as far as was waited for.
 
-        With ``hurry`` older generations that drain end streaming answers and WebSockets at once. What is not said of
-        the strategy is as the service was configured; its ``words`` are those of ``POST /v1/reload``, such as
-        ``max_surge=1`` or ``canary_time=60``.
+        With ``hurry`` older generations that drain end streaming answers and WebSockets at once. With ``if_changed``
+        nothing is begun if it would bring what serves, or is being brought, already: the answer is that rollout, and
+        its ``changed`` is false. What is not said of the strategy is as the service was configured; its ``words`` are
+        those of ``POST /v1/reload``, such as ``max_surge=1`` or ``canary_time=60``.
 
         Raises:
             ProblemError: ``rolled-back-before``, unless it is to be by ``force``; ``usage``: a strategy that cannot
                 move so many workers. With ``wait``: ``rollout-aborted``, ``rolled-back``, ``probation-failed``,
                 ``superseded`` or ``stopping``.
         """
-        said: dict[str, object] = {"force": "true" if force else None, "hurry": "true" if hurry else None}
+        flags = {"force": force, "hurry": hurry, "if_changed": if_changed}
+        said: dict[str, object] = {name: True for name, flag in flags.items() if flag}
         said |= {"strategy": strategy, **words}
         given = {name: str(word).lower() if isinstance(word, bool) else word for name, word in said.items()}
         return self._roll_out("reload", wait, timeout, {name: word for name, word in given.items() if word is not None})
 
-    def rollback(self, *, wait: Wait | None = None, timeout: float | None = None) -> RolloutView:
+    def rollback(self, *, to: int | None = None, wait: Wait | None = None, timeout: float | None = None) -> RolloutView:
         """Put the release before the one that serves back into service, as a rollout; as ``reload``.
+
+        Or that of the generation ``to``: if that serves nothing is begun, and ``changed`` of the answer is false.
 
         Raises:
             ProblemError: also ``no-previous-release``, or ``release-overwritten``: it was changed in place, or removed.
         """
-        return self._roll_out("rollback", wait, timeout)
+        return self._roll_out("rollback", wait, timeout, {"to": to} if to is not None else {})
+
+    def history(self) -> list[RevisionView]:
+        """The generations that were brought, or were to be, the newest first."""
+        return self._call("history", list[RevisionView])
 
     def _roll_out(
         self, name: str, wait: Wait | None, timeout: float | None, query: Mapping[str, object] = MappingProxyType({})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from stillup.client.plain_output import Printer
 from stillup.core.states import CALLED_OFF
 from stillup.wire.api_shapes import DeathView, OutcomeView
+from stillup.wire.history_view import RevisionView
 
 SHOWN: Final = 6
 """Outcomes and deaths that ``status`` shows; ``--json`` has more."""
@@ -31,6 +33,18 @@ def summary(outcomes: Sequence[OutcomeView], deaths: Sequence[DeathView]) -> str
     parts = [f"{_verdict(one)} {_ago(one.ago)}" for one in outcomes[:1]]
     parts += [f"{death.id} died {_ago(death.ago)}" for death in deaths[:1]]
     return "; ".join(parts)
+
+
+def print_history(revisions: Sequence[RevisionView]) -> None:
+    """A line for each generation."""
+    out = Printer()
+    wide = max((len(one.release) for one in revisions), default=0)
+    for one in revisions:
+        reason = f" ({one.reason})" if one.reason else ""
+        back = f", takes back rollout {one.rolls_back}" if one.rolls_back is not None else ""
+        what = f"{one.outcome.replace('-', ' ')}{reason}, {_ago(one.ago)}{back}"
+        style = {"serves": "green", "succeeded": ""}.get(one.outcome, "red")
+        out.line(f"gen {one.generation:>4}  {one.release:<{wide}}  ", (what, style), f"   {one.why}")
 
 
 def _outcome(one: OutcomeView) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from stillup.client import text_output
+from stillup.client import outcome_output, text_output
 from stillup.client.command_base import (
     FAILED,
     SUPERSEDED,
@@ -25,7 +25,7 @@ from stillup.client.command_base import (
     watching,
 )
 from stillup.client.control_client import Client
-from stillup.client.plain_output import echo, echo_json
+from stillup.client.plain_output import Printer, echo, echo_json
 from stillup.client.progress_output import RolloutProgress, has_failed_probation
 from stillup.client.watch_limit import WatchLimit, timeout_option, wait_option
 from stillup.core.policy import MOST_WORKERS
@@ -50,6 +50,11 @@ def _watched(command: Command) -> Command:
 
 @click.command
 @addressed
+@click.option(
+    "--if-changed",
+    is_flag=True,
+    help="Do nothing (exit 0) if what serves is what would come: code, options, environment, interpreter.",
+)
 @click.option("--force", is_flag=True, help="Also run a release that was rolled back before, and is what it was.")
 @click.option("--hurry", is_flag=True, help="End what streams in older generations that still drain, at once.")
 @click.option(
@@ -102,6 +107,7 @@ def reload(client: Client, *, wait: str, timeout: float | None, as_json: bool, c
     those that serve already leave and the old ones come back in the same way, which --wait drained watches, too.
     With --strategy canary a few come, and are compared with the old ones for --canary-time. If they do worse (gate) or
     it cannot be told until --canary-timeout (inconclusive), they leave: exit 1. 'stillup promote' ends that wait.
+    With --if-changed it may be asked again and again; the JSON says "changed": false where nothing was to be done.
     """
     if canary is not None:
         said["canary"], said["canary_percent"] = canary_of(canary)
@@ -110,8 +116,15 @@ def reload(client: Client, *, wait: str, timeout: float | None, as_json: bool, c
 
 @click.command
 @addressed
+@click.option(
+    "--to",
+    type=click.IntRange(1),
+    metavar="GEN",
+    help="The generation whose release it is to be ('stillup history'); nothing is done if that serves. "
+    "[default: the one before]",
+)
 @_watched
-def rollback(client: Client, *, wait: str, timeout: float | None, as_json: bool) -> None:
+def rollback(client: Client, *, to: int | None, wait: str, timeout: float | None, as_json: bool) -> None:
     """Boot the release that served before this one and put it back into service, as a reload does.
 
     While its workers stand by (--standby of 'run' and 'reload') nothing boots: they serve again at once.
@@ -120,7 +133,19 @@ def rollback(client: Client, *, wait: str, timeout: float | None, as_json: bool)
     directory of its own, behind a symlink (--directory current). What was rolled back to stays, also if it crashes:
     --wait probation says so (exit 1). Ctrl-C and --timeout (exit 6) only stop watching.
     """
-    _watch(client, "rollback", client.rollback, wait, timeout, as_json=as_json)
+    _watch(client, "rollback", partial(client.rollback, to=to), wait, timeout, as_json=as_json)
+
+
+@click.command
+@json_option("The list as JSON.")
+@addressed
+def history(client: Client, *, as_json: bool) -> None:
+    """List the generations since the service was started, the newest first: what each ran, and what came of it.
+
+    'stillup rollback --to GEN' puts what one of them ran back into service, if its code is as it was. The last 32
+    rollouts are known, and the releases of those before the last few as long as the supervisor lives.
+    """
+    print_answer(client.history(), outcome_output.print_history, as_json=as_json)
 
 
 @click.command
@@ -153,6 +178,10 @@ def _watch(
     """Begin a rollout, show it, and exit as it ended."""
     limit = WatchLimit(timeout)
     rollout = ask()
+    changed = rollout.changed
+    if not changed and rollout.outcome is not None:
+        _nothing_to_do(client, rollout, as_json=as_json)
+        return
     if wait == "none":
         if as_json:
             echo_json(msgspec.json.encode(rollout).decode())
@@ -162,13 +191,21 @@ def _watch(
     goes_on = f"the {what} goes on: stillup status (rollout {rollout.id})"
     progress = RolloutProgress(client.status().name, quiet=as_json)
     with watching(goes_on):
-        rollout = _follow(client, rollout, progress, limit, wait)
+        rollout = msgspec.structs.replace(_follow(client, rollout, progress, limit, wait), changed=changed)
     if as_json:
         print_json(rollout)
     limit.exit_if_it_came(goes_on)
     exit_as(rollout)
     if wait == "probation" and has_failed_probation(rollout):
         sys.exit(FAILED if rollout.reason or rollout.stopped else SUPERSEDED)
+
+
+def _nothing_to_do(client: Client, rollout: RolloutView, *, as_json: bool) -> None:
+    if as_json:
+        print_json(rollout)
+    else:
+        what = f"{service_name(client)} gen {rollout.generation} is {rollout.release} as it is now; nothing changed"
+        text_output.print_verdict(Printer(), "ok", what)
 
 
 def _follow(

@@ -33,6 +33,8 @@ class ReloadAsked(msgspec.Struct, frozen=True):
     """Whether older generations that drain are to end what is endless at once."""
     strategy: Strategy | None = None
     """How it is to come; None: as the policy says."""
+    if_changed: bool = False
+    """Whether nothing is to be done if it would bring what serves already."""
 
 
 class RefusalNoted(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ class RollbackAsked(msgspec.Struct, frozen=True):
     release: Release
     found: str
     why: str
+    to: int | None = None
+    """The generation that ran it, where somebody has said which."""
 
 
 class AbortAsked(msgspec.Struct, frozen=True):

@@ -9,17 +9,31 @@
 from __future__ import annotations
 
 from stillup.core.amounts import amount
-from stillup.core.events import RefusalNoted
+from stillup.core.events import RefusalNoted, ReloadAsked
 from stillup.core.failures import described, said_by_app
 from stillup.core.model import Failure, Fleet, Generation, Release, Rollout, Worker
 from stillup.core.outcome_records import LONGEST_MESSAGE, Death, RefusedReload, RolledBackRelease, with_newest
 from stillup.core.release import identity
+from stillup.core.setting_changes import Effect
 from stillup.core.transition import Transition
 from stillup.core.values import replace
-from stillup.errors import Refused
+from stillup.errors import Refused, Unchanged
 
 REFUSALS_TO_NOTE = frozenset({"release", "configuration", "rolled-back-before"})
 """Codes of what is wrong with what was to run, rather than with when it was asked for."""
+
+
+def check_wanted(fleet: Fleet, event: ReloadAsked) -> None:
+    """See that what a reload asks for is to be brought.
+
+    Raises:
+        Unchanged: as ``check_changed``, where that is asked.
+        Refused: as ``check_not_rolled_back``, unless somebody insists.
+    """
+    if event.if_changed:
+        check_changed(fleet, event)
+    if not event.force:
+        check_not_rolled_back(fleet, event.release)
 
 
 def check_not_rolled_back(fleet: Fleet, release: Release) -> None:
@@ -36,6 +50,19 @@ def check_not_rolled_back(fleet: Fleet, release: Release) -> None:
             "environment. If what it lacked is there now, 'stillup reload --force' deploys it again"
         )
         raise Refused(message, code="rolled-back-before")
+
+
+def check_changed(fleet: Fleet, event: ReloadAsked) -> None:
+    """See that a reload would bring something else than what serves, or is being brought already.
+
+    Raises:
+        Unchanged: it would not.
+    """
+    if event.configured is not None and any(one.effect is Effect.APPLIED for one in event.configured.changes):
+        return
+    brought: Rollout | Generation | None = fleet.pending or fleet.serving
+    if brought is not None and identity(brought.release) == identity(event.release):
+        raise Unchanged(f"{event.release.label} {'is being brought' if fleet.pending else 'serves'} already")
 
 
 def mark_rolled_back(transition: Transition, rollout: Rollout, generation: Generation) -> None:

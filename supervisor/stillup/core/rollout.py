@@ -52,9 +52,9 @@ def reload_asked(transition: Transition, event: ReloadAsked) -> None:
     Raises:
         Refused: as ``reload``; ``rolled-back-before``, but to who insists; ``usage``: the strategy cannot bring so
             many workers as are wanted.
+        Unchanged: nothing would, and that is good enough.
     """
-    if not event.force:
-        outcomes.check_not_rolled_back(transition.fleet, event.release)
+    outcomes.check_wanted(transition.fleet, event)
     listener_orders.hold(transition, event.release)
     if event.hurry and transition.fleet.state not in ENDING:
         orders.hurry(transition, every=True)

@@ -103,8 +103,8 @@ def _decide(transition: Transition, event: Event) -> None:
             rollout.reload_asked(transition, event)
         case RefusalNoted():
             outcomes.note_refusal(transition, event)
-        case RollbackAsked(release, found, why):
-            rolls_back = rollback(transition.fleet, release, found)
+        case RollbackAsked(release, found, why, to):
+            rolls_back = rollback(transition.fleet, release, found, to)
             rollout.reload(transition, release, why, rolls_back=rolls_back)
         case AbortAsked():
             rollout.call_off(transition)

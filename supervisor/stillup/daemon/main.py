@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from stillup import __version__
+from stillup.core.availability import agent_word
 from stillup.core.commands import Exit
 from stillup.daemon import preflight, reexec, startup
 from stillup.daemon.assembly import Assembly, Opened, WorkerSide, assemble, assemble_worker_side, open_service
+from stillup.daemon.control.agent_server import AgentServer
 from stillup.daemon.control.control_server import ControlServer
 from stillup.daemon.loop import reaper, watchdog
 from stillup.daemon.loop.heartbeat import watch_heartbeats
@@ -131,7 +133,7 @@ async def _run(opened: Opened) -> int:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=block_handled))
     worker_side = assemble_worker_side(opened)
     service: Assembly | None = None
-    servers: list[ControlServer] = []
+    servers: list[ControlServer | AgentServer] = []
     try:
         beginning = await startup.begin(opened, worker_side)
         service = assemble(opened, worker_side, beginning.fleet)
@@ -192,25 +194,32 @@ async def _reopen(service: Assembly) -> None:
     logger.info("SIGUSR1: %s is reopened", settings.log.file)
 
 
-async def _serve(service: Assembly, servers: list[ControlServer]) -> int:
+def _answer_callers(service: Assembly) -> dict[ApiSocket, ControlServer]:
+    """Begin to serve the control API at all its sockets."""
+    found = {}
+    for name, sock in service.opened.sockets.control_sockets().items():
+        app = service.api.at(name)
+        found[name] = ControlServer(
+            sock.dup(),
+            service.trace.traced(app) if name is ApiSocket.CONTROL else app,
+            service.identities.meet,
+            has_right=partial(service.api.has_right, name),
+            is_worker=service.identities.is_worker,
+            turned_away=partial(service.worker_side.figures.more, figure_cells.TURNED_AWAY),
+            name=name,
+        )
+    return found
+
+
+async def _serve(service: Assembly, servers: list[ControlServer | AgentServer]) -> int:
     """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
     opened, worker_side, signals = service.opened, service.worker_side, service.opened.signals
     while True:
-        for name, sock in opened.sockets.control_sockets().items():
-            app = service.api.at(name)
-            traced = service.trace.traced(app) if name is ApiSocket.CONTROL else app
-            servers.append(
-                ControlServer(
-                    sock.dup(),
-                    traced,
-                    service.identities.meet,
-                    has_right=partial(service.api.has_right, name),
-                    is_worker=service.identities.is_worker,
-                    turned_away=partial(worker_side.figures.more, figure_cells.TURNED_AWAY),
-                    name=name,
-                )
-            )
-        signals.begin(service.reexec.take_back(partial(_serve_one, {server.name: server for server in servers})))
+        api_servers = _answer_callers(service)
+        servers.extend(api_servers.values())
+        if (agent := opened.sockets.agent) is not None:
+            servers.append(AgentServer(agent.dup(), lambda: agent_word(service.engine.fleet)))
+        signals.begin(service.reexec.take_back(partial(_serve_one, api_servers)))
         last = await service.engine.run(service.effects)
         if isinstance(last, Exit):
             return last.code
@@ -240,7 +249,7 @@ def _serve_one(servers: Mapping[ApiSocket, ControlServer], name: str, sock: sock
 
 
 async def _close(
-    opened: Opened, worker_side: WorkerSide, service: Assembly | None, servers: list[ControlServer]
+    opened: Opened, worker_side: WorkerSide, service: Assembly | None, servers: list[ControlServer | AgentServer]
 ) -> None:
     """Close everything that the loop has to do with; the rest is closed by the stack of ``open_service``."""
     opened.signals.end()
@@ -257,7 +266,7 @@ async def _close(
         service.identities.close()
 
 
-async def _close_servers(servers: list[ControlServer]) -> None:
+async def _close_servers(servers: list[ControlServer | AgentServer]) -> None:
     """At once: each gives its last answers some time."""
     await asyncio.gather(*(server.close() for server in servers))
     servers.clear()
@@ -272,6 +281,8 @@ def _greet(opened: Opened) -> None:
     logger.info("control: curl --unix-socket %s http://localhost/v1/status", opened.runtime.file(CONTROL))
     if address := opened.sockets.admin_address():
         logger.info("metrics and probes: http://%s/metrics", address)
+    if address := opened.sockets.agent_address():
+        logger.info("agent checks: %s", address)
     if settings.rights.closed_to_all:
         logger.warning("roles are given to others, and no socket is open to them: see --control-group")
     for bind in settings.doubtful_binds:

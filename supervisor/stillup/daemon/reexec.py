@@ -180,7 +180,8 @@ def execute(reexec_state: ReexecState, environment: Mapping[str, str]) -> None:
         *reexec_state.listeners,
         *reexec_state.queue,
     ]
-    fds += [fd for fd in (reexec_state.observe, reexec_state.admin, reexec_state.interim) if fd is not None]
+    others = reexec_state.observe, reexec_state.admin, reexec_state.agent, reexec_state.interim
+    fds += [fd for fd in others if fd is not None]
     try:
         for fd in fds:
             os.set_inheritable(fd, True)

@@ -174,6 +174,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     """How long the generation before still stands by; None if it does not."""
     workers_queued: int = 0
     """Workers of the new generation that wait for their boot: as many boot as may at once."""
+    changed: bool = True
+    """False: ``if_changed`` was asked for, and this rollout has brought what would have been brought, or is at it."""
     births: list[str] = []
     """How the processes of the new generation's workers came to be (``birth`` of a worker); empty once none is left."""
     watch: WatchView | None = None

@@ -23,6 +23,7 @@ from stillup.wire.api_operation import (
     ResponseShape,
 )
 from stillup.wire.event_feed import Event
+from stillup.wire.history_view import RevisionView
 from stillup.wire.trace_messages import TraceLine
 
 
@@ -45,6 +46,10 @@ _WAIT: Final = Parameter(
 )
 _HURRY: Final = Parameter("hurry", "whether older generations that drain end streaming answers at once", bool)
 _FORCE: Final = Parameter("force", "whether to run a release that was rolled back before all the same", bool)
+_TO: Final = Parameter("to", "the generation whose release it is to be; nothing is done if that serves", int, least=1)
+_IF_CHANGED: Final = Parameter(
+    "if_changed", "whether to do nothing if what serves is what would be brought: code, options, environment", bool
+)
 _STRATEGY: Final = Parameter(
     "strategy",
     "how the new generation comes, this once; what is not said here the configuration says",
@@ -117,6 +122,15 @@ OPERATIONS: Final = (
         Role.VIEWER,
         "Show the listeners.",
         {200: _json("The listeners.", list[api_shapes.ListenerView])},
+        sockets=UNIX_SOCKETS,
+    ),
+    Operation(
+        "history",
+        "GET",
+        "/v1/history",
+        Role.VIEWER,
+        "Show the generations that were brought, or were to be, the newest first.",
+        {200: _json("As far as rollouts are remembered.", list[RevisionView])},
         sockets=UNIX_SOCKETS,
     ),
     Operation(
@@ -223,7 +237,7 @@ OPERATIONS: Final = (
         Role.OPERATOR,
         "Put a new generation of what is on the disk now into service.",
         {200: _SERVES, 202: _BEGUN},
-        (_WAIT_ROLLOUT, _FORCE, _HURRY, _STRATEGY, _MAX_SURGE, _MAX_UNAVAILABLE, *_CANARY, _STANDBY),
+        (_WAIT_ROLLOUT, _IF_CHANGED, _FORCE, _HURRY, _STRATEGY, _MAX_SURGE, _MAX_UNAVAILABLE, *_CANARY, _STANDBY),
         ("release", "configuration", "rolled-back-before", *_ROLLOUT_FAILS),
     ),
     Operation(
@@ -233,7 +247,7 @@ OPERATIONS: Final = (
         Role.OPERATOR,
         "Put the release before the one that serves back into service. Asked again it goes further back.",
         {200: _SERVES, 202: _BEGUN},
-        (_WAIT_ROLLOUT,),
+        (_WAIT_ROLLOUT, _TO),
         ("no-previous-release", "release-overwritten", "rollout-in-progress", "out-of-order", *_ROLLOUT_FAILS),
     ),
     Operation(

@@ -94,6 +94,9 @@ class ReexecState(msgspec.Struct, frozen=True):
     admin: int | None = None
     admin_bind: str = ""
     """What ``admin`` was bound for."""
+    agent: int | None = None
+    agent_bind: str = ""
+    """What ``agent`` was bound for."""
     interim: int | None = None
     """The pair with the interim server, which answers probes meanwhile."""
     interim_pid: int = 0

@@ -18,7 +18,8 @@ from stillup.core.policy import Policy
 from stillup.core.states import RolloutState, WorkerState
 from stillup.daemon.control import handlers as handlers_module
 from stillup.daemon.control import responses
-from stillup.daemon.control.handlers import Handlers, _probation_left, _reached, _scaled
+from stillup.daemon.control.awaited import probation_left, reached, scaled
+from stillup.daemon.control.handlers import Handlers
 from stillup.daemon.control.request_limits import LastingRequests
 from stillup.errors import Refused
 from stillup.wire import fleet_views
@@ -75,7 +76,7 @@ async def _probation_of(story: Story) -> tuple[Handlers, asyncio.Future[Fleet]]:
     handlers = _waiting(story.fleet)
     call = cast("Any", _Call())
     waiting = asyncio.ensure_future(
-        handlers._until(call, _reached(2, "probation"), lambda fleet: _probation_left(fleet, 2))
+        handlers._until(call, reached(2, "probation"), lambda fleet: probation_left(fleet, 2))
     )
     await until(lambda: handlers._engine._watchers)
     return handlers, waiting
@@ -141,9 +142,9 @@ async def test_a_scaling_that_is_waited_for_until_it_is_drained() -> None:
     """Those beyond the number take nothing new at once, and leave when they have finished."""
     story = serving(2)
     story.tell(ScaleAsked(1))
-    assert (_scaled(1, "true")(story.fleet), _scaled(1, "drained")(story.fleet)) == (True, False)
+    assert (scaled(1, "true")(story.fleet), scaled(1, "drained")(story.fleet)) == (True, False)
     story.exit(2)
-    assert _scaled(1, "drained")(story.fleet)
+    assert scaled(1, "drained")(story.fleet)
 
 
 async def test_the_description_is_made_once_and_not_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,10 +182,11 @@ class Roll:
         return rollout
 
     async def kill(self, generation: int, slot: int) -> None:
-        """Kill a worker, when it is known which connections it has; one fewer may accept from here on."""
-        (pid,) = [w.pid for w in self.service.workers() if w.id == f"{generation}.{slot}" and w.pid is not None]
-        self.watch.least -= 1
-        with hold(pid) as grip:
+        """Kill a worker, when it is known which connections it has; one fewer may accept from here on, if it did."""
+        (worker,) = [one for one in self.service.client.workers() if one.id == f"{generation}.{slot}"]
+        assert worker.pid is not None
+        self.watch.least -= worker.state == "serving"
+        with hold(worker.pid) as grip:
             await grip.stop()
             self.losses.will_take(grip.holds())
             await grip.kill()

@@ -14,16 +14,14 @@ import uvicorn
 from starlette.responses import Response
 
 from stillup import __version__
-from stillup.core import probation_time
 from stillup.core.access import Role
 from stillup.core.caller_limits import Limits
 from stillup.core.events import AbortAsked, CordonAsked, PromoteAsked, RollbackAsked, ScaleAsked, StopAsked
 from stillup.core.model import Fleet, Release
 from stillup.core.rollback import previous_release
-from stillup.core.states import CALLED_OFF, RolloutState, ScalingState
+from stillup.core.states import CALLED_OFF
 from stillup.core.strategy_choice import StrategyChoice
-from stillup.core.watch import Verdict
-from stillup.daemon.control import event_stream, metrics, responses
+from stillup.daemon.control import awaited, event_stream, metrics, responses
 from stillup.daemon.control.api import Call, Handler
 from stillup.daemon.control.message_trace import Trace, TraceResponse
 from stillup.daemon.control.metrics import Scene
@@ -36,7 +34,7 @@ from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.state.history import History
 from stillup.daemon.state.listener_files import ListenerFiles
 from stillup.errors import Refused, Unchanged
-from stillup.wire import api_shapes, fleet_views, protocol_versions
+from stillup.wire import api_shapes, fleet_views, outcome_views, protocol_versions
 from stillup.wire.address import ActivatedAddress, Bind
 from stillup.wire.api_shapes import (
     GenerationView,
@@ -109,6 +107,7 @@ class Handlers:
             "generations": self._generations,
             "workers": self._workers,
             "listeners": self._listeners,
+            "history": self._revisions,
             "rollout": self._rollout,
             "scaling": self._scaling,
             "events": self._events,
@@ -137,7 +136,7 @@ class Handlers:
             self._engine.fleet,
             msgspec.structs.replace(self._describe(), listeners=await self._listeners_seen()),
             QueueView(waiting=self._custody.waiting, capacity=self._custody.capacity),
-            _now(),
+            awaited.now(),
         )
         return responses.json(view if call.role.covers(Role.OPERATOR) else without_output(view))
 
@@ -153,6 +152,9 @@ class Handlers:
 
     async def _listeners(self, _: Call) -> Response:
         return responses.json(await self._listeners_seen())
+
+    async def _revisions(self, _: Call) -> Response:
+        return responses.json(outcome_views.history(self._engine.fleet, awaited.now()))
 
     async def _rollout(self, call: Call) -> Response:
         return responses.json(self._rollout_view(call, self._engine.fleet, call.values["id"]))
@@ -212,31 +214,44 @@ class Handlers:
         hurry = call.values.get("hurry", False)
         said = {name: call.values[name] for name in StrategyChoice.__struct_fields__ if name in call.values}
         choice = msgspec.convert(said, StrategyChoice)
-        fleet = await request_reload(
-            self._engine, self._resolve, why, force=force, hurry=hurry, choice=choice, hold=self._hold
-        )
-        return await self._rolled_out(call, fleet, fleet.last_rollout)
+        if_changed = call.values.get("if_changed", False)
+        ask = partial(request_reload, self._engine, self._resolve, why, choice=choice, hold=self._hold)
+        return await self._begun(call, ask(force=force, hurry=hurry, if_changed=if_changed))
 
     async def _rollback(self, call: Call) -> Response:
-        release = previous_release(self._engine.fleet)
+        return await self._begun(call, self._go_back(f"rollback asked by {call.principal}", call.values.get("to")))
+
+    async def _go_back(self, why: str, to: int | None) -> Fleet:
+        release = previous_release(self._engine.fleet, to)
         found = await self._look(release)
         async with self._listener_files.put_back():
-            fleet = await self._engine.ask(RollbackAsked(release, found, f"rollback asked by {call.principal}"))
+            return await self._engine.ask(RollbackAsked(release, found, why, to))
+
+    async def _begun(self, call: Call, asking: Awaitable[Fleet]) -> Response:
+        """Have a rollout begun, and answer; where nothing was to be done, with the one that is at it, or was."""
+        try:
+            fleet = await asking
+        except Unchanged:
+            fleet = self._engine.fleet
+            return await self._rolled_out(call, fleet, awaited.at_it(fleet), changed=False)
         return await self._rolled_out(call, fleet, fleet.last_rollout)
 
     async def _promote(self, call: Call) -> Response:
         fleet = await self._engine.ask(PromoteAsked(f"asked by {call.principal}"))
-        return await self._rolled_out(call, fleet, _promoted_last(fleet))
+        return await self._rolled_out(call, fleet, awaited.promoted_last(fleet))
 
-    async def _rolled_out(self, call: Call, fleet: Fleet, number: int) -> Response:
+    async def _rolled_out(self, call: Call, fleet: Fleet, number: int, *, changed: bool = True) -> Response:
         """Answer a request that has begun a rollout, or has it go on, now or when the caller wants it."""
         wait = call.values.get("wait")
         call.audited.accepted(rollout=number)
         location = f"/v1/rollouts/{number}"
         if wait is None:
-            return responses.json(self._rollout_view(call, fleet, number), 202, location)
-        fleet = await self._until(call, _reached(number, wait), lambda fleet: _probation_left(fleet, number))
-        view = self._rollout_view(call, fleet, number)
+            view = msgspec.structs.replace(self._rollout_view(call, fleet, number), changed=changed)
+            return responses.json(view, 202 if changed else 200, location)
+        fleet = await self._until(
+            call, awaited.reached(number, wait), lambda fleet: awaited.probation_left(fleet, number)
+        )
+        view = msgspec.structs.replace(self._rollout_view(call, fleet, number), changed=changed)
         match view.outcome:
             case "aborted":
                 return responses.aborted(view, location)
@@ -261,7 +276,7 @@ class Handlers:
         location = f"/v1/scalings/{number}"
         if "wait" not in call.values:
             return responses.json(self._scaling_view(call, fleet, number), 202, location)
-        fleet = await self._until(call, _scaled(number, call.values["wait"]))
+        fleet = await self._until(call, awaited.scaled(number, call.values["wait"]))
         view = self._scaling_view(call, fleet, number)
         if view.outcome == "aborted":
             return responses.not_scaled(view, location)
@@ -330,57 +345,19 @@ class Handlers:
     # Rendering
 
     def _generation_views(self, call: Call) -> list[GenerationView]:
-        seen = fleet_views.generations(self._engine.fleet, _now())
+        seen = fleet_views.generations(self._engine.fleet, awaited.now())
         return seen if call.role.covers(Role.OPERATOR) else [without_output(generation) for generation in seen]
 
     def _rollout_view(self, call: Call, fleet: Fleet, number: int) -> RolloutView:
         rollout = fleet.rollout(number)
         if rollout is None:
             raise Refused(f"rollout {number} is not known, or was forgotten", code="not-found")
-        view = fleet_views.rollout(fleet, rollout, _now())
+        view = fleet_views.rollout(fleet, rollout, awaited.now())
         return view if call.role.covers(Role.OPERATOR) else without_output(view)
 
     def _scaling_view(self, call: Call, fleet: Fleet, number: int) -> ScalingView:
         scaling = fleet.scaling(number)
         if scaling is None:
             raise Refused(f"scaling {number} is not known, or was forgotten", code="not-found")
-        view = fleet_views.scaling(fleet, scaling, _now())
+        view = fleet_views.scaling(fleet, scaling, awaited.now())
         return view if call.role.covers(Role.OPERATOR) else without_output(view)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def _reached(number: int, wait: str) -> Callable[[Fleet], bool]:
-    def reached(fleet: Fleet) -> bool:
-        rollout = fleet.rollout(number)
-        if rollout is None:
-            return True
-        if wait == "drained":
-            return rollout.state in (RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK)
-        return not rollout.state.pending and (wait != "probation" or _probation_left(fleet, number) is None)
-
-    return reached
-
-
-def _promoted_last(fleet: Fleet) -> int:
-    """The rollout that was promoted just now: the newest of those that were."""
-    promoted = (one.id for one in fleet.rollouts if one.watch is not None and one.watch.verdict is Verdict.PROMOTED)
-    return max(promoted)
-
-
-def _probation_left(fleet: Fleet, number: int) -> float | None:
-    rollout = fleet.rollout(number)
-    return probation_time.left(fleet, rollout, _now()) if rollout is not None else None
-
-
-def _scaled(number: int, wait: str) -> Callable[[Fleet], bool]:
-    def scaled(fleet: Fleet) -> bool:
-        scaling = fleet.scaling(number)
-        if scaling is None or scaling.state is ScalingState.UNDER_WAY:
-            return scaling is None
-        left = fleet_views.scaling(fleet, scaling, _now()).workers_leaving
-        return wait != "drained" or scaling.state is ScalingState.ABORTED or not left
-
-    return scaled

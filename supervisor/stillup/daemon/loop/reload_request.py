@@ -22,6 +22,7 @@ async def request_reload(
     *,
     force: bool = False,
     hurry: bool = False,
+    if_changed: bool = False,
     choice: StrategyChoice = StrategyChoice(),  # noqa: B008 - it is frozen
     hold: Callable[[Sequence[Bind]], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
 ) -> Fleet:
@@ -33,10 +34,12 @@ async def request_reload(
         why: who asks, or what does.
         force: whether a release that was rolled back before may run.
         hurry: whether older generations that drain are to end what is endless at once.
+        if_changed: whether nothing is to be done if it is what serves already.
         choice: what is said of the strategy for this one; the configuration says the rest.
         hold: has listeners for what is to run, and socket files that are gone there again, unless it is refused.
 
     Raises:
+        Unchanged: with ``if_changed``.
         Refused: it cannot be. What is wrong with the release is remembered, for whoever looks at the service later.
     """
     try:
@@ -44,7 +47,8 @@ async def request_reload(
         policy = resolved.configured.policy if resolved.configured is not None else engine.fleet.policy
         strategy = choice.with_rest_of(policy)
         async with hold(resolved.binds):
-            fleet = await engine.ask(ReloadAsked(resolved.release, why, force, resolved.configured, hurry, strategy))
+            asked = ReloadAsked(resolved.release, why, force, resolved.configured, hurry, strategy, if_changed)
+            fleet = await engine.ask(asked)
     except Refused as refusal:
         if refusal.code in REFUSALS_TO_NOTE:
             engine.submit(RefusalNoted(why, refusal.code, str(refusal)))

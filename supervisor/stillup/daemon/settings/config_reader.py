@@ -34,6 +34,7 @@ RESTART: Final = frozenset({"name", "runtime_dir", "worker_user", "config_file",
 """Parameters that take a restart."""
 REEXEC: Final = frozenset(
     {"viewers", "operators", "admins", "control_group", "observe_group", "admin_bind", "worker_group", "pass_env"}
+    | {"agent_bind"}
     | {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay"}
     | {"log_format", "log_file", "use_colors", "cordon_status"}
 )

@@ -29,7 +29,7 @@ _GROUPS: Final = {
     ),
     "Limits": ("max_worker_", "limit_", "hang_timeout", "leader_timeout", "orphan_timeout"),
     "Who may, and as whom": (
-        *("viewers", "operators", "admins", "control_group", "observe_group", "admin_bind"),
+        *("viewers", "operators", "admins", "control_group", "observe_group", "admin_bind", "agent_bind"),
         *("worker_user", "worker_group", "pass_env"),
     ),
     "Logs": ("log_format", "log_file"),

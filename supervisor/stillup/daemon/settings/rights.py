@@ -33,6 +33,7 @@ class Rights(msgspec.Struct, frozen=True):
     observe_gid: int | None = None
     """The group of ``observe.sock``, whose members are viewers there; None for no such socket."""
     admin_bind: TcpAddress | None = None
+    agent_bind: TcpAddress | None = None
     worker: Account | None = None
     """The workers' user; None for our own."""
     orphans_uid: int | None = None
@@ -105,6 +106,12 @@ def parameters() -> list[click.Parameter]:
             "such as 127.0.0.1:9464.",
         ),
         click.Option(
+            ["--agent-bind"],
+            metavar="HOST:PORT",
+            help="Answer HAProxy's agent-check there, to whoever can connect: a weight by how many workers serve, 0 "
+            "while cordoned or stopping; such as 127.0.0.1:9777.",
+        ),
+        click.Option(
             ["--worker-user"],
             metavar="USER",
             help="The workers' user, a name or a number: without the supervisor's rights, ports below 1024 and the "
@@ -140,7 +147,8 @@ def make_rights(given: Mapping[str, Any]) -> Rights:
         rules=_rules(given),
         control_gid=_group(given, "control_group"),
         observe_gid=_group(given, "observe_group"),
-        admin_bind=_admin_bind(given["admin_bind"]) if given["admin_bind"] else None,
+        admin_bind=_tcp_address(given, "admin_bind", 9464),
+        agent_bind=_tcp_address(given, "agent_bind", 9777),
         worker=worker,
         passed=given["pass_env"],
     )
@@ -167,8 +175,11 @@ def _group(given: Mapping[str, Any], name: str) -> int | None:
     return check_number(accounts.find_group(given[name], option), given[name], option) if given[name] else None
 
 
-def _admin_bind(text: str) -> TcpAddress:
+def _tcp_address(given: Mapping[str, Any], name: str, usual: int) -> TcpAddress | None:
+    text = given[name]
+    if not text:
+        return None
     address = parse_bind(text).address
     if not isinstance(address, TcpAddress):
-        raise UsageError(f"--admin-bind {text}: it is HOST:PORT, such as 127.0.0.1:9464")
+        raise UsageError(f"--{name.replace('_', '-')} {text}: it is HOST:PORT, such as 127.0.0.1:{usual}")
     return address

@@ -1,4 +1,4 @@
-"""The supervisor's own listening sockets: for workers, for operators, for monitoring. None is the service's."""
+"""The supervisor's own listening sockets: for workers, operators, monitoring and balancers. None is the service's."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from stillup.wire.runtime_paths import CONTROL, HANDOFF, OBSERVE
 BACKLOG: Final = 128
 HANDOFF_BACKLOG: Final = 16
 """Of ``handoff.sock``: a worker waits for whoever is before it, and for a place it waits, too."""
+AGENT: Final = "--agent-bind"
 TRIAL: Final = ".trial.sock"
 """A socket file that exists for a moment, to see whether its owner and group can be set."""
 
@@ -36,6 +37,8 @@ class OwnSocketNumbers(TypedDict):
     observe: int | None
     admin: int | None
     admin_bind: str
+    agent: int | None
+    agent_bind: str
 
 
 class OwnSockets:
@@ -57,7 +60,6 @@ class OwnSockets:
         self._runtime = runtime
         self._stack = stack
         self._files = files
-        self._admin_bind = str(rights.admin_bind or "")
         runtime.let_through(rights.guests)
         mode, uid, gid = rights.handoff
         inherited = reexec_state.handoff if reexec_state else None
@@ -66,7 +68,11 @@ class OwnSockets:
             CONTROL, reexec_state.control if reexec_state else None, 0o660, gid=rights.control_gid
         )
         self._observe = self._open_observe(rights, reexec_state)
-        self._admin = self._open_admin(rights, reexec_state)
+        self._admin_bind, self._agent_bind = str(rights.admin_bind or ""), str(rights.agent_bind or "")
+        kept = self._kept(reexec_state) if reexec_state else {}
+        self._admin = self._open_tcp(ApiSocket.ADMIN, rights.admin_bind, kept)
+        self.agent = self._open_tcp(AGENT, rights.agent_bind, kept)
+        """For agent checks; None if there is to be none."""
 
     def control_sockets(self) -> Mapping[ApiSocket, socket.socket]:
         """Those behind which the control API answers."""
@@ -80,11 +86,17 @@ class OwnSockets:
             "observe": self._observe.fileno() if self._observe is not None else None,
             "admin": self._admin.fileno() if self._admin is not None else None,
             "admin_bind": self._admin_bind,
+            "agent": self.agent.fileno() if self.agent is not None else None,
+            "agent_bind": self._agent_bind,
         }
 
     def admin_address(self) -> str:
         """Where ``--admin-bind`` listens, port 0 being known by now; empty if it does not."""
         return describe(ApiSocket.ADMIN, self._admin).address if self._admin is not None else ""
+
+    def agent_address(self) -> str:
+        """The same of ``--agent-bind``."""
+        return describe(AGENT, self.agent).address if self.agent is not None else ""
 
     def _open(
         self,
@@ -123,17 +135,27 @@ class OwnSockets:
         self._runtime.remove(OBSERVE)
         return None
 
-    def _open_admin(self, rights: Rights, reexec_state: ReexecState | None) -> socket.socket | None:
-        inherited = reexec_state.admin if reexec_state else None
-        if rights.admin_bind is None:
-            _drop(inherited)
+    def _kept(self, reexec_state: ReexecState) -> dict[str, int]:
+        """The inherited TCP sockets whose addresses are as they were; others are closed before one is bound anew."""
+        kept = {}
+        for name, inherited, bound_for, wanted in (
+            (ApiSocket.ADMIN, reexec_state.admin, reexec_state.admin_bind, self._admin_bind),
+            (AGENT, reexec_state.agent, reexec_state.agent_bind, self._agent_bind),
+        ):
+            if inherited is not None and bound_for == wanted:
+                kept[name] = inherited
+            else:
+                _drop(inherited)
+        return kept
+
+    def _open_tcp(self, name: str, address: TcpAddress | None, kept: Mapping[str, int]) -> socket.socket | None:
+        if address is None:
             return None
-        if reexec_state is not None and inherited is not None and reexec_state.admin_bind == self._admin_bind:
-            sock = socket.socket(fileno=inherited)
+        if name in kept:
+            sock = socket.socket(fileno=kept[name])
             sock.setblocking(False)
         else:
-            _drop(inherited)
-            sock = open_listener(Bind(ApiSocket.ADMIN, rights.admin_bind), BACKLOG).socket
+            sock = open_listener(Bind(name, address), BACKLOG).socket
         self._stack.callback(close_at_once, sock)
         return sock
 
@@ -155,16 +177,18 @@ def try_out(runtime: RuntimeDirectory, rights: Rights, reexec_state: ReexecState
         sock, file = bind_unix(runtime.file(TRIAL), 0o600, uid, own if gid is None else gid, replace=True)
         sock.close()
         file.remove()
-    if rights.admin_bind is not None and str(rights.admin_bind) != reexec_state.admin_bind:
-        _try_admin(rights.admin_bind, reexec_state)
+    before = {reexec_state.admin_bind: reexec_state.admin, reexec_state.agent_bind: reexec_state.agent}
+    ours = {int(bound_for.rpartition(":")[2]) for bound_for, fd in before.items() if fd is not None}
+    for name, address in ((ApiSocket.ADMIN, rights.admin_bind), (AGENT, rights.agent_bind)):
+        if address is not None and str(address) not in before:
+            _try_tcp(Bind(name, address), is_ours=address.port in ours)
 
 
-def _try_admin(address: TcpAddress, reexec_state: ReexecState) -> None:
+def _try_tcp(bind: Bind, *, is_ours: bool) -> None:
     try:
-        open_listener(Bind(ApiSocket.ADMIN, address), BACKLOG).close()
+        open_listener(bind, BACKLOG).close()
     except Unavailable as error:
         reason = error.__cause__
-        # The socket that has the port now is closed before the new one is bound.
-        is_ours = reexec_state.admin is not None and reexec_state.admin_bind.endswith(f":{address.port}")
+        # A socket of ours that has the port now is closed before the new one is bound.
         if not is_ours or not isinstance(reason, OSError) or reason.errno != errno.EADDRINUSE:
             raise
