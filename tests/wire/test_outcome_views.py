@@ -7,7 +7,8 @@ import msgspec
 from stillup.core.events import AbortAsked, Exited, RefusalNoted, ReloadAsked
 from stillup.core.outcome_records import MOST_REMEMBERED
 from stillup.wire.api_shapes import DeathView, OutcomeView, without_output
-from stillup.wire.outcome_views import deaths, outcomes
+from stillup.wire.history_view import RevisionView
+from stillup.wire.outcome_views import deaths, history, outcomes
 from stillup.wire.record_format import SCHEMA, Record, decode, encode
 from tests.wire.example_fleets import NEW, aborted, after, booting, crashed, look
 
@@ -45,6 +46,16 @@ def test_there_are_some_of_them() -> None:
     shown = outcomes(fleet, 99.0)
     assert len(shown) == MOST_REMEMBERED
     assert [one.ago for one in shown] == sorted(one.ago for one in shown)
+
+
+def test_what_has_run_is_told_newest_first() -> None:
+    """What is under way is not among it; one that crashes serves until it is replaced."""
+    crashed_one = RevisionView(2, "srv/new", "serves", 7.0, 2, "asked by uid 0, pid 7", "crashed", None, False)
+    first = RevisionView(1, "srv/old", "succeeded", 18.0, 1, "first", "", None, True)
+    assert history(crashed(), 20.0) == [crashed_one, first]
+    (failed, serving) = history(aborted(), 20.0)
+    assert (failed.outcome, failed.reason, failed.ago, failed.can_return) == ("aborted", "import", 8.0, False)
+    assert (serving.generation, serving.outcome, serving.can_return) == (1, "serves", False)
 
 
 def test_deaths_are_told_newest_first_and_outlive_the_supervisor() -> None:
