@@ -163,6 +163,22 @@ def test_how_workers_come_to_be(births: tuple[str, ...], says: str, has_advice: 
     assert (found.verdict, found.seen, bool(found.advice)) == ("ok", says, has_advice)
 
 
+@pytest.mark.parametrize(
+    ("unmoved", "advice"),
+    [
+        (("TLS",), "end TLS in a proxy"),
+        (("--http zttp",), "--http httptools"),
+        (("--http zttp", "TLS"), "--http httptools"),
+    ],
+)
+def test_what_does_not_move(unmoved: tuple[str, ...], advice: str) -> None:
+    """Whoever counts on connections that outlive a reload is told."""
+    assert _about(WELL, "crossing") == []
+    (found,) = _about(replace(WELL, service=replace(SERVICE, unmoved=unmoved)), "crossing")
+    assert (found.verdict, found.seen.startswith(f"with {' and '.join(unmoved)} ")) == ("warning", True)
+    assert found.advice.startswith(advice)
+
+
 def test_another_failure_is_not_the_databases() -> None:
     """What failed for another reason, or was called off, says nothing of a pool."""
     for rejected in (BOOT, replace(BOOT, failure=None)):

@@ -21,6 +21,7 @@ from stillup.core.crossing import (
     may_move,
     news_waits,
     packet_limit,
+    unmoved,
 )
 from stillup.core.drain import ConnectionClass
 from stillup.core.events import (
@@ -272,3 +273,18 @@ def test_what_was_added_is_what_is_left_without_it() -> None:
     both = one + two
     assert msgspec.structs.replace(both.since(two), longest=one.longest) == one
     assert both.longest == two.longest
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, []),
+        ({"http": "httptools"}, []),
+        ({"http": "zttp"}, ["--http zttp"]),
+        ({"ssl_certfile": "cert.pem"}, ["TLS"]),
+        ({"ssl_keyfile": "key.pem", "http": "zttp"}, ["--http zttp", "TLS"]),
+    ],
+)
+def test_why_none_moves(options: dict[str, object], why: list[str]) -> None:
+    """What was read has to be known to the byte, and a TLS session is one process's."""
+    assert unmoved(options) == why

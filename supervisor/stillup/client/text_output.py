@@ -122,6 +122,9 @@ def status(seen: Status) -> None:
         f"{told}longest pause "
         f"{crossing.longest * 1000:.0f} ms"
     )
+    if crossing.unmoved:
+        why = " and ".join(crossing.unmoved)
+        out.line(f"            with {why} connections stay where they are: a reload closes those that are idle")
     if seen.rollout is not None and (seen.rollout.outcome is None or seen.rollout.step is not None):
         at = step_text(seen.rollout)
         doing = f"{seen.rollout.state}{f': {at}' if at else ''}"

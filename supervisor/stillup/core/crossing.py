@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -31,6 +32,17 @@ SOON: Final = 0.1
 """Seconds after which news of the crossing is reported at the earliest, together with what came meanwhile."""
 PART: Final = 10
 """So many times as long as a report took the next waits, if it can: one of thousands of connections holds them up."""
+
+
+UNMOVED_PARSERS: Final = frozenset({"zttp"})
+"""Values of ``--http`` of which it is not known to the byte what was read."""
+
+
+def unmoved(options: Mapping[str, object]) -> list[str]:
+    """Why no connection of a release with these options of uvicorn's moves; empty if they may."""
+    parser = options.get("http")
+    found = [f"--http {parser}"] if parser in UNMOVED_PARSERS else []
+    return found + (["TLS"] if options.get("ssl_certfile") or options.get("ssl_keyfile") else [])
 
 
 class Standing(msgspec.Struct, frozen=True):

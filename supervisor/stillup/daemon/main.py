@@ -17,6 +17,7 @@ from functools import partial
 from stillup import __version__
 from stillup.core.availability import agent_word
 from stillup.core.commands import Exit
+from stillup.core.crossing import unmoved
 from stillup.daemon import preflight, reexec, startup
 from stillup.daemon.assembly import Assembly, Opened, WorkerSide, assemble, assemble_worker_side, open_service
 from stillup.daemon.control.agent_server import AgentServer
@@ -283,6 +284,8 @@ def _greet(opened: Opened) -> None:
         logger.info("metrics and probes: http://%s/metrics", address)
     if address := opened.sockets.agent_address():
         logger.info("agent checks: %s", address)
+    if stays := unmoved(settings.options):
+        logger.info("with %s connections stay where they are: a reload closes those that are idle", " and ".join(stays))
     if settings.rights.closed_to_all:
         logger.warning("roles are given to others, and no socket is open to them: see --control-group")
     for bind in settings.doubtful_binds:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from stillup.host import proc_files
+from stillup.host import control_groups
 
 
 def usable() -> int:
@@ -15,42 +14,8 @@ def usable() -> int:
 
     A share of a processor counts as one.
     """
-    allowed = len(os.sched_getaffinity(0))
-    try:
-        groups, mounts = proc_files.read("self", "cgroup"), proc_files.read("self", "mountinfo")
-    except OSError:
-        return allowed
-    quotas = (_quota(level) for folder, top in _folders(groups, mounts) for level in _levels(folder, top))
-    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas if quota is not None)]))
-
-
-def _folders(groups: str, mounts: str) -> Iterator[tuple[Path, Path]]:
-    """Where the process's control groups are that may limit its processors, each with the top of its mount.
-
-    Args:
-        groups: ``/proc/PID/cgroup`` (cgroups(7)): of version 2 there are no controllers in the second field.
-        mounts: ``/proc/PID/mountinfo``. A mount may show a part of the hierarchy, as in a container: its root.
-    """
-    for line in groups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        for mount in mounts.splitlines():
-            before, _, after = mount.partition(" - ")
-            root, point = before.split()[3:5]
-            kind, _, options = after.split(" ")[:3]  # a mount may have an empty source
-            is_one = kind == "cgroup2" if not controllers else kind == "cgroup" and "cpu" in options.split(",")
-            if not is_one or (controllers and "cpu" not in controllers.split(",")):
-                continue
-            below = os.path.relpath(path, root)
-            # Not below it: the group is outside of what is shown here, whose top is the nearest.
-            yield Path(point) if below.startswith("..") else Path(point, below), Path(point)
-
-
-def _levels(folder: Path, top: Path) -> Iterator[Path]:
-    """A group and those that it is in: each may limit it."""
-    yield folder
-    while folder != top:
-        folder = folder.parent
-        yield folder
+    quotas = (quota for folder in control_groups.folders("cpu") if (quota := _quota(folder)) is not None)
+    return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, quotas)]))
 
 
 def _quota(folder: Path) -> float | None:

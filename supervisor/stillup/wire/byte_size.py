@@ -27,6 +27,12 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_percentage(text: str) -> int | None:
+    """``80%`` as 80; None for what is no percentage of something."""
+    match = re.fullmatch(r"([1-9][0-9]?|100)%", text.strip())
+    return int(match[1]) if match is not None else None
+
+
 def show_size(size: int) -> str:
     """A size for people to read, in units of 1024: ``530 MB``."""
     for unit, name in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):

@@ -35,3 +35,5 @@ class CrossingView(QueueView, frozen=True, kw_only=True):
     """Sessions among those that were adopted."""
     sessions_refused: int = 0
     """Sessions that their app had handed over and that ended all the same."""
+    unmoved: list[str] = []
+    """Why the connections of what serves stay where they are, such as ``--http zttp``; empty if they may move."""

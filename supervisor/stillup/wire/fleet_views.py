@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import asdict
 
 from stillup.core import probation_time
+from stillup.core.crossing import unmoved
 from stillup.core.drain import longest
 from stillup.core.lifecycle import COMING, LEAVING
 from stillup.core.listener_key import ListenerKey
@@ -67,6 +68,7 @@ def status(fleet: Fleet, supervisor: SupervisorView, queue: QueueView, now: floa
             sessions_given=crossed.sessions_given,
             sessions_adopted=crossed.sessions_adopted,
             sessions_refused=crossed.sessions_refused,
+            unmoved=unmoved(fleet.serving.release.options) if fleet.serving is not None else [],
         ),
         rollout=rollout(fleet, shown, now) if shown is not None else None,
         outcomes=outcome_views.outcomes(fleet, now),

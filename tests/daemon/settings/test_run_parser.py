@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 from stillup.daemon import preflight
 from stillup.daemon.run_commands import check, run
 from stillup.daemon.settings import gunicorn_options, help_groups
+from stillup.daemon.settings.config import make_settings
 from stillup.daemon.settings.options import parameters
+from stillup.host import memory_limit, processors
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory; ``check`` reads the settings alone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preflight, "check", lambda _: None)
-    for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "STILLUP_CONFIG"):
+    for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "PORT", "STILLUP_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -185,3 +187,37 @@ def test_a_flag_has_no_place(folder: Path) -> None:
     """It is in front of whoever gave it."""
     (folder / "stillup.toml").write_text("workers = 2\n")
     assert asked("main:app", "--workers", "0").output.endswith("a service needs at least 1 worker (--workers)\n")
+
+
+def test_what_platforms_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PORT is where to listen where nothing else says it; WEB_CONCURRENCY=auto is as many as can run at a time."""
+    monkeypatch.setattr(processors, "usable", lambda: 3)
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
+    monkeypatch.setenv("PORT", "8080")
+    assert asked("main:app").output.endswith(" on 0.0.0.0:8080, 3 worker(s)\n")
+    assert " on 127.0.0.1:9000, " in asked("main:app", "--port", "9000").output
+    (folder / "stillup.toml").write_text('bind = ["unix:web.sock"]\n')
+    assert " on unix:web.sock, " in asked("main:app").output
+    (folder / "stillup.toml").unlink()
+    for name, text, says in (
+        ("PORT", "http", "http"),
+        ("WEB_CONCURRENCY", "many", "'many', not a number of workers, or auto"),
+    ):
+        monkeypatch.setenv(name, text)
+        shown = asked("main:app")
+        assert (shown.exit_code, says in shown.output) == (2, True), shown.output
+
+
+@pytest.mark.parametrize(("text", "bytes_"), [("80%", 400_000_000), ("100%", 500_000_000), ("512M", 512 << 20)])
+def test_a_share_of_the_memory(text: str, bytes_: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what there is, by the workers that share it."""
+    monkeypatch.setattr(memory_limit, "usable", lambda: 1_000_000_000)
+    context = run.make_context("run", ["main:app", "--workers", "2", "--max-worker-rss", text])
+    assert make_settings(context, context.params).worker.max_worker_rss == bytes_
+
+
+@pytest.mark.parametrize("text", ["0%", "101%", "8.5%", "%", "-1%"])
+def test_no_share_of_the_memory(text: str) -> None:
+    """One line, and exit 2."""
+    shown = asked("main:app", "--max-worker-rss", text)
+    assert (shown.exit_code, f"'{text}' is no size" in shown.output) == (2, True), shown.output

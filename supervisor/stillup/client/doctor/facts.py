@@ -75,6 +75,8 @@ class SupervisorFacts(msgspec.Struct, frozen=True):
     workers: int = 0
     births: tuple[str, ...] = ()
     """How its workers' processes came to be."""
+    unmoved: tuple[str, ...] = ()
+    """Why its connections stay where they are."""
     worker_pids: tuple[int, ...] = ()
     addresses: tuple[str, ...] = ()
     """Of its listeners."""

@@ -66,6 +66,7 @@ def findings(facts: Facts) -> list[Finding]:
         *listeners(facts.service),
         *rollouts(facts.service),
         *births(facts.service),
+        *crossing(facts.service),
         role(facts.service, facts.uid),
         descriptors(facts.service, facts.kernel),
         backlog(facts.service, facts.kernel),
@@ -238,6 +239,16 @@ def births(service: SupervisorFacts) -> Iterator[Finding]:
         yield Finding("boot", "ok", f"{seen}, and each imports the app", advice)
     else:
         yield Finding("boot", "ok", seen)
+
+
+def crossing(service: SupervisorFacts) -> Iterator[Finding]:
+    """Whether connections can move to the next generation."""
+    if service.unmoved:
+        seen = (
+            f"with {' and '.join(service.unmoved)} connections stay where they are: a reload closes those that are idle"
+        )
+        advice = "end TLS in a proxy before it" if service.unmoved == ("TLS",) else "--http httptools has them move"
+        yield Finding("crossing", "warning", seen, advice)
 
 
 def role(service: SupervisorFacts, uid: int) -> Finding:

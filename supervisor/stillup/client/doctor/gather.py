@@ -183,6 +183,7 @@ def _service(directory: str) -> SupervisorFacts:
         births=tuple(
             sorted({one.birth for generation in status.generations for one in generation.workers if one.birth})
         ),
+        unmoved=tuple(status.crossing.unmoved),
         worker_pids=tuple(one.pid for generation in status.generations for one in generation.workers if one.pid),
         addresses=tuple(listener.address for listener in status.listeners),
         unreachable=tuple(f"{one.address}: {one.trouble}" for one in status.listeners if one.trouble),

@@ -20,10 +20,10 @@ from stillup.daemon.settings import bind_changes, development, file_values, log_
 from stillup.daemon.settings.app_name import check_app
 from stillup.daemon.settings.development import LONGEST_BOOT, OF_DEVELOPMENT
 from stillup.daemon.settings.log_settings import OF_LOG, LogSettings
-from stillup.daemon.settings.options import NOT_TAKEN, OF_SUPERVISOR, SINGLE_BIND, key_of
+from stillup.daemon.settings.options import NOT_TAKEN, OF_SUPERVISOR, SINGLE_BIND, MemoryShare, key_of
 from stillup.daemon.settings.rights import Rights
 from stillup.errors import UsageError
-from stillup.host import config_file, processors, terminal
+from stillup.host import config_file, memory_limit, processors, terminal
 from stillup.host.sockets import group_of
 from stillup.wire.address import PORTS, Address, Bind, InheritedAddress, TcpAddress, is_open, parse_binds
 from stillup.wire.config_text import ConfigText
@@ -187,7 +187,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any], kept: Settin
         python=given["python"] or "",
         app_dir=given["app_dir"],
         env_file=given["env_file"] or "",
-        worker=_worker_settings(given, binds, log, directory, kept),
+        worker=_worker_settings({**given, **_limits(given, workers)}, binds, log, directory, kept),
         rights=rights.make_rights(given) if kept is None else kept.rights,
         cordon_status=int(given["cordon_status"]),
         log=log,
@@ -226,6 +226,14 @@ def _times(given: Mapping[str, Any]) -> dict[str, float]:
 
 def _first(*seconds: float | None) -> float:
     return float(next(one for one in seconds if one is not None))
+
+
+def _limits(given: Mapping[str, Any], workers: int) -> dict[str, int]:
+    """What a worker may hold where all together may hold a share of what there is."""
+    share = given["max_worker_rss"]
+    if not isinstance(share, MemoryShare):
+        return {}
+    return {"max_worker_rss": memory_limit.usable() * share.percent // 100 // workers}
 
 
 def _worker_settings(
@@ -270,8 +278,10 @@ def _unless_reload(given: Mapping[str, Any], name: str, default: float) -> float
 
 
 def binds_of(context: click.Context, given: Mapping[str, Any]) -> tuple[Bind, ...]:
-    """Where to listen, by the first of these that says it: flags, the environment, the file."""
+    """Where to listen, by the first of these that says it: flags, the environment, the file, PORT of a platform."""
     ranks = {name: _rank(context, name) for name in ("binds", *SINGLE_BIND)}
+    if not any(ranks.values()) and (port := os.environ.get("PORT")):
+        return parse_binds([f"0.0.0.0:{port}"])
     last = {name for name, rank in ranks.items() if rank and rank == max(ranks.values())}
     if len(last) > 1 and last != {"host", "port"}:
         words = ", ".join(f"--{'bind' if name == 'binds' else name}" for name in sorted(last))
@@ -308,7 +318,9 @@ def _worker_options(given: Mapping[str, Any], log: LogSettings) -> dict[str, Any
 
 def _web_concurrency() -> int:
     text = os.environ.get("WEB_CONCURRENCY", "1")
+    if text == "auto":
+        return processors.usable()
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"WEB_CONCURRENCY is '{text}', not a number of workers") from None
+        raise UsageError(f"WEB_CONCURRENCY is '{text}', not a number of workers, or auto") from None

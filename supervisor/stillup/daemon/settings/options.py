@@ -10,13 +10,14 @@ import math
 from typing import Any, Final
 
 import click
+import msgspec
 from uvicorn.main import main as uvicorn_command
 
 from stillup.core.policy import MOST_WORKERS
 from stillup.daemon.settings import health_options, hook_options, log_settings, rights, strategy_options
 from stillup.daemon.settings.hook_options import FileTable
 from stillup.errors import UsageError
-from stillup.wire.byte_size import parse_size
+from stillup.wire.byte_size import parse_percentage, parse_size
 
 LEAST_HANG_TIMEOUT: Final = 3.0
 """Seconds; workers are heard about once a second, and one that is busy or looks for its supervisor somewhat later."""
@@ -96,14 +97,23 @@ class _SecondsOrNever(_Seconds):
         return seconds
 
 
+class MemoryShare(msgspec.Struct, frozen=True):
+    """A part of the memory that there is, for all workers together."""
+
+    percent: int
+
+
 class _Size(click.ParamType):  # type: ignore[type-arg]  # not generic in the oldest click that we support
-    """Bytes, or a number with K, M or G."""
+    """Bytes, a number with K, M or G, or a percentage of what there is."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | MemoryShare:
+        if isinstance(value, MemoryShare):
+            return value
         try:
-            return parse_size(str(value))
+            percent = parse_percentage(str(value))
+            return MemoryShare(percent) if percent is not None else parse_size(str(value))
         except UsageError as error:
             self.fail(str(error), param, ctx)
 
@@ -245,7 +255,8 @@ def _own_parameters() -> list[click.Parameter]:
             type=_Size(),
             metavar="SIZE",
             help="Replace a worker that holds that much memory (bytes, or 512M, 1.5G; without its children); "
-            "another serves first. [default: never]",
+            "another serves first. 80%: of the machine's memory, or the container's limit, by --workers. "
+            "[default: never]",
         ),
         click.Option(
             ["--hang-timeout"],
