@@ -172,7 +172,7 @@ async def test_more_waits_than_may_travel(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_an_http_class_of_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside one that nobody here knows WebSockets are served as ever; they end with the worker."""
     from stillup.asgi import site  # noqa: PLC0415
-    from stillup.asgi.connection import UnknownConnection  # noqa: PLC0415
+    from stillup.asgi.unknown_connection import UnknownConnection  # noqa: PLC0415
 
     monkeypatch.setitem(rules.RULES, ConnectionClass.WEBSOCKET, Rule(handover=0.0, final=0.0))
     monkeypatch.setattr(site, "connection_class", lambda known: type("Unknown", (UnknownConnection, known), {}))

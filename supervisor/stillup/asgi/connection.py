@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stillup.asgi.lingering_close import LingeringCloseTransport
 from stillup.core.crossing import ResumeRefusal, Standing
 from stillup.core.drain import ConnectionClass
-from stillup.host.sources import Arrival
 from stillup.wire.adoption_packet import ConnectionInfo
 from stillup.wire.session_format import Session
 
@@ -142,16 +140,3 @@ class Connection(asyncio.Protocol):
         if transport.is_reading():
             transport.pause_reading()
         transport.abort()  # close(2) without shutdown(2); nothing that was written is left, so nothing is cut
-
-
-class UnknownConnection(Connection):
-    """Mixed into a class that we don't know: its connections close like all others, and never move."""
-
-    arrival: Arrival
-
-    def connection_made(self, transport: Any) -> None:
-        site = self.site
-        super().connection_made(LingeringCloseTransport(transport, self.arrival.socket, site.write_batch, site.cells))
-        info = self.arrival.info  # of another class, at the worker before
-        if info is not None and info.read:
-            self.data_received(info.read)

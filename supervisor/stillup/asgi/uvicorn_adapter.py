@@ -48,8 +48,9 @@ from functools import cache
 from typing import Any, Final
 
 from stillup.asgi import parser_httptools, websocket_protocols, websocket_sessions
-from stillup.asgi.connection import Connection, UnknownConnection
+from stillup.asgi.connection import Connection
 from stillup.asgi.request_counters import count_requests_of
+from stillup.asgi.unknown_connection import UnknownConnection
 
 
 def _h11(protocol: Any) -> Any:

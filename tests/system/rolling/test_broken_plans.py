@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import until
 from tests.system import mutations
 from tests.system.mutations import Mutation, mutated
 from tests.system.rolling.conftest import SURGES
-from tests.system.rolling.rolling_service import RollingService, under_load
+from tests.system.rolling.rolling_service import PATIENCE, RollingService, under_load
 
 
 @pytest.mark.parametrize(
@@ -21,11 +22,13 @@ from tests.system.rolling.rolling_service import RollingService, under_load
     ],
 )
 def test_a_broken_plan_is_found_out(tmp_path: Path, change: Mutation, found: str) -> None:
-    """The same reload that is sound otherwise."""
+    """The same reload that is sound otherwise, at a step where it stands still: a boot may be too short to be seen."""
 
     async def run(service: RollingService) -> None:
         async with under_load(service) as roll:
-            await roll.reload()
+            await roll.reload_to(1)
+            await until(lambda: bool(roll.watch.broken), PATIENCE, "the watch sees it")
+            roll.go_on()
             await roll.settled(outcome="succeeded")
             await roll.stays(roll.new)
 
