@@ -247,8 +247,8 @@ def crossing(service: SupervisorFacts) -> Iterator[Finding]:
         seen = (
             f"with {' and '.join(service.unmoved)} connections stay where they are: a reload closes those that are idle"
         )
-        advice = "end TLS in a proxy before it" if service.unmoved == ("TLS",) else "--http httptools has them move"
-        yield Finding("crossing", "warning", seen, advice)
+        ways = ("end TLS in a proxy before it" if why == "TLS" else "say --http httptools" for why in service.unmoved)
+        yield Finding("crossing", "warning", seen, f"if they are to move: {', and '.join(ways)}")
 
 
 def role(service: SupervisorFacts, uid: int) -> Finding:
