@@ -53,6 +53,19 @@ def _backend(begins: str, services: dict[str, Service], ports: list[int]) -> str
     return str(said)
 
 
+def _started(stack: contextlib.ExitStack, folder: Path, *words: str) -> Service:
+    """A host's service, which answers with its folder's name."""
+    folder.mkdir()
+    service = Service(folder, "main:app", *words, workers=2)
+    service.write(version=folder.name)
+    return stack.enter_context(service)
+
+
+def _pids(services: dict[str, Service]) -> dict[str, set[int]]:
+    """Of the workers of each."""
+    return {name: {one.pid for one in service.workers() if one.pid} for name, service in services.items()}
+
+
 class _Stats:
     """What HAProxy says of a server (``show stat``)."""
 
@@ -92,18 +105,14 @@ def _haproxy(folder: Path, backend: str, port: int) -> Iterator[tuple[str, _Stat
 
 def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
     """No request fails: the one that is cordoned gets no new client, serves whom it has, and is stopped then."""
-    services: dict[str, Service] = {}
     with contextlib.ExitStack() as started:
         *admin, port = (own_port() for _ in range(3))
-        for name, number in zip("ab", admin, strict=True):
-            (tmp_path / name).mkdir()
-            bind = f"127.0.0.1:{number}"
-            words = ("--admin-bind", bind, "--cordon-status", "404", "--timeout-keep-alive", "60")
-            service = Service(tmp_path / name, "main:app", *words)
-            service.write(version=name)
-            services[name] = started.enter_context(service)
-        a = services["a"]
-        pids = {name: {worker.pid for worker in service.workers() if worker.pid} for name, service in services.items()}
+        words = ("--cordon-status", "404", "--timeout-keep-alive", "60")
+        services = {
+            name: _started(started, tmp_path / name, "--admin-bind", f"127.0.0.1:{number}", *words)
+            for name, number in zip("ab", admin, strict=True)
+        }
+        a, pids = services["a"], _pids(services)
         backend = _backend("option httpchk", services, admin)
         address, stats = started.enter_context(_haproxy(tmp_path, backend, port))
         kept = started.enter_context(Peer(a.address()))  # past the balancer, as a client that it does not see
@@ -139,17 +148,13 @@ def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
 
 def test_an_agent_check_says_how_many_new_clients(tmp_path: Path) -> None:
     """No request fails: its weight is that of the workers that serve, none while it is cordoned and stops."""
-    services: dict[str, Service] = {}
     with contextlib.ExitStack() as started:
         *agents, port = (own_port() for _ in range(3))
-        for name, number in zip("ab", agents, strict=True):
-            (tmp_path / name).mkdir()
-            words = ("--agent-bind", f"127.0.0.1:{number}", "--stop-delay", "2")
-            service = Service(tmp_path / name, "main:app", *words, workers=2)
-            service.write(version=name)
-            services[name] = started.enter_context(service)
-        a = services["a"]
-        pids = {name: {worker.pid for worker in service.workers() if worker.pid} for name, service in services.items()}
+        services = {
+            name: _started(started, tmp_path / name, "--agent-bind", f"127.0.0.1:{number}", "--stop-delay", "2")
+            for name, number in zip("ab", agents, strict=True)
+        }
+        a, pids = services["a"], _pids(services)
         backend = _backend("default-server check agent-check", services, agents)
         address, stats = started.enter_context(_haproxy(tmp_path, backend, port))
         with Traffic(address) as traffic:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillup.errors import UsageError
-from stillup.wire.byte_size import MOST, parse_size, show_size
+from stillup.wire.byte_size import MOST, parse_percentage, parse_size, show_size
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,12 @@ def test_bytes_are_bytes(size: int) -> None:
 def test_a_size_is_shown(size: int, shown: str) -> None:
     """A size is shown in the largest unit of which it has ten."""
     assert show_size(size) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "percent"),
+    [("80%", 80), (" 1% ", 1), ("100%", 100), ("101%", None), ("0%", None), ("8.5%", None), ("80", None), ("%", None)],
+)
+def test_percentages(text: str, percent: int | None) -> None:
+    """Whole ones, of something that there is."""
+    assert parse_percentage(text) == percent

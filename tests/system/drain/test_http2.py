@@ -45,8 +45,7 @@ def test_requests_in_progress_are_finished(service: Service) -> None:
 
 async def _reload_beside_a_request(service: Service) -> None:
     answers: Counter[tuple[int, str]] = Counter()
-    base = f"http://{service.address()}"
-    async with httpx.AsyncClient(http1=False, http2=True, base_url=base, timeout=DEADLINE) as client:
+    async with _connected(service) as client:
         slow = asyncio.create_task(client.get("/slow"))
         await _ask(client, answers, 50)
         rollout = await asyncio.to_thread(service.client.reload, wait="cut-over")
@@ -69,13 +68,17 @@ def test_an_idle_connection_is_told_to_close(service: Service) -> None:
 
 async def _reload_while_idle(service: Service) -> None:
     answers: Counter[tuple[int, str]] = Counter()
-    base = f"http://{service.address()}"
-    async with httpx.AsyncClient(http1=False, http2=True, base_url=base, timeout=DEADLINE) as client:
+    async with _connected(service) as client:
         for generation in (1, 2, 3):
             await _ask(client, answers, 1)
             rollout = await asyncio.to_thread(service.client.reload, wait="drained")
             assert rollout.generation == generation + 1
     assert answers == {(200, f"{generation} 2"): 1 for generation in (1, 2, 3)}
+
+
+def _connected(service: Service) -> httpx.AsyncClient:
+    base = f"http://{service.address()}"
+    return httpx.AsyncClient(http1=False, http2=True, base_url=base, timeout=DEADLINE)
 
 
 async def _ask(client: httpx.AsyncClient, answers: Counter[tuple[int, str]], times: int) -> None:
