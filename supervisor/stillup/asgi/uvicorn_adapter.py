@@ -35,9 +35,12 @@ connections stay where they are.
    ``run_asgi()``, which gives the app ``receive`` and ``send`` of it; ``queue``, of what it has not received, and
    ``read_paused`` while something waits there; ``conn``, of websockets (``websocket_state``), which it asks before
    it sends; ``request``, ``handshake_complete``, ``close_sent``; where they are there ``start_keepalive()`` and
-   ``stop_keepalive()``. It pauses reading with each message, and reads on when the last one was received.
+   ``stop_keepalive()``. It pauses reading with each message, and reads on when the last one was received, which
+   ``receive()`` takes by ``queue.get()``.
 8. ``import_from_string``: what ``load()`` imports the app with.
-9. ``LifespanOn.error_occured`` (later ``error_occurred``): the app knows no lifespan; ``LifespanOff`` has neither.
+9. Of ``ZttpH2Protocol``, to which a connection is handed on by ``set_protocol()`` of its transport: ``cycles`` of
+   requests in progress, ``on_stream_closed()``, and ``_close_connection()``, which sends GOAWAY.
+10. ``LifespanOn.error_occured`` (later ``error_occurred``): the app knows no lifespan; ``LifespanOff`` has neither.
 """
 
 from __future__ import annotations

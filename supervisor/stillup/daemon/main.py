@@ -195,12 +195,12 @@ async def _reopen(service: Assembly) -> None:
     logger.info("SIGUSR1: %s is reopened", settings.log.file)
 
 
-def _answer_callers(service: Assembly) -> dict[ApiSocket, ControlServer]:
-    """Begin to serve the control API at all its sockets."""
+def _answer_callers(service: Assembly, servers: list[ControlServer | AgentServer]) -> dict[ApiSocket, ControlServer]:
+    """Begin to serve the control API at all its sockets; each is among ``servers`` as soon as it is there."""
     found = {}
     for name, sock in service.opened.sockets.control_sockets().items():
         app = service.api.at(name)
-        found[name] = ControlServer(
+        found[name] = server = ControlServer(
             sock.dup(),
             service.trace.traced(app) if name is ApiSocket.CONTROL else app,
             service.identities.meet,
@@ -209,6 +209,7 @@ def _answer_callers(service: Assembly) -> dict[ApiSocket, ControlServer]:
             turned_away=partial(service.worker_side.figures.more, figure_cells.TURNED_AWAY),
             name=name,
         )
+        servers.append(server)
     return found
 
 
@@ -216,8 +217,7 @@ async def _serve(service: Assembly, servers: list[ControlServer | AgentServer]) 
     """Answer callers and run the engine; the exit code. Does not return if the program is replaced."""
     opened, worker_side, signals = service.opened, service.worker_side, service.opened.signals
     while True:
-        api_servers = _answer_callers(service)
-        servers.extend(api_servers.values())
+        api_servers = _answer_callers(service, servers)
         if (agent := opened.sockets.agent) is not None:
             servers.append(AgentServer(agent.dup(), lambda: agent_word(service.engine.fleet)))
         signals.begin(service.reexec.take_back(partial(_serve_one, api_servers)))

@@ -122,3 +122,29 @@ def test_a_trial_sees_what_keeps_others_out(folder: Path) -> None:
         service.logged(f"metrics and probes: http://0.0.0.0:{port}/metrics")
         assert mode_of(runtime / ApiSocket.CONTROL) == (0o660, own.uid, own.groups[0])
         assert (service.process.pid, pids(service)) == before
+
+
+def test_a_trial_sees_that_two_sockets_would_have_one_port(folder: Path) -> None:
+    """One that is kept is in the other's way; two that change places are not. Refused, all goes on."""
+    ports = sorted({own_port(), own_port()})
+    service = Service(folder, "main:app")
+    service.write()
+    settings = folder / "stillup.toml"
+    admin, agent = (f"127.0.0.1:{port}" for port in ports)
+    settings.write_text(f'admin_bind = "{admin}"\n')
+    with service:
+        before = (service.process.pid, pids(service))
+        for text, why in (
+            (f'agent_bind = "{admin}"', "--admin-bind is there"),
+            (f'agent_bind = "0.0.0.0:{ports[0]}"', "address already in use"),
+        ):
+            settings.write_text(f'admin_bind = "{admin}"\n{text}\n')
+            done = service.cli("supervisor", "reexec")
+            assert (done.returncode, why in done.stderr) == (1, True), done.stderr
+        for first, second in ((admin, agent), (agent, admin)):
+            settings.write_text(f'admin_bind = "{first}"\nagent_bind = "{second}"\n')
+            assert service.cli("supervisor", "reexec").returncode == 0
+            host, _, port = second.rpartition(":")
+            with socket.create_connection((host, int(port)), DEADLINE) as asked:
+                assert asked.makefile().read() == "up 100%\n"
+        assert (service.process.pid, pids(service)) == before

@@ -143,12 +143,15 @@ def make_rights(given: Mapping[str, Any]) -> Rights:
         for name in ("worker_group", "pass_env"):
             if given[name]:
                 raise UsageError(f"--{name.replace('_', '-')} goes with --worker-user")
+    admin_bind, agent_bind = _tcp_address(given, "admin_bind", 9464), _tcp_address(given, "agent_bind", 9777)
+    if agent_bind is not None and agent_bind == admin_bind and agent_bind.port:
+        raise UsageError(f"--agent-bind {agent_bind}: --admin-bind is there")
     return Rights(
         rules=_rules(given),
         control_gid=_group(given, "control_group"),
         observe_gid=_group(given, "observe_group"),
-        admin_bind=_tcp_address(given, "admin_bind", 9464),
-        agent_bind=_tcp_address(given, "agent_bind", 9777),
+        admin_bind=admin_bind,
+        agent_bind=agent_bind,
         worker=worker,
         passed=given["pass_env"],
     )

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from typing import Final, TypedDict
+from typing import Final, TypeAlias, TypedDict
 
 from stillup.daemon.settings.rights import Rights
 from stillup.errors import Unavailable
@@ -69,7 +69,7 @@ class OwnSockets:
         )
         self._observe = self._open_observe(rights, reexec_state)
         self._admin_bind, self._agent_bind = str(rights.admin_bind or ""), str(rights.agent_bind or "")
-        kept = self._kept(reexec_state) if reexec_state else {}
+        kept = _kept(rights, reexec_state) if reexec_state else {}
         self._admin = self._open_tcp(ApiSocket.ADMIN, rights.admin_bind, kept)
         self.agent = self._open_tcp(AGENT, rights.agent_bind, kept)
         """For agent checks; None if there is to be none."""
@@ -135,19 +135,6 @@ class OwnSockets:
         self._runtime.remove(OBSERVE)
         return None
 
-    def _kept(self, reexec_state: ReexecState) -> dict[str, int]:
-        """The inherited TCP sockets whose addresses are as they were; others are closed before one is bound anew."""
-        kept = {}
-        for name, inherited, bound_for, wanted in (
-            (ApiSocket.ADMIN, reexec_state.admin, reexec_state.admin_bind, self._admin_bind),
-            (AGENT, reexec_state.agent, reexec_state.agent_bind, self._agent_bind),
-        ):
-            if inherited is not None and bound_for == wanted:
-                kept[name] = inherited
-            else:
-                _drop(inherited)
-        return kept
-
     def _open_tcp(self, name: str, address: TcpAddress | None, kept: Mapping[str, int]) -> socket.socket | None:
         if address is None:
             return None
@@ -158,6 +145,28 @@ class OwnSockets:
             sock = open_listener(Bind(name, address), BACKLOG).socket
         self._stack.callback(close_at_once, sock)
         return sock
+
+
+_OfTcp: TypeAlias = tuple[str, TcpAddress | None, int | None, str]
+"""A name, the address that is wanted, the inherited descriptor, and what that was bound for."""
+
+
+def _tcp_sockets(rights: Rights, reexec_state: ReexecState) -> tuple[_OfTcp, ...]:
+    return (
+        (ApiSocket.ADMIN, rights.admin_bind, reexec_state.admin, reexec_state.admin_bind),
+        (AGENT, rights.agent_bind, reexec_state.agent, reexec_state.agent_bind),
+    )
+
+
+def _kept(rights: Rights, reexec_state: ReexecState) -> dict[str, int]:
+    """The inherited TCP sockets whose addresses are as they were; others are closed before one is bound anew."""
+    kept = {}
+    for name, address, inherited, bound_for in _tcp_sockets(rights, reexec_state):
+        if inherited is not None and bound_for == str(address or ""):
+            kept[name] = inherited
+        else:
+            _drop(inherited)
+    return kept
 
 
 def _drop(inherited: int | None) -> None:
@@ -177,18 +186,19 @@ def try_out(runtime: RuntimeDirectory, rights: Rights, reexec_state: ReexecState
         sock, file = bind_unix(runtime.file(TRIAL), 0o600, uid, own if gid is None else gid, replace=True)
         sock.close()
         file.remove()
-    before = {reexec_state.admin_bind: reexec_state.admin, reexec_state.agent_bind: reexec_state.agent}
-    ours = {int(bound_for.rpartition(":")[2]) for bound_for, fd in before.items() if fd is not None}
-    for name, address in ((ApiSocket.ADMIN, rights.admin_bind), (AGENT, rights.agent_bind)):
-        if address is not None and str(address) not in before:
-            _try_tcp(Bind(name, address), is_ours=address.port in ours)
+    sockets = _tcp_sockets(rights, reexec_state)
+    kept = {bound_for for _, address, fd, bound_for in sockets if fd is not None and bound_for == str(address or "")}
+    left = {bound_for.rpartition(":")[2] for _, _, fd, bound_for in sockets if fd is not None and bound_for not in kept}
+    for name, address, _, bound_for in sockets:
+        if address is not None and str(address) != bound_for:
+            _try_tcp(Bind(name, address), is_left=str(address.port) in left)
 
 
-def _try_tcp(bind: Bind, *, is_ours: bool) -> None:
+def _try_tcp(bind: Bind, *, is_left: bool) -> None:
     try:
         open_listener(bind, BACKLOG).close()
     except Unavailable as error:
         reason = error.__cause__
-        # A socket of ours that has the port now is closed before the new one is bound.
-        if not is_ours or not isinstance(reason, OSError) or reason.errno != errno.EADDRINUSE:
+        # A socket of ours that has the port now is closed before the new one is bound, if it is not kept.
+        if not is_left or not isinstance(reason, OSError) or reason.errno != errno.EADDRINUSE:
             raise
