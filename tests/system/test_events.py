@@ -207,6 +207,8 @@ def test_each_event_once_whatever_becomes_of_the_supervisor(tmp_path: Path) -> N
         story = told(service)
         since = told(service, f"?since={before[-1]}")
         assert since[: len(story) - before[-1]] == story[before[-1] :]
+        # Who has not come again when it stops is never told that it did, and waits for the next one.
+        eventually(lambda: len(heard) >= len(story), "the reader has come again")
         service.process.terminate()
         reader.join(30)
     assert not reader.is_alive()
