@@ -57,6 +57,7 @@ _COMMANDS = {
     "cordon": ("stillup.client.stop_commands:cordon", "Have no new clients sent, and serve on."),
     "uncordon": ("stillup.client.stop_commands:uncordon", "Have clients sent again."),
     "stop": ("stillup.client.stop_commands:stop", "Stop the service."),
+    "dial-stdio": ("stillup.client.dial_stdio_command:dial_stdio", "What --remote runs on the other host."),
     "systemd": ("stillup.client.systemd_units:systemd", "Units for a service of your own."),
     "completion": ("stillup.client.completion_command:completion", "Print what makes a shell complete these words."),
 }

@@ -62,7 +62,7 @@ LOOKING = [
     ["uncordon", "--json"],
     ["health"],
 ]
-ELSEWHERE = {"run", "check", "systemd", "init", "migrate", "completion"}
+ELSEWHERE = {"run", "check", "systemd", "init", "migrate", "completion", "dial-stdio"}
 """Those that ask no supervisor: each has a test of its own, here or in its own file."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stillup.errors import StillupError
 from stillup.wire.api_shapes import Problem
+from stillup.wire.problem_types import PROBLEM_TYPES
 
 
 class NotRunningError(StillupError):
@@ -12,6 +13,10 @@ class NotRunningError(StillupError):
     def __init__(self, message: str, directory: str = "") -> None:
         super().__init__(message)
         self.directory = directory
+
+
+class HungUpError(NotRunningError):
+    """One was there, and hung up before it had answered."""
 
 
 class TimedOutError(StillupError):
@@ -32,3 +37,9 @@ class ProblemError(StillupError):
     def code(self) -> str:
         """The stable last word of its type."""
         return self.problem.type.rpartition(":")[2]
+
+
+def not_permitted(detail: str) -> ProblemError:
+    """That the control socket is not open to us, as a supervisor would say it."""
+    kind = PROBLEM_TYPES["not-permitted"]
+    return ProblemError(Problem(kind.urn, kind.title, kind.status, detail, help=kind.help))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, TypeVar
@@ -34,7 +36,9 @@ INTERRUPTED: Final = 130
 Command = Callable[..., None]
 T = TypeVar("T")
 _SERVICE: Final = "stillup.service"
-"""The key of click's ``Context.meta`` under which the service is that was found."""
+"""The key of click's ``Context.meta`` under which the service is that was found; None if it is on another host."""
+_NONE: Final = ""
+"""For --remote: this host, whatever the environment says."""
 LOOK: Final = 5.0
 """Seconds that a service may take to say how it is called."""
 
@@ -54,21 +58,41 @@ def service_options(command: Command) -> Command:
     return command
 
 
+def remote_option(command: Command) -> Command:
+    """Give a command --remote."""
+    return click.option(
+        "-H",
+        "--remote",
+        metavar="ssh://[USER@]HOST[:PORT]",
+        help="Of the service on that host, as USER there. [default: STILLUP_REMOTE, else this host]",
+    )(command)
+
+
 def addressed(command: Command) -> Command:
-    """Give a command --name, --runtime-dir and --config; what goes wrong in it is a line on stderr and an exit code.
+    """Give a command --name, --runtime-dir, --config and --remote; what goes wrong in it is an exit code and a line.
 
     The command's first argument is the Client. That of ``stop`` may also be of a service whose supervisor has died.
     """
+    return remote_option(addressed_here(command))
+
+
+def addressed_here(command: Command) -> Command:
+    """The same without --remote."""
     stops = command.__name__ == "stop"
 
     @service_options
     @functools.wraps(command)
-    def wrapped(name: str | None, runtime_dir: str | None, config: str | None, **rest: Any) -> None:
+    def wrapped(
+        name: str | None, runtime_dir: str | None, config: str | None, remote: str | None = _NONE, **rest: Any
+    ) -> None:
         found: Found | None = None
         try:
-            found = look_up(name, runtime_dir, config=config, or_orphaned=stops)
+            client = _elsewhere(remote, name, runtime_dir, config)
+            if client is None:
+                found = look_up(name, runtime_dir, config=config, or_orphaned=stops)
+                client = Client(found.directory)
             click.get_current_context().meta[_SERVICE] = found
-            command(Client(found.directory), **rest)
+            command(client, **rest)
         except UsageError as error:
             raise click.UsageError(str(error)) from error
         except NotRunningError as error:
@@ -81,15 +105,32 @@ def addressed(command: Command) -> Command:
     return wrapped
 
 
-def service_name(client: Client) -> str:
-    """What the service is called that this command acts on; its directory where nobody says a name."""
-    found: Found = click.get_current_context().meta[_SERVICE]
-    if found.name != found.directory:
-        return found.name
+def refuse_elsewhere(remote: str | None, command: str) -> None:
+    """Refuse --remote and STILLUP_REMOTE to a command that looks at the host it runs on.
+
+    Raises:
+        click.UsageError: another one is meant; the message says how.
+    """
     try:
-        return Client(client.directory, timeout=LOOK).status().name
-    except StillupError:
+        client = _elsewhere(remote, None, None, None)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    if client is not None and client.remote is not None:
+        message = f"'{command}' looks at the host that it runs on: {shlex.join(client.remote.command(command))}"
+        raise click.UsageError(message)
+
+
+def service_name(client: Client) -> str:
+    """What the service is called that this command acts on, and on which host if not this; else where it is."""
+    found: Found | None = click.get_current_context().meta[_SERVICE]
+    if found is not None and found.name != found.directory:
         return found.name
+    name = client.remote.name if client.remote is not None else ""
+    with contextlib.suppress(StillupError):
+        name = name or client.within(LOOK).status().name
+    if client.remote is None:
+        return name or client.directory
+    return f"{name} {client.where}" if name else client.where
 
 
 def say_which(client: Client) -> None:
@@ -159,6 +200,18 @@ def _run_instead(found: Found | None, error: NotRunningError) -> str:
         return said
     running = others(error.directory)
     return f"{said}; what runs is {listed(running)}: say so with --name" if running else said
+
+
+def _elsewhere(remote: str | None, name: str | None, runtime_dir: str | None, config: str | None) -> Client | None:
+    """The service on another host that is meant; None if it is one of this."""
+    if remote == _NONE or (remote is None and not os.environ.get("STILLUP_REMOTE")):
+        return None
+    from stillup.client import remote_host  # noqa: PLC0415 - 10 ms that are for other hosts
+
+    host = remote_host.chosen(remote, os.environ)
+    if host is None:
+        return None
+    return Client("", remote=remote_host.service_there(host, name, runtime_dir, config, os.environ))
 
 
 def _left_behind(directory: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import os
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
-from stillup.client.client_errors import NotRunningError, ProblemError, TimedOutError
+from stillup.client.client_errors import HungUpError, NotRunningError, ProblemError, TimedOutError
+from stillup.client.control_connection import connect, timed_out, where
 from stillup.client.line_stream import Stream
-from stillup.client.unix_http import MOST_ANSWER, EndlessError, UnixHttpConnection
+from stillup.client.unix_http import MOST_ANSWER, ControlConnection, EndlessError
 from stillup.errors import PeerError
 from stillup.wire import event_encoding, trace_messages
 from stillup.wire.api_shapes import (
@@ -36,8 +37,11 @@ from stillup.wire.event_encoding import AnyEvent
 from stillup.wire.event_feed import Event
 from stillup.wire.history_view import RevisionView
 from stillup.wire.operations import OPERATIONS
-from stillup.wire.problem_types import PROBLEM, PROBLEM_TYPES
+from stillup.wire.problem_types import PROBLEM
 from stillup.wire.trace_messages import TraceLine
+
+if TYPE_CHECKING:
+    from stillup.client.remote_host import RemoteHost  # 10 ms that are for other hosts
 
 T = TypeVar("T")
 
@@ -60,6 +64,8 @@ _WITH_ANY: Final = frozenset({"status", "livez", "version", "stop", "reexec"})
 class Client(msgspec.Struct, frozen=True):
     """The supervisor whose control socket is in ``directory``; ``timeout``: the seconds that it may take to answer.
 
+    With ``remote`` it is the one that is meant on that host; ``directory`` says nothing then.
+
     Every method raises NotRunningError when none answers there, TimedOutError when it takes too long, ProblemError
     when the supervisor says no, and PeerError when what it says makes no sense. A supervisor that is older than this
     client says so: ProblemError, ``client-too-new``, with both versions.
@@ -73,6 +79,16 @@ class Client(msgspec.Struct, frozen=True):
 
     directory: str
     timeout: float = TIMEOUT
+    remote: RemoteHost | None = None
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return where(self.directory, self.remote)
+
+    def within(self, seconds: float) -> Client:
+        """The same; it may take so many seconds to answer."""
+        return msgspec.structs.replace(self, timeout=seconds)
 
     def status(self) -> Status:
         """The whole service."""
@@ -236,7 +252,7 @@ class Client(msgspec.Struct, frozen=True):
             if lasts:
                 sock.unlimited()  # it may have nothing to say for long
         except BaseException:
-            connection.close()
+            connection.hang_up()
             raise
         return Stream(connection, response, decode)
 
@@ -245,32 +261,40 @@ class Client(msgspec.Struct, frozen=True):
 
         With ``now`` what is under way is ended; asked for a second time, the workers are killed.
         """
+        supervisor = self._instance()
         connection = self._request("stop", self.timeout, {"now": "true"} if now else None)
         try:
-            supervisor = connection.listener()
             self._decoded(self._response(connection), dict)
             connection.wait_for_its_end()
         finally:
-            connection.close()
+            connection.hang_up()
         # A supervisor also hangs up on those who are silent for long; then it is still there to be asked.
         while self._is_there(supervisor):
             time.sleep(PAUSE)
 
-    def _is_there(self, supervisor: int) -> bool:
-        """Whether the supervisor of that pid still was there a moment ago; if it answers, once it has hung up."""
+    def _instance(self) -> str:
+        with contextlib.suppress(ProblemError, PeerError):  # be it told so by the stop
+            return self.version().instance
+        return ""
+
+    def _is_there(self, supervisor: str) -> bool:
+        """Whether that supervisor still was there a moment ago; if it answers, once it has hung up."""
         try:
-            connection = self._request("livez", self.timeout)
+            connection = self._request("version", self.timeout)
         except (NotRunningError, ProblemError):
             return False  # none, or another one, whose socket is not open to us
         try:
-            if connection.listener() != supervisor:
+            if self._decoded(self._response(connection), Versions).instance != supervisor:
                 return False  # a service manager has started another
-            self._decoded(self._response(connection), dict)
             connection.wait_for_its_end()
-        except (NotRunningError, ProblemError):
-            pass  # it has ended, or has no place for us
+        except HungUpError:
+            return True  # it has ended, or has no place for us
+        except NotRunningError:
+            return False  # as above, by the word of what leads there
+        except ProblemError as error:
+            return error.code != "not-permitted"
         finally:
-            connection.close()
+            connection.hang_up()
         return True
 
     def _call(
@@ -288,45 +312,39 @@ class Client(msgspec.Struct, frozen=True):
         try:
             return self._decoded(self._response(connection), shape)
         finally:
-            connection.close()
+            connection.hang_up()
 
     def _request(
         self, name: str, timeout: float | None, query: Mapping[str, object] | None = None, **path: object
-    ) -> UnixHttpConnection:
+    ) -> ControlConnection:
         operation = _TABLE[name]
         target = operation.path.format(**path) + (f"?{urlencode(query)}" if query else "")
-        connection = UnixHttpConnection(self.directory, timeout)
-        headers = {} if name in _WITH_ANY else {API_HEADER: version()}
+        connection = self.connect(f"'{name}' needs '{operation.role}'", timeout)
         try:
-            connection.request(operation.method, target, headers=headers)
-        except PermissionError as error:
-            connection.close()
-            detail = f"{self.directory} is not open to uid {os.geteuid()}; '{name}' needs '{operation.role}'"
-            kind = PROBLEM_TYPES["not-permitted"]
-            raise ProblemError(Problem(kind.urn, kind.title, kind.status, detail, help=kind.help)) from error
-        except (TimeoutError, BlockingIOError) as error:
-            connection.close()
+            connection.request(operation.method, target, headers={} if name in _WITH_ANY else {API_HEADER: version()})
+        except TimeoutError as error:
+            connection.hang_up()
             raise self._timed_out() from error
-        except (BrokenPipeError, ConnectionResetError):
-            return connection  # it has hung up before it had all, and may have said why
-        except OSError as error:
-            connection.close()
-            why = "" if isinstance(error, FileNotFoundError | ConnectionRefusedError) else f" ({error})"
-            raise NotRunningError(f"no supervisor runs in {self.directory}{why}", self.directory) from error
+        except OSError:
+            pass  # it has hung up before it had all, and may have said why
         return connection
 
-    def _response(self, connection: UnixHttpConnection) -> http.client.HTTPResponse:
+    def connect(self, needs: str = "every command needs a role", timeout: float | None = TIMEOUT) -> ControlConnection:
+        """A connection to the supervisor; ``control_connection.connect`` has its arguments."""
+        return connect(self.directory, self.remote, needs, timeout)
+
+    def _response(self, connection: ControlConnection) -> http.client.HTTPResponse:
         sock = connection.sock
         try:
             response = connection.getresponse()
         except TimeoutError as error:
             raise self._timed_out() from error
         except http.client.RemoteDisconnected as error:
-            raise self._ended() from error
+            raise connection.objection() or self._ended() from error
         except http.client.HTTPException as error:
             raise self._senseless() from error
         except OSError as error:
-            raise self._ended() from error
+            raise connection.objection() or self._ended() from error
         sock.bytes_left = MOST_ANSWER
         return response
 
@@ -357,15 +375,13 @@ class Client(msgspec.Struct, frozen=True):
         return body
 
     def _timed_out(self) -> TimedOutError:
-        return TimedOutError(
-            f"the supervisor in {self.directory} did not answer in time; 'stillup doctor' looks at why"
-        )
+        return timed_out(self.where)
 
-    def _ended(self) -> NotRunningError:
-        return NotRunningError(f"the supervisor in {self.directory} ended before it answered", self.directory)
+    def _ended(self) -> HungUpError:
+        return HungUpError(f"the supervisor {self.where} ended before it answered", self.directory)
 
     def _senseless(self) -> PeerError:
-        return PeerError(f"the supervisor in {self.directory} gave an answer that makes no sense here")
+        return PeerError(f"the supervisor {self.where} gave an answer that makes no sense here")
 
 
 def _events(since: int | None, *, follow: bool) -> dict[str, object]:

@@ -9,7 +9,15 @@ import click
 import msgspec
 
 from stillup.client.client_errors import NotRunningError
-from stillup.client.command_base import FAILED, json_option, leave, print_answer, service_options
+from stillup.client.command_base import (
+    FAILED,
+    json_option,
+    leave,
+    print_answer,
+    refuse_elsewhere,
+    remote_option,
+    service_options,
+)
 from stillup.client.doctor.findings import Finding, findings
 from stillup.client.doctor.gather import gather
 from stillup.client.doctor.protections import protections
@@ -34,8 +42,9 @@ class DoctorReport(msgspec.Struct, frozen=True):
 
 @click.command
 @service_options
+@remote_option
 @json_option("The findings as JSON.")
-def doctor(*, name: str | None, runtime_dir: str | None, config: str | None, as_json: bool) -> None:
+def doctor(*, name: str | None, runtime_dir: str | None, config: str | None, remote: str | None, as_json: bool) -> None:
     """Look at what goes wrong in practice, and say what to do about it; nothing is changed.
 
     The runtime directory and its sockets (owners, groups, modes, what a dead supervisor has left), limits of
@@ -45,6 +54,7 @@ def doctor(*, name: str | None, runtime_dir: str | None, config: str | None, as_
 
     Exit 0 if there is no problem; a warning is none.
     """
+    refuse_elsewhere(remote, "doctor")
     try:
         directory = _directory(name, runtime_dir, config)
     except UsageError as error:

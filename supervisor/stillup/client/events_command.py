@@ -36,7 +36,7 @@ def events(client: Client, *, follow: bool, since: int | None, as_json: bool) ->
     """
 
     def gone() -> None:
-        echo(f"no supervisor answers in {client.directory}: waiting for the next one", err=True)
+        echo(f"no supervisor answers {client.where}: waiting for the next one", err=True)
 
     if not as_json:
         say_which(client)

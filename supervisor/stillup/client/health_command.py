@@ -62,7 +62,7 @@ def health(client: Client, *, timeout: float, ready: bool) -> None:
     role of a viewer, which the supervisor's own user and root have.
     """  # noqa: D301 - to click it is the character
     try:
-        if not Client(client.directory, timeout=timeout).ready().ready:
+        if not client.within(timeout).ready().ready:
             leave("it is not ready", FAILED)
     except ProblemError as error:
         if ready or error.code != "cordoned":

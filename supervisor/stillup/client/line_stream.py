@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from stillup.client.client_errors import NotRunningError, TimedOutError
+from stillup.client.unix_http import ControlConnection
 from stillup.errors import PeerError
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Stream(Iterator[T], Generic[T]):
 
     def __init__(
         self,
-        connection: http.client.HTTPConnection,
+        connection: ControlConnection,
         response: http.client.HTTPResponse,
         decode: Callable[[bytes], T],
     ) -> None:
@@ -61,7 +62,7 @@ class Stream(Iterator[T], Generic[T]):
     def close(self) -> None:
         """Hang up."""
         self._response.close()
-        self._connection.close()
+        self._connection.hang_up()
 
     def __enter__(self) -> Self:
         return self

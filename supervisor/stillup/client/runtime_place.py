@@ -22,7 +22,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -148,6 +148,18 @@ def entries(folder: str) -> list[str]:
             return os.listdir(f"/proc/self/fd/{way.fd}") if not way.hazards_inside else []
     except OSError:
         return []
+
+
+def own_folder(name: str, environment: Mapping[str, str]) -> str:
+    """A folder of this user's login in which nobody else puts anything, made if it is missing; empty: there is none."""
+    login = environment.get("XDG_RUNTIME_DIR")
+    folder = f"{login}/{name}" if login else f"/tmp/{name}-{os.geteuid()}"  # noqa: S108 - the walk looks at whose it is
+    try:
+        with contextlib.closing(path_walk.walk(folder, make=0o700)) as way:
+            ours = way.path == folder and way.status.st_uid == os.geteuid() and not way.hazards_inside
+            return folder if ours else ""
+    except OSError:
+        return ""
 
 
 def hazards(directory: str) -> list[str]:

@@ -19,6 +19,8 @@ from stillup.client.command_base import (
     leave,
     print_answer,
     print_json,
+    refuse_elsewhere,
+    remote_option,
     service_name,
     watching,
 )
@@ -149,13 +151,15 @@ def reexec(client: Client) -> None:
 
 
 @click.command
+@remote_option
 @json_option("The list as JSON.")
-def ls(*, as_json: bool) -> None:
+def ls(*, remote: str | None, as_json: bool) -> None:
     """List the services of this user, and those of the host that this user may connect to.
 
     Each with how its last rollout ended, and the last worker that died. Those whose supervisor has died and whose
     workers serve on are among them.
     """
+    refuse_elsewhere(remote, "ls")
     found = [service for place in candidates() if (service := _service(place)) is not None]
     print_answer(found, text_output.services, as_json=as_json)
 

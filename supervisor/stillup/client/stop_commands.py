@@ -45,7 +45,8 @@ def cordon(client: Client, *, as_json: bool) -> None:
     """
     answer = client.cordon()
     status = client.status()
-    units = socket_units(status.stop_command) if answer.sockets and not as_json else ()
+    # Of another host's units nothing is known here.
+    units = socket_units(status.stop_command) if answer.sockets and not as_json and client.remote is None else ()
     print_answer(answer, lambda answer: text_output.cordoned(answer, status.name, units), as_json=as_json)
 
 
@@ -77,7 +78,7 @@ def stop(client: Client, *, now: bool, force: bool) -> None:
         with watching("it stops all the same: stillup status"), _saying_who_is_waited_for(client):
             client.stop(now=now)
     except NotRunningError:
-        if not _end_orphans(client.directory, now=now):
+        if client.remote is not None or not _end_orphans(client.directory, now=now):
             raise
     echo(f"{name}  stopped")
 
@@ -117,7 +118,7 @@ def _say(client: Client, enough: threading.Event) -> None:
     while not enough.wait(pause):
         pause = EVERY
         try:
-            seen = Client(client.directory, timeout=EVERY).status()
+            seen = client.within(EVERY).status()
         except StillupError:  # it has ended, or is busy with that
             continue
         if seen.state in STOPPING and not enough.is_set():

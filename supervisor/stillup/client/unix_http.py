@@ -1,10 +1,11 @@
-"""An HTTP connection to the control socket of a runtime directory, for the standard library's client.
+"""HTTP connections to a control socket, for the standard library's client; one to that of a runtime directory here.
 
 Who answers may mean ill: to that client interim answers (100), a body that trickles or a trailer have no end.
 """
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.client
 import socket
@@ -12,6 +13,7 @@ import time
 from typing import Any, Final
 
 from stillup.client import runtime_place
+from stillup.errors import StillupError
 
 MOST_HEAD: Final = 256 * 1024
 """Bytes until an answer's body is read, with what comes before its head."""
@@ -55,31 +57,37 @@ class LimitedSocket(socket.socket):
         self.settimeout(None)
 
 
-class UnixHttpConnection(http.client.HTTPConnection):
-    """A connection to the supervisor in ``directory``; ``timeout``: seconds of waiting in all, None for any time."""
+class ControlConnection(http.client.HTTPConnection, abc.ABC):
+    """A connection to a supervisor; ``timeout``: seconds of waiting in all, None for any time."""
 
     sock: LimitedSocket
 
-    def __init__(self, directory: str, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None) -> None:
         super().__init__("localhost")
-        self._directory = directory
         self._seconds = timeout
 
-    def connect(self) -> None:
-        """Connect, if the supervisor's user is who listens there.
+    @abc.abstractmethod
+    def reach(self, seconds: float | None) -> socket.socket:
+        """A socket at whose other end the supervisor is, there within so many seconds; the caller's.
 
         Raises:
             NotRunningError: it is somebody else, or could be.
             OSError: nobody is there, or not for us.
         """
-        with runtime_place.visit(self._directory) as place:
-            self.sock = LimitedSocket(fileno=place.connect(self._seconds).detach())
+
+    def connect(self) -> None:
+        """Connect; raises as ``reach`` does."""
+        self.sock = LimitedSocket(fileno=self.reach(self._seconds).detach())
         self.sock.settimeout(self._seconds)
         self.sock.seconds_left = self._seconds
 
-    def listener(self) -> int:
-        """The pid of the process that listens there, by SO_PEERCRED; 0 if it is of another pid namespace."""
-        return runtime_place.peer(self.sock)[0]
+    def hang_up(self) -> None:
+        """Close it for good. Not ``close``, which the standard library's client calls with an answer yet to be read."""
+        self.close()
+
+    def objection(self) -> StillupError | None:
+        """Why the other end has hung up without an answer, if what is on the way there says so."""
+        return None
 
     def wait_for_its_end(self) -> None:
         """Wait until the other end hangs up, however long that takes."""
@@ -88,3 +96,16 @@ class UnixHttpConnection(http.client.HTTPConnection):
         self.sock.settimeout(None)
         with contextlib.suppress(ConnectionResetError):
             self.sock.recv(1)
+
+
+class UnixHttpConnection(ControlConnection):
+    """A connection to the supervisor in ``directory``."""
+
+    def __init__(self, directory: str, timeout: float | None) -> None:
+        super().__init__(timeout)
+        self._directory = directory
+
+    def reach(self, seconds: float | None) -> socket.socket:
+        """As there: the supervisor's user is who listens in the directory."""
+        with runtime_place.visit(self._directory) as place:
+            return place.connect(seconds)

@@ -290,6 +290,9 @@ class Versions(msgspec.Struct, frozen=True):
     """Versions of the hand-off protocol: workers of an older release may be alive."""
     python: str
     uvicorn: str
+    instance: str = ""
+    """Of the supervisor's process: another one has another, and the same keeps it when it replaces its program. Empty:
+    an older one does not say."""
 
 
 class Whoami(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.state.history import History
 from stillup.daemon.state.listener_files import ListenerFiles
 from stillup.errors import Refused, Unchanged
+from stillup.host import own_process
 from stillup.wire import api_shapes, fleet_views, outcome_views, protocol_versions
 from stillup.wire.address import ActivatedAddress, Bind
 from stillup.wire.api_shapes import (
@@ -183,7 +184,10 @@ class Handlers:
     async def _version(self, _: Call) -> Response:
         python = ".".join(str(part) for part in sys.version_info[:3])
         spoken = sorted(protocol_versions.SPOKEN)
-        return responses.json(api_shapes.Versions(__version__, version(), spoken, python, uvicorn.__version__))
+        instance = own_process.instance()
+        return responses.json(
+            api_shapes.Versions(__version__, version(), spoken, python, uvicorn.__version__, instance)
+        )
 
     async def _openapi(self, _: Call) -> Response:
         if self._document is None:  # 40 ms, for which neither a start nor the loop is to wait

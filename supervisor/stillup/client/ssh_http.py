@@ -1,0 +1,64 @@
+"""An HTTP connection to a supervisor on another host, by ssh."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from stillup.client.client_errors import NotRunningError, not_permitted
+from stillup.client.remote_host import Dialled, RemoteHost
+from stillup.client.unix_http import ControlConnection
+from stillup.errors import StillupError, UsageError
+from stillup.wire.problem_types import PROBLEM_TYPES
+
+_PATIENCE: Final = 5.0
+"""Seconds for an ssh that has hung up to end."""
+_SSH: Final = 255
+"""With this ssh ends when it is itself that failed (ssh(1))."""
+_NO_COMMAND: Final = 127
+"""With this a shell ends that does not find a command."""
+
+
+class SshHttpConnection(ControlConnection):
+    """A connection to the supervisor of a service there."""
+
+    def __init__(self, remote: RemoteHost, timeout: float | None) -> None:
+        super().__init__(timeout)
+        self._remote = remote
+        self._dialled: Dialled | None = None
+
+    def reach(self, seconds: float | None) -> socket.socket:  # noqa: ARG002 - whether it is there is seen by the answer
+        """Start ssh.
+
+        Raises:
+            StillupError: it could not be started.
+        """
+        sock, self._dialled = self._remote.dial()
+        return sock
+
+    def objection(self) -> StillupError | None:
+        """What ssh says, or the command there; None if both went well, and it is the supervisor that has hung up."""
+        ended = self._dialled.ended(_PATIENCE) if self._dialled is not None else None
+        if ended is None or ended[0] == 0:
+            return None
+        code, said = ended
+        where = self._remote.url
+        if code == _SSH:
+            return NotRunningError(f"{where} cannot be reached: {said or 'ssh does not say why'}")
+        if code == _NO_COMMAND:
+            return NotRunningError(
+                f"{where}: no 'stillup' in the PATH of a command by ssh there: a link in /usr/local/bin is ({said})"
+            )
+        why = f"{where}: {said}"
+        if code == PROBLEM_TYPES["not-permitted"].exit_code:
+            return not_permitted(why)
+        if code == PROBLEM_TYPES["usage"].exit_code:
+            return UsageError(why)
+        return NotRunningError(why)
+
+    def hang_up(self) -> None:
+        """As there, and let ssh end."""
+        super().hang_up()
+        if self._dialled is not None:
+            self._dialled.leave()
+            self._dialled = None
