@@ -54,9 +54,9 @@ def test_a_service_there() -> None:
     host, none, shop = RemoteHost("web1"), dict[str, str](), {"STILLUP_NAME": "shop"}
     assert remote_host.service_there(host, None, None, None, shop).name == "shop"
     assert remote_host.service_there(host, None, "/x", None, shop) == RemoteHost("web1", runtime_dir="/x")
-    for words in (("-x", None, None), ("a;b", None, None), (None, None, "stillup.toml")):
+    for name, config in (("-x", None), ("a;b", None), (None, "stillup.toml")):
         with pytest.raises(UsageError):
-            remote_host.service_there(host, *words, none)
+            remote_host.service_there(host, name, None, config, none)
     assert shlex.split(host.command("dial-stdio", "--runtime-dir=/a b;'$(c)")[-1])[-1] == "--runtime-dir=/a b;'$(c)"
 
 
