@@ -22,7 +22,7 @@ from tests import children
 # The usual ones are the same in each run: a change is judged by what it changes. `make prove-laws` finds new ones.
 # So Hypothesis takes no numbers from the package's source: those depend on what is imported by then, and how installed.
 providers.is_local_module_file = lambda _: False  # type: ignore[assignment, attr-defined]
-settings.register_profile("usual", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("usual", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("prove", deadline=None, max_examples=1000)
 settings.load_profile("usual")
 

@@ -30,6 +30,12 @@ def test_what_is_off_is_left_out(off: object) -> None:
     assert make_config("a:b", {"of_the_future": off, "log_config": None}).app == "a:b"
 
 
+def test_a_word_of_ours_for_how_many_workers_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is one, and so is the supervisor, whatever the environment says of how many there are."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
+    assert make_config("main:app", {}).workers == 1
+
+
 def test_what_is_asked_for_is_not() -> None:
     """It is named, with the version that lacks it."""
     with pytest.raises(UsageError, match=rf"uvicorn {uvicorn.__version__}, .* has no --of-the-future"):

@@ -38,7 +38,8 @@ def make_config(app: Any, options: Mapping[str, Any], log_config: dict[str, Any]
     if missing := next((name for name, value in options.items() if name not in known and value), None):
         option = missing.replace("_", "-")
         raise UsageError(f"uvicorn {uvicorn.__version__}, which is in this environment, has no --{option}")
-    taken = {name: value for name, value in options.items() if name in known}
+    # How many workers there are is nothing to it, and not to be read off WEB_CONCURRENCY, which may be a word of ours.
+    taken = {"workers": 1, **{name: value for name, value in options.items() if name in known}}
     if log_config is None:
         return Config(app, **taken)
     return Config(app, **{**taken, "log_config": log_config, "use_colors": None})

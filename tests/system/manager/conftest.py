@@ -12,25 +12,10 @@ import pytest
 from tests.system.manager.booted_systemd import Booted, why_not
 from tests.system.manager.debian_layers import unpack
 
-NEWER = 257
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_left() -> None:
     """What one module has booted serves the next, too; all of it ends with the session."""
-
-
-@pytest.fixture(scope="session")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    """A systemd of Debian 13 that has booted; its packages are fetched once a session."""
-    if reason := why_not():
-        pytest.skip(reason)
-    layer = tmp_path_factory.mktemp("layer")
-    if reason := unpack(str(NEWER), layer):
-        pytest.skip(reason)
-    with Booted(layer) as systemd:
-        assert systemd.systemctl("--version").startswith(f"systemd {NEWER}")
-        yield systemd
 
 
 @pytest.fixture(scope="session")

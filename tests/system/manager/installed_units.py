@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import stillup
 from tests.system.harness import ROOT, STILLUP, eventually
@@ -21,6 +21,13 @@ UNITS = ROOT / "systemd"
 CLONE_NEWNET = 0x40000000
 ENVIRONMENT = f"[Service]\nEnvironment=PYTHONPATH={ROOT} PYTHONDONTWRITEBYTECODE=1\n"
 """The load's app is in this tree."""
+
+
+class HasPid(Protocol):
+    """A process, or who has one."""
+
+    @property
+    def pid(self) -> int: ...
 
 
 class Shop:
@@ -184,13 +191,13 @@ def _toml(value: object) -> str:
             return str(value)
 
 
-def in_network_of(booted: Booted, work: Callable[[], None]) -> None:
-    """Do it in a thread whose sockets are in that systemd's network namespace (setns(2))."""
+def in_network_of(process: HasPid, work: Callable[[], None]) -> None:
+    """Do it in a thread whose sockets are in that process's network namespace (setns(2)), as those of its threads."""
     failures: list[BaseException] = []
 
     def inside() -> None:
         try:
-            fd = os.open(f"/proc/{booted.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
                     raise OSError(ctypes.get_errno(), "setns")

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, examples
+from tests.system.harness import FULL
 from tests.system.manager.booted_systemd import SHARED, Booted
 from tests.system.manager.installed_units import Shop
 from tests.system.wheels import build_wheels, put_python3, shared_folder
 
-pytestmark = pytest.mark.timeout(400)  # on a busy machine a page of commands takes long
+pytestmark = [
+    pytest.mark.skipif(not FULL, reason="makes environments: make prove-install"),
+    pytest.mark.timeout(400),  # on a busy machine a page of commands takes long
+]
 
 PAGE = ROOT / "docs" / "deploy.md"
 

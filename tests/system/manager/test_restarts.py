@@ -67,14 +67,6 @@ def test_no_client_notices(booted: Booted) -> None:
             nothing_lost(booted, happens)
 
 
-def test_a_newer_systemd(newer: Booted) -> None:
-    """All three with the systemd of the next Debian, which says itself that there is a store."""
-    shop = Shop(newer)
-    with shop:
-        for happens in (shop.reload, shop.restart, shop.kill):
-            nothing_lost(newer, happens)
-
-
 def test_a_websocket_goes_on(booted: Booted) -> None:
     """Over all three, on one connection: a restart parks it, with its state, for the workers of the next supervisor."""
     shop = Shop(booted, "counting:app", ws="websockets-sansio")

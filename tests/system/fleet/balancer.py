@@ -1,0 +1,81 @@
+"""A real HAProxy before the hosts, with the backends of docs/deploy.md."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.system.fleet.network import OUTSIDE, Network
+from tests.system.harness import DEADLINE, ROOT, eventually
+
+HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+ADDRESS = f"{OUTSIDE}:80"
+HTTPCHK, AGENT = "option httpchk", "default-server check agent-check"
+"""How the two backends of the page begin."""
+
+CONFIGURATION = """
+global
+    stats socket {folder}/stats.sock
+defaults
+    mode {mode}
+    timeout connect 2s
+    timeout check 1s
+    timeout client 60s
+    timeout server 60s
+    retries 0
+frontend www
+    bind {address}
+    default_backend shop
+{backend}
+"""
+
+
+class Balancer:
+    """What HAProxy says of its servers (``show stat``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = str(folder / "stats.sock")
+
+    def of(self, server: str) -> dict[str, str]:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(self._path)
+            sock.sendall(b"show stat\n")
+            text = b"".join(iter(lambda: sock.recv(65536), b"")).decode().removeprefix("# ")
+        return next(row for row in csv.DictReader(text.splitlines()) if row["svname"] == server)
+
+    def until(self, server: str, status: str) -> None:
+        """Wait until it takes a server for that."""
+        eventually(lambda: self.of(server)["status"].startswith(status), f"{server} is {status}")
+
+
+@contextlib.contextmanager
+def haproxy(network: Network, folder: Path, begins: str, mode: str = "http") -> Iterator[Balancer]:
+    """Have it serve ADDRESS; ``begins``: which of the page's backends. Retries 0: what a host refuses is lost."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (backend,) = re.findall(rf"^```haproxy\n(backend shop\n    {begins}.*?)^```", page, re.MULTILINE | re.DOTALL)
+    if mode == "tcp":
+        backend = backend.replace("    http-check disable-on-404\n", "")
+    folder.mkdir()
+    (folder / "haproxy.cfg").write_text(
+        CONFIGURATION.format(folder=folder, address=ADDRESS, backend=backend, mode=mode)
+    )
+    with (folder / "log").open("wb") as log:
+        argv = network.argv(str(HAPROXY), "-db", "-f", str(folder / "haproxy.cfg"))
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        balancer = Balancer(folder)
+        eventually(lambda: process.poll() is not None or (folder / "stats.sock").exists(), "HAProxy runs")
+        for server in "abc":
+            balancer.until(server, "UP")
+        yield balancer
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+        print((folder / "log").read_text())

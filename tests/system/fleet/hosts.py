@@ -1,0 +1,83 @@
+"""Three hosts, each with a systemd of its own and `stillup@shop`, in one network; and what clients notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.connection import Target
+from benchmarks.load import Load, Mix, Report
+from tests.system.fleet.balancer import ADDRESS
+from tests.system.fleet.network import Network, network
+from tests.system.manager.booted_systemd import Booted
+from tests.system.manager.installed_units import Shop, in_network_of
+
+MIX = Mix(fresh=4, keepalive=8, slow=3, upload=2, think=0.02)
+SETTINGS = {"bind": ["0.0.0.0:8000"], "admin-bind": "0.0.0.0:9464", "agent-bind": "0.0.0.0:9777", "cordon-status": 404}
+
+
+class Fleet:
+    """Three of them; their names are those of HAProxy's servers."""
+
+    def __init__(self, network: Network, shops: dict[str, Shop]) -> None:
+        self.network = network
+        self.shops = shops
+
+    def each(self, do: Callable[[Shop], object]) -> Callable[[], None]:
+        """Do it on one host after another."""
+
+        def on_each() -> None:
+            for shop in self.shops.values():
+                do(shop)
+
+        return on_each
+
+    def under_load(self, happens: Callable[[], None], mix: Mix = MIX) -> Report:
+        """Let it happen while clients ask the balancer; what they noticed."""
+        reports: list[Report] = []
+
+        async def work() -> None:
+            async with Load(Target.parse(ADDRESS), mix, seed=1) as load:
+                await load.wait_every_client(deadline=20)
+                await asyncio.to_thread(happens)
+                await load.wait_every_client(2, deadline=20)
+                reports.append(await load.stop(deadline=20))
+
+        in_network_of(self.network, lambda: asyncio.run(work()))
+        print(reports[0], flush=True)
+        return reports[0]
+
+
+@contextlib.contextmanager
+def fleet(
+    app: str = "benchmarks.app:app", prepare: Callable[[Path], None] | None = None, **settings: object
+) -> Iterator[Fleet]:
+    """Have it; the hosts are 10.0.0.1 to 10.0.0.3. ``prepare`` is told the root directory of each before it serves."""
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(network())
+        shops = {}
+        for number, name in enumerate("abc", 1):
+            booted = stack.enter_context(Booted())
+            net.connect(booted.pid, f"10.0.0.{number}")
+            if prepare is not None:
+                prepare(Path(f"/proc/{booted.pid}/root"))
+            shops[name] = stack.enter_context(Shop(booted, app, **{**SETTINGS, **settings}))
+        yield Fleet(net, shops)
+
+
+@contextlib.contextmanager
+def stop_delay(hosts: Fleet, seconds: float) -> Iterator[None]:
+    """Have each stop announce itself for so long, from a restart on."""
+    try:
+        _delay_stops(hosts, seconds)
+        yield
+    finally:
+        _delay_stops(hosts, 0)
+
+
+def _delay_stops(hosts: Fleet, seconds: float) -> None:
+    for shop in hosts.shops.values():
+        shop.configure(**{"stop-delay": seconds})
+        shop.restart()
