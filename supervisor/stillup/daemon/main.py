@@ -25,6 +25,7 @@ from stillup.daemon.control.control_server import ControlServer
 from stillup.daemon.loop import reaper, watchdog
 from stillup.daemon.loop.heartbeat import watch_heartbeats
 from stillup.daemon.loop.job_control import JobControl
+from stillup.daemon.loop.path_watch import watch_paths
 from stillup.daemon.loop.source_watch import watch
 from stillup.daemon.loop.stop_progress import tell_progress
 from stillup.daemon.settings.config import Settings
@@ -169,6 +170,8 @@ def _begin_tasks(service: Assembly) -> None:
     signals.begin(worker_side.figures.keep())
     if settings.reload is not None:
         signals.begin(watch(settings.reload, signals.reload))
+    if settings.reload_on:
+        signals.begin(watch_paths(settings.reload_on, signals.reload))
     if settings.worker.has_terminal:
         JobControl(service.effects.with_terminal)
     # Whatever --hang-timeout is: a reload may bring another.

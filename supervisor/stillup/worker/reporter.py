@@ -10,6 +10,7 @@ from stillup.core.crossing import Crossed, news_waits
 from stillup.core.worker_figures import WorkerFigures
 from stillup.wire import figure_cells
 from stillup.wire.handoff_messages import Report
+from stillup.worker.certificate import Certificate
 from stillup.worker.connection_count import count
 from stillup.worker.connection_intake import ConnectionIntake
 from stillup.worker.connection_share import ConnectionShare
@@ -36,6 +37,7 @@ class Reporter:
         recycling: Recycling,
         role: LeaderRole,
         share: ConnectionShare,
+        certificate: Certificate,
         events: WorkerEvents,
     ) -> None:
         self._supervisor = supervisor
@@ -46,6 +48,7 @@ class Reporter:
         self._recycling = recycling
         self._role = role
         self._share = share
+        self._certificate = certificate
         self._news = events.news
 
     async def run(self) -> None:
@@ -66,6 +69,7 @@ class Reporter:
             began = loop.time()
             self._count_lag(began - due)
             self._site.refresh_headers()
+            self._certificate.look()
             await self._supervisor.tell(await self.report())
             took = loop.time() - began
 

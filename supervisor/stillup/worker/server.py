@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
+import time
 from functools import partial
 from typing import Final
 
@@ -15,6 +16,7 @@ from stillup.asgi.site import Site
 from stillup.host import descriptors
 from stillup.worker.app_state import Stillup, be_current
 from stillup.worker.boot import Boot
+from stillup.worker.certificate import Certificate
 from stillup.worker.connection_intake import ConnectionIntake
 from stillup.worker.connection_share import ConnectionShare
 from stillup.worker.leadership import LeaderRole
@@ -51,7 +53,15 @@ class Server:
             supervisor, intake, retirement, recycling, role=role, share=share, events=events
         )
         self._reporter = Reporter(
-            supervisor, site, intake, retirement=retirement, recycling=recycling, role=role, share=share, events=events
+            supervisor,
+            site,
+            intake,
+            retirement=retirement,
+            recycling=recycling,
+            role=role,
+            share=share,
+            certificate=Certificate(config, time.monotonic),
+            events=events,
         )
         self._terminations = 0
 

@@ -68,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True):
     worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
     rights: Rights = msgspec.field(default_factory=Rights)
     log: LogSettings = msgspec.field(default_factory=LogSettings)
+    reload_on: tuple[str, ...] = ()
+    """Files and directories whose change is a reload; absolute."""
     cordon_status: int = 503
     """What ``/readyz`` answers with while the service is cordoned."""
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -189,6 +191,7 @@ def make_settings(context: click.Context, given: Mapping[str, Any], kept: Settin
         env_file=given["env_file"] or "",
         worker=_worker_settings({**given, **_limits(given, workers)}, binds, log, directory, kept),
         rights=rights.make_rights(given) if kept is None else kept.rights,
+        reload_on=tuple(map(_absolute, given["reload_on"])),
         cordon_status=int(given["cordon_status"]),
         log=log,
         options=_worker_options(given, log),

@@ -36,7 +36,7 @@ REEXEC: Final = frozenset(
     {"viewers", "operators", "admins", "control_group", "observe_group", "admin_bind", "worker_group", "pass_env"}
     | {"agent_bind"}
     | {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay"}
-    | {"log_format", "log_file", "use_colors", "cordon_status"}
+    | {"log_format", "log_file", "use_colors", "cordon_status", "reload_on"}
 )
 """Parameters that take a re-exec; all others are put into service by a reload."""
 BINDS: Final = frozenset({"bind", "host", "port", "uds", "fd"})

@@ -282,6 +282,13 @@ def _own_parameters() -> list[click.Parameter]:
             "with what it still serves, so that another can lead.",
         ),
         click.Option(
+            ["--reload-on", "reload_on"],
+            multiple=True,
+            metavar="PATH",
+            help="Reload when this file, or one in this directory, has changed: what the app reads at its start, such "
+            "as a ConfigMap of Kubernetes. May be given several times.",
+        ),
+        click.Option(
             ["--cordon-status"],
             type=click.Choice(["503", "404"]),
             default="503",
