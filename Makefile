@@ -8,11 +8,11 @@ ADDRESS ?= 127.0.0.1:8000
 JOBS ?= 8
 LAWS = tests/core tests/wire tests/daemon/workers tests/worker/test_strange_supervisors.py
 # Whatever PROVE=full makes a difference to; what installs is proved by prove-install.
-REPEATS = $(filter-out tests/system/test_supervisord.py,$(shell grep -rlE --include='test_*.py' 'harness import.*\bFULL\b' tests))
+REPEATS = $(filter-out tests/system/test_supervisord.py tests/system/manager/test_deploy_page.py tests/system/fleet/%,$(shell grep -rlE --include='test_*.py' 'harness import.*\bFULL\b' tests))
 RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run demo wheel clean test check cover \
-	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers \
+	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers prove-fleet \
 	bench-peers bench-boot bench-idle bench-throughput bench-websockets bench-counting bench-before
 
 .NOTPARALLEL:  # one load at a time
@@ -81,7 +81,7 @@ cover: $(VENV)/tools ## branch coverage of core and wire: 100 %, or it fails (1 
 	$(BIN)/coverage report --fail-under=100 --include='*/supervisor/stillup/core/*,*/supervisor/stillup/wire/*'
 
 ##@ Prove (under a load of every kind, until the first loss; OPTIONS=--help says what can be chosen)
-prove: prove-drop prove-takeover prove-chaos prove-systemd prove-laws prove-repeats prove-install prove-peers prove-hostile prove-soak ## all of the following (1 h; root, for systemd)
+prove: prove-drop prove-takeover prove-chaos prove-systemd prove-laws prove-repeats prove-install prove-peers prove-fleet prove-hostile prove-soak ## all of the following (70 min; root, for systemd)
 
 prove-drop: $(VENV)/installed ## reload 20 times with each parser, loop, transport and think time (10 min)
 	$(BIN)/python -m benchmarks.drop $(OPTIONS)
@@ -95,6 +95,9 @@ prove-chaos: $(VENV)/tools ## kill and stop the supervisor, an old and a new wor
 prove-systemd: $(VENV)/tools ## reload, restart, kill and upgrade in a systemd booted in namespaces, this one, 257 and 262 (10 min; root, apt)
 	$(BIN)/python -m tests.system.manager $(OPTIONS)
 	for version in 257 262; do SYSTEMD=$$version $(BIN)/python -m pytest -q -p no:cacheprovider tests/system/manager || exit; done
+
+prove-fleet: $(VENV)/tools ## three hosts and containers behind HAProxy and nginx, in Kubernetes' order, by Ansible (6 min; root, and those programs)
+	PROVE=full $(BIN)/python -m pytest -s tests/system/fleet $(OPTIONS)
 
 prove-hostile: $(VENV)/installed ## reload beside a worker that misbehaves by turns (10 min, or OPTIONS="--minutes 2 --reloads 22")
 	$(BIN)/python -m benchmarks.hostile $(OPTIONS)

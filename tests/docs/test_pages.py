@@ -19,6 +19,7 @@ pytestmark = [
 ]
 
 ELSEWHERE = {
+    "fleet.md": "before real balancers, by make prove-fleet: tests/system/fleet",
     "deploy.md": "in a booted systemd: tests/system/manager/test_deploy_page.py",
     "benchmarks.md": "each takes minutes: test_blocks.py sees that there are such targets, with such options",
     "CONTRIBUTING.md": "it is what runs this: test_blocks.py",

@@ -17,7 +17,7 @@ from stillup.host.path_stamp import Stamp, stamp
 
 logger = logging.getLogger("uvicorn.error")
 
-LOOK: Final = 5.0
+LOOK: Final = 2.0
 """Seconds between two looks; what has changed between them has to be as it was for as long."""
 
 

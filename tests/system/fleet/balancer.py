@@ -1,4 +1,4 @@
-"""A real HAProxy before the hosts, with the backends of docs/deploy.md."""
+"""A real HAProxy before the hosts, with the backends of docs/deploy.md; and a real nginx."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.system.fleet.network import OUTSIDE, Network
 from tests.system.harness import DEADLINE, ROOT, eventually
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 ADDRESS = f"{OUTSIDE}:80"
 HTTPCHK, AGENT = "option httpchk", "default-server check agent-check"
 """How the two backends of the page begin."""
@@ -75,6 +76,26 @@ def haproxy(network: Network, folder: Path, begins: str, mode: str = "http") -> 
         for server in "abc":
             balancer.until(server, "UP")
         yield balancer
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+        print((folder / "log").read_text())
+
+
+@contextlib.contextmanager
+def nginx(network: Network, folder: Path) -> Iterator[None]:
+    """Have nginx serve ADDRESS, as docs/fleet.md has it."""
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    (site,) = re.findall(r"^```nginx\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    folder.mkdir()
+    (folder / "nginx.conf").write_text(
+        f"daemon off;\npid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{site}}}\n"
+    )
+    argv = network.argv(str(NGINX), "-e", str(folder / "log"), "-p", str(folder), "-c", str(folder / "nginx.conf"))
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        eventually(lambda: process.poll() is not None or (folder / "pid").exists(), "nginx runs")
+        yield
     finally:
         process.terminate()
         process.wait(DEADLINE)

@@ -97,16 +97,21 @@ def container(
     *,
     environment: Mapping[str, str] | None = None,
     user: str = "",
+    arguments: Sequence[str] = (),
 ) -> Iterator[Container]:
-    """Run the image in that network until it is stopped; what it says is in ``folder``."""
+    """Run the image in that network until it is stopped; what it says is in ``folder``.
+
+    ``arguments``: in place of its CMD.
+    """
     folder.mkdir()
     image.build(folder / "image")
     told = {**image.environment, **(environment or {})}
     uid, _, gid = (user or image.user).partition(":")
     seen = sorted({str(ROOT), sys.prefix, sys.base_prefix}, key=len)
     become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    command = [image.command[0], *arguments] if arguments else image.command
     become += ["--inh-caps=-all", "--", "env", "-i", *(f"{name}={value}" for name, value in told.items())]
-    argv = [*CONTAINER, "bash", str(RUN), str(folder), ":".join(seen), image.directory, *become, *image.command]
+    argv = [*CONTAINER, "bash", str(RUN), str(folder), ":".join(seen), image.directory, *become, *command]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     running = Container(image, process, folder / "log", become)

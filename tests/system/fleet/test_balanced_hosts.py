@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import Mix, Pace, Report
-from tests.system.fleet.balancer import AGENT, HAPROXY, HTTPCHK, haproxy
+from tests.system.fleet.balancer import AGENT, HAPROXY, HTTPCHK, NGINX, haproxy, nginx
 from tests.system.fleet.hosts import MIX, Fleet, fleet, stop_delay
 from tests.system.harness import FULL
 from tests.system.manager.booted_systemd import why_not
@@ -102,3 +102,10 @@ def test_kept_connections_on_the_transport_level(hosts: Fleet, tmp_path: Path) -
         begun = time.monotonic()
         nothing_is_lost(hosts.under_load(stop, Mix(keepalive=16, think=0.05)))
         print(f"{STOPS} stops in {time.monotonic() - begun:.0f} s")
+
+
+@pytest.mark.skipif(NGINX is None, reason="needs nginx")
+def test_nginx_in_front(hosts: Fleet, tmp_path: Path) -> None:
+    """It tries another host for whom one refuses; and a stop that is announced has it leave before."""
+    with nginx(hosts.network, tmp_path / "lb"), stop_delay(hosts, DELAY):
+        nothing_is_lost(hosts.under_load(hosts.each(stop_and_start)))

@@ -14,7 +14,7 @@ import yaml
 
 from tests.system.fleet.image import CONTEXT, Container, Image, container
 from tests.system.fleet.network import Network, network
-from tests.system.harness import DEADLINE, eventually
+from tests.system.harness import DEADLINE, ROOT, eventually
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces"), pytest.mark.timeout(120)]
 
@@ -60,6 +60,26 @@ def test_compose_is_what_the_image_is_meant_for(net: Network, tmp_path: Path) ->
     with container(Image(), net, tmp_path / "c", "10.0.0.2", environment=environment) as running:
         seen = json.loads(running.run("stillup", "status", "--json", "--runtime-dir", "/run/app").stdout)
         assert (seen["name"], seen["stop_delay"]) == ("shop", 5)
+
+
+def test_a_pod_is_what_the_image_is_meant_for(net: Network, tmp_path: Path) -> None:
+    """What the Deployment sets is what it can be run with, as its user; its probes are answered."""
+    pod = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    (spec,) = pod["containers"]
+    told = {one["name"]: one["value"] for one in spec["env"]}
+    user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+    ports = {port["name"]: port["containerPort"] for port in spec["ports"]}
+    container_of = container(
+        Image(), net, tmp_path / "c", "10.0.0.3", environment=told, user=user, arguments=spec["args"]
+    )
+    with container_of as running:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            get = spec[probe]["httpGet"]
+            assert net.do("curl", "-sf", f"http://10.0.0.3:{ports[get['port']]}{get['path']}")
+        assert net.do("curl", "-sf", f"http://10.0.0.3:{ports['http']}/") == "ok\n"
+        running.stop()
+        assert running.process.wait(DEADLINE) == 0
+        assert "reloads when /etc/shop changes" in running.log.read_text()
 
 
 def test_it_stops_within_the_time_that_docker_gives(running: Container, net: Network) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,7 @@ def test_docker_stop_behind_haproxy(pods: Pods, tmp_path: Path) -> None:
         reader.wait(DEADLINE)
 
 
+@pytest.mark.skipif(shutil.which("nft", path="/usr/sbin:/sbin") is None, reason="needs nft")
 @pytest.mark.parametrize("delay", [5, 0])
 def test_kubernetes_order_without_a_prestop(pods: Pods, delay: int) -> None:
     """SIGTERM comes at once, and new connections until the endpoints have changed everywhere: none is refused.
