@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -37,10 +38,22 @@ def test_every_problem_has_its_exit_code_and_its_link(tmp_path: Path, known: Pro
 
 
 def test_programs_get_no_link_beside_the_message(tmp_path: Path) -> None:
-    """With --json the message is one line."""
+    """With --json the message is one line, and on stdout is the problem document."""
     known = PROBLEM_TYPES["out-of-order"]
     with supervisor(tmp_path, refusal(Problem(known.urn, known.title, known.status, "not now", help=known.help))):
-        assert asked(abort, tmp_path, "--json") == (1, "stillup: not now\n")
+        done = CliRunner().invoke(abort, ["--json", "--runtime-dir", str(tmp_path)])
+    assert (done.exit_code, done.stderr) == (1, "stillup: not now\n")
+    assert msgspec.json.decode(done.stdout, type=Problem).type == known.urn
+
+
+def test_what_has_no_type_is_a_document_too(tmp_path: Path) -> None:
+    """A program reads JSON whatever happens; the exit code tells them apart."""
+    for answered, code, status_of in ((None, 3, 503), (answer(b"no JSON"), 1, 504)):
+        with supervisor(tmp_path, answered) if answered else contextlib.nullcontext():
+            done = CliRunner().invoke(status, ["--json", "--runtime-dir", str(tmp_path)])
+        said = msgspec.json.decode(done.stdout, type=Problem)
+        assert (done.exit_code, said.type, said.status) == (code, "about:blank", status_of)
+        assert said.detail in done.stderr
 
 
 def test_a_problem_of_another_version(tmp_path: Path) -> None:

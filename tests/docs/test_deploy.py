@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 from stillup.daemon.run_commands import run
 from tests.docs.pages import ROOT
 
+kubernetes_validate = pytest.importorskip("kubernetes_validate")
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 MANIFESTS = sorted(file for file in KUBERNETES.glob("*.yaml") if file.name != "kustomization.yaml")
 VERSIONS = ("1.27", kubernetes_validate.latest_version())

@@ -45,7 +45,7 @@ def _backend(begins: str, services: dict[str, Service], ports: list[int]) -> str
     """As the page has it, but for the hosts' addresses; there are two of its three."""
     page = (ROOT / "docs" / "deploy.md").read_text()
     (said,) = re.findall(rf"^```haproxy\n(backend shop\n    {begins}.*?)^```", page, re.MULTILINE | re.DOTALL)
-    said = "".join(line for line in said.splitlines(keepends=True) if "server c" not in line)
+    said = "".join(line for line in said.splitlines(keepends=True) if not line.startswith("    server c "))
     addresses = [service.address() for service in services.values()]
     for number, (address, port) in enumerate(zip(addresses, ports, strict=True), 1):
         said = said.replace(f"10.0.0.{number}:8000", address).replace(f"addr 10.0.0.{number} port 9464", f"port {port}")

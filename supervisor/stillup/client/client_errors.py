@@ -43,3 +43,11 @@ def not_permitted(detail: str) -> ProblemError:
     """That the control socket is not open to us, as a supervisor would say it."""
     kind = PROBLEM_TYPES["not-permitted"]
     return ProblemError(Problem(kind.urn, kind.title, kind.status, detail, help=kind.help))
+
+
+def problem_of(error: StillupError) -> Problem:
+    """The problem document (RFC 9457) of an error: the supervisor's own, or one without a type of its own."""
+    if isinstance(error, ProblemError):
+        return error.problem
+    title, status = ("no supervisor answers", 503) if isinstance(error, NotRunningError) else ("no answer", 504)
+    return Problem("about:blank", title, status, str(error))

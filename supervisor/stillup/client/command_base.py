@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 import msgspec
 
-from stillup.client.client_errors import NotRunningError, ProblemError
+from stillup.client.client_errors import NotRunningError, ProblemError, problem_of
 from stillup.client.control_client import Client
 from stillup.client.plain_output import echo, echo_json, is_terminal
 from stillup.client.service_lookup import Found, is_orphaned, listed, look_up, others
@@ -95,11 +95,13 @@ def addressed_here(command: Command) -> Command:
             command(client, **rest)
         except UsageError as error:
             raise click.UsageError(str(error)) from error
-        except NotRunningError as error:
-            leave(f"{error}{_left_behind(error.directory) or _run_instead(found, error)}", NOT_RUNNING)
-        except ProblemError as error:
-            leave(str(error), exit_code(error.code), *([] if rest.get("as_json", False) else _help(error)))
         except StillupError as error:
+            if rest.get("as_json", False):
+                echo_json(msgspec.json.encode(problem_of(error)).decode())  # a line: others may have come before
+            if isinstance(error, NotRunningError):
+                leave(f"{error}{_left_behind(error.directory) or _run_instead(found, error)}", NOT_RUNNING)
+            if isinstance(error, ProblemError):
+                leave(str(error), exit_code(error.code), *([] if rest.get("as_json", False) else _help(error)))
             leave(str(error), FAILED)
 
     return wrapped
@@ -141,7 +143,7 @@ def say_which(client: Client) -> None:
 
 def json_option(what: str) -> Callable[[Command], Command]:
     """Give a command --json: its argument is ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help=what)
+    return click.option("--json", "as_json", is_flag=True, help=f"{what} A problem document where it fails.")
 
 
 def print_answer(answer: T, show: Callable[[T], None], *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import Final
 
 Stamp = tuple[tuple[str, str, int, int, int, int], ...]
@@ -20,7 +21,8 @@ def stamp(path: str) -> Stamp:
     disk does.
     """
     try:
-        names = sorted(os.listdir(path))[:MOST_ENTRIES]
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST_ENTRIES))
     except NotADirectoryError:
         return _of(path, "")
     except OSError:

@@ -235,6 +235,8 @@ class ScalingView(msgspec.Struct, frozen=True):
     """What those that leave still have, by class."""
     drain_left: float | None = None
     """Seconds until the deadline of the last one's drain; null if none leaves."""
+    changed: bool = True
+    """False: as many were wanted before."""
 
 
 class ProcessFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -159,6 +159,7 @@ def scaling(fleet: Fleet, shown: Scaling, now: float) -> ScalingView:
         workers_booting=sum(worker.state in COMING for worker in workers),
         drains=_held(leaving),
         drain_left=_left(_drained_at(leaving), now),
+        changed=shown.size != shown.previous,
     )
 
 
