@@ -1,4 +1,4 @@
-"""In a container as the guide has it: PID 1, no root, a read-only file system but for /run, 10 seconds to stop."""
+"""In a container as the guide has it: PID 1, no root, a read-only file system but for /dev/shm, 10 seconds to stop."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ points = [line.split()[4] for line in open("/proc/self/mountinfo")]
 for point in dict.fromkeys(points):
     if not point.startswith(("/proc", "/dev", "/sys")):
         subprocess.run(["mount", "-o", "remount,bind,ro", point], check=False, stderr=subprocess.DEVNULL)
-mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/run")
+mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")
 """
-"""Makes everything read-only, the app in /mnt, too, but for /run: a tmpfs, as ``docker run --tmpfs`` makes one."""
+"""Makes everything read-only, the app in /mnt, too, but for /dev/shm: a tmpfs, as engines mount one."""
 APP = """
 import asyncio, os
 async def app(scope, receive, send):

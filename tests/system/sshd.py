@@ -51,6 +51,8 @@ Host *
 class Host:
     """``ssh://web1``, from an environment of one's own; ``ssh://nobody-there`` is a host where nothing listens."""
 
+    process: subprocess.Popen[bytes]
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "sshd.log"
@@ -101,6 +103,12 @@ class Host:
         ssh.write_text(f'#!/bin/sh\nexec {SSH} -F {self.folder}/ssh_config "$@"\n')
         ssh.chmod(0o755)
 
+    def end(self) -> None:
+        """Let nobody come any more, and end the connections that are kept."""
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+        self.hang_up()
+
     def hang_up(self) -> None:
         """End the connections that are kept."""
         for sock in (self.folder / "login" / "stillup-ssh").glob("*"):
@@ -121,14 +129,12 @@ def host(path: Sequence[str] = (os.path.dirname(STILLUP),)) -> Iterator[Host]:
         begin = f"mount --bind {folder}/passwd /etc/passwd && exec {SSHD} -D -e -f {folder}/sshd_config"
         argv = ["unshare", "--mount", "--propagation", "private", *for_anybody(folder), "sh", "-c", begin]
         with there.log.open("wb") as log:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            there.process = process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             eventually(lambda: _is_there(there, process), f"sshd listens:\n{there.log.read_text()}")
             yield there
         finally:
-            there.hang_up()
-            process.terminate()
-            process.wait(DEADLINE)
+            there.end()
 
 
 def _is_there(there: Host, process: subprocess.Popen[bytes]) -> bool:

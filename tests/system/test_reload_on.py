@@ -38,11 +38,15 @@ def test_a_volume_that_changes_is_a_reload(tmp_path: Path) -> None:
         (tmp_path / "later").write_text("y")
         service.logged("gen 4 boots", f"({tmp_path}/later changed)")
         eventually(lambda: service.generations() == [4], "it is one reload more")
+        (tmp_path / "later").unlink()
+        volume(folder, "fourth", "blue")
+        eventually(lambda: service.get().split()[::2] == ["5", "blue"], "what is missing is in nobody's way")
 
 
-def _make(folder: Path, name: str) -> None:
-    """A certificate for localhost, issued to that name."""
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+def _make(folder: Path, name: str, key: str = "rsa:2048") -> None:
+    """A certificate, issued to that name."""
+    kind = ["-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{key}"] if key == "P-256" else ["-newkey", key]
+    words = ["req", "-x509", *kind, "-nodes", "-days", "2", "-subj", f"/CN={name}"]
     pair = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
     subprocess.run([str(OPENSSL), *words, *pair], check=True, capture_output=True, timeout=DEADLINE)
 
@@ -63,7 +67,8 @@ def _issued_to(address: str) -> str:
 @pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates")
 def test_a_certificate_is_loaded_anew_in_place(tmp_path: Path) -> None:
     """No reload, no connection is closed; half of a pair changes nothing, and is said."""
-    for name in ("first", "second", "third"):
+    _make(tmp_path, "first", "P-256")  # of another type than those to come, beside which it would stay
+    for name in ("second", "third"):
         _make(tmp_path, name)
     _put(tmp_path, "first", "first")
     words = ("--ssl-certfile", "tls.crt", "--ssl-keyfile", "tls.key", "--timeout-keep-alive", "120")

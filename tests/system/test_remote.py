@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import pytest
 
 from stillup.__main__ import _COMMANDS
 from tests.system import sshd
-from tests.system.harness import DEADLINE, STILLUP, Service, eventually
+from tests.system.harness import DEADLINE, STILLUP, Service, eventually, open_socket
 from tests.system.other_user import let_through, open_folder
 from tests.system.sshd import USERS, Host
 
@@ -116,6 +117,8 @@ def test_a_key_that_may_only_dial(host: Host, service: Service) -> None:
     assert (done.returncode, "gen 2 serving" in done.stdout) == (0, True), done
     done = host.stillup("stop", "-H", "ssh://deploy@web1")
     assert (done.returncode, "needs" in done.stderr) == (4, True), done
+    done = host.stillup("reload", "-H", "ssh://deploy@web1", "--name", "another")
+    assert (done.returncode, "this key is for" in done.stderr) == (2, True), done
     ssh = ["ssh", "deploy@web1", "touch", str(host.folder / "touched")]
     ran = subprocess.run(ssh, env=host.environment, input=b"", capture_output=True, timeout=DEADLINE, check=False)
     assert (ran.returncode, ran.stdout) == (0, b"")
@@ -133,8 +136,8 @@ def test_a_key_that_may_only_dial(host: Host, service: Service) -> None:
 @pytest.mark.parametrize(
     ("url", "code", "says"),
     [
-        ("ssh://nobody-there", 3, "ssh://nobody-there cannot be reached: ssh: connect to host"),
-        ("ssh://stranger@web1", 3, "Permission denied (publickey)"),
+        ("ssh://nobody-there", 1, "ssh://nobody-there cannot be reached: ssh: connect to host"),
+        ("ssh://stranger@web1", 1, "Permission denied (publickey)"),
         ("web1", 2, "say ssh://[USER@]HOST[:PORT]"),
         ("ssh://-oProxyCommand=true", 2, "is no address of a host (--remote)"),
         ("ssh://root@web1:70000", 2, "is no address of a host (--remote)"),
@@ -175,7 +178,7 @@ def test_a_host_without_stillup(tmp_path: Path) -> None:
     with sshd.host(path=()) as host:
         host.let_in("root")
         done = host.stillup("status", "-H", "ssh://web1")
-        assert (done.returncode, "no 'stillup' in the PATH of a command by ssh there" in done.stderr) == (3, True), done
+        assert (done.returncode, "no 'stillup' in the PATH of a command by ssh there" in done.stderr) == (1, True), done
     host.environment["PATH"] = str(tmp_path)
     done = host.stillup("status", "-H", "ssh://web1")
     assert (done.returncode, done.stderr) == (1, "stillup: the command ssh (openssh-client) is not in PATH\n")
@@ -199,3 +202,23 @@ def _dialling(service: Service) -> list[int]:
             if "dial-stdio" in process.cmdline() and f"--runtime-dir={service.runtime}" in process.cmdline():
                 found.append(process.pid)
     return found
+
+
+def test_a_stop_that_nobody_can_see_the_end_of(service: Service) -> None:
+    """Where the way to that host breaks meanwhile, it is not said that the service has stopped."""
+    with sshd.host() as host, closing(open_socket(service.address())) as slow:
+        host.let_in("root")
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1")
+        argv = [STILLUP, "stop", "-H", "ssh://web1", "--runtime-dir", str(service.runtime)]
+        with subprocess.Popen(argv, env=host.environment, stderr=subprocess.PIPE, text=True) as stopping:
+            eventually(lambda: service.status().state == "stopping", "it stops")
+            host.end()
+            _, error = stopping.communicate(timeout=DEADLINE)
+        assert (stopping.returncode, "cannot be reached" in error) == (1, True), error
+    service.process.wait(DEADLINE)
+
+
+def test_json_whatever_happens(host: Host) -> None:
+    """A program that reads it gets a document for what is not reached, too."""
+    done = host.stillup("status", "-H", "ssh://nobody-there", "--json")
+    assert (done.returncode, json.loads(done.stdout)["type"]) == (1, "about:blank")

@@ -56,7 +56,8 @@ class Acceptor:
         """
         self._source = source
         self._protocol = protocol
-        self._tls = tls
+        self.tls = tls
+        """What connections to come are made with."""
         self._is_ready = ready
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Future[Any]] = set()
@@ -181,9 +182,9 @@ class Acceptor:
         connection = arrival.socket
         if (protocol := self._protocol(arrival)) is None:
             return
-        making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
+        making = self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self.tls)
         waiter: asyncio.Future[Any]
-        if self._tls is None:
+        if self.tls is None:
             # It waits once, for the transport, which the loop makes in its next turn. A task for that would cost a
             # tenth of a short connection, and a callback of each a hundredth.
             waiter = making.send(None)

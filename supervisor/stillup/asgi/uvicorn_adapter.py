@@ -8,9 +8,9 @@ connections stay where they are.
 
 1. ``uvicorn.main.main.params``: the command line, for our own.
 2. ``Config(...)``: ``load()``, ``loaded_app``, ``ssl`` (which ``load()`` makes where ``is_ssl``, of ``ssl_certfile``,
-   ``ssl_keyfile`` and ``ssl_keyfile_password``), ``workers`` (else read off WEB_CONCURRENCY), ``lifespan_class``,
-   ``http_protocol_class``, ``ws_protocol_class``, which HTTP protocols take over when they are made;
-   ``get_loop_factory()``, which those before 0.36 lack.
+   ``ssl_keyfile`` and others with ``create_ssl_context()``), ``workers`` (else read off WEB_CONCURRENCY),
+   ``lifespan_class``, ``http_protocol_class``, ``ws_protocol_class``, which HTTP protocols take over when they are
+   made; ``get_loop_factory()``, which those before 0.36 lack.
 3. ``ServerState``: ``connections`` and ``tasks`` are sets that protocols fill and empty; ``default_headers`` is read
    when an answer begins, by reference, so that one list, changed in place, reaches requests that are under way too.
 4. The protocols' constructor, and of HttpToolsProtocol and H11Protocol ``transport``, ``cycle`` (``scope``,

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 import logging
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.config import Config
+from uvicorn.config import Config, create_ssl_context
 from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -43,6 +44,27 @@ def make_config(app: Any, options: Mapping[str, Any], log_config: dict[str, Any]
     if log_config is None:
         return Config(app, **taken)
     return Config(app, **{**taken, "log_config": log_config, "use_colors": None})
+
+
+def make_tls(config: Config) -> ssl.SSLContext:
+    """The context for TLS that ``load()`` would make of the files as they are now.
+
+    Raises:
+        OSError: they cannot be read, or make no certificate (ssl.SSLError).
+        ValueError: an option of TLS makes no sense.
+    """
+    known = inspect.signature(create_ssl_context).parameters
+    protocols = getattr(config.http_protocol_class, "alpn_protocols", None)
+    return create_ssl_context(
+        str(config.ssl_certfile),
+        config.ssl_keyfile,
+        config.ssl_keyfile_password,
+        config.ssl_version,
+        config.ssl_cert_reqs,
+        config.ssl_ca_certs,
+        config.ssl_ciphers,
+        **({"alpn_protocols": protocols} if "alpn_protocols" in known else {}),
+    )
 
 
 def import_app(config: Config) -> None:

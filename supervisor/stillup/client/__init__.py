@@ -17,6 +17,7 @@ structs. What goes wrong is one of::
 
     StillupError
     ├── NotRunningError    no supervisor answers in that directory
+    ├── UnreachableError   ssh does not reach the host that it is on
     ├── TimedOutError      a supervisor is there and does not answer in time
     ├── ProblemError       the supervisor says no; ``code`` is a stable word, such as ``rollout-aborted``
     └── PeerError          what it says makes no sense here
@@ -24,7 +25,7 @@ structs. What goes wrong is one of::
 
 from __future__ import annotations
 
-from stillup.client.client_errors import NotRunningError, ProblemError, TimedOutError
+from stillup.client.client_errors import NotRunningError, ProblemError, TimedOutError, UnreachableError
 from stillup.client.control_client import Client, Wait
 from stillup.client.line_stream import Stream
 from stillup.client.service_lookup import find
@@ -69,6 +70,7 @@ __all__ = [
     "TraceGap",
     "TraceLine",
     "TracedMessage",
+    "UnreachableError",
     "VacancyView",
     "Versions",
     "Wait",

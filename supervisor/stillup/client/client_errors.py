@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from stillup.errors import StillupError
+from typing import Final
+
+from stillup.errors import StillupError, UsageError
 from stillup.wire.api_shapes import Problem
 from stillup.wire.problem_types import PROBLEM_TYPES
+
+NOT_RUNNING: Final = 3
+"""The exit code of a command that finds no supervisor."""
 
 
 class NotRunningError(StillupError):
@@ -21,6 +26,10 @@ class HungUpError(NotRunningError):
 
 class TimedOutError(StillupError):
     """The supervisor is there and did not answer in time. What was asked for may happen all the same."""
+
+
+class UnreachableError(StillupError):
+    """Another host was not reached, so that nothing is known of a supervisor there."""
 
 
 class ProblemError(StillupError):
@@ -49,5 +58,8 @@ def problem_of(error: StillupError) -> Problem:
     """The problem document (RFC 9457) of an error: the supervisor's own, or one without a type of its own."""
     if isinstance(error, ProblemError):
         return error.problem
+    if isinstance(error, UsageError):
+        kind = PROBLEM_TYPES["usage"]
+        return Problem(kind.urn, kind.title, kind.status, str(error), help=kind.help)
     title, status = ("no supervisor answers", 503) if isinstance(error, NotRunningError) else ("no answer", 504)
     return Problem("about:blank", title, status, str(error))

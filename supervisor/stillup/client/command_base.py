@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 import msgspec
 
-from stillup.client.client_errors import NotRunningError, ProblemError, problem_of
+from stillup.client.client_errors import NOT_RUNNING, NotRunningError, ProblemError, problem_of
 from stillup.client.control_client import Client
 from stillup.client.plain_output import echo, echo_json, is_terminal
 from stillup.client.service_lookup import Found, is_orphaned, listed, look_up, others
@@ -28,7 +28,6 @@ from stillup.wire.plain_text import quoted
 from stillup.wire.problem_types import PROBLEM_TYPES
 
 FAILED: Final = 1
-NOT_RUNNING: Final = 3
 SUPERSEDED: Final = PROBLEM_TYPES["superseded"].exit_code
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
@@ -93,11 +92,11 @@ def addressed_here(command: Command) -> Command:
                 client = Client(found.directory)
             click.get_current_context().meta[_SERVICE] = found
             command(client, **rest)
-        except UsageError as error:
-            raise click.UsageError(str(error)) from error
         except StillupError as error:
             if rest.get("as_json", False):
                 echo_json(msgspec.json.encode(problem_of(error)).decode())  # a line: others may have come before
+            if isinstance(error, UsageError):
+                raise click.UsageError(str(error)) from error
             if isinstance(error, NotRunningError):
                 leave(f"{error}{_left_behind(error.directory) or _run_instead(found, error)}", NOT_RUNNING)
             if isinstance(error, ProblemError):
@@ -143,7 +142,7 @@ def say_which(client: Client) -> None:
 
 def json_option(what: str) -> Callable[[Command], Command]:
     """Give a command --json: its argument is ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help=f"{what} A problem document where it fails.")
+    return click.option("--json", "as_json", is_flag=True, help=what)
 
 
 def print_answer(answer: T, show: Callable[[T], None], *, as_json: bool) -> None:

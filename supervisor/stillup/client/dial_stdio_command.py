@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 import threading
 from typing import Final
@@ -12,6 +13,7 @@ import click
 
 from stillup.client.command_base import addressed_here
 from stillup.client.control_client import Client
+from stillup.errors import UsageError
 
 _PIECE: Final = 64 * 1024
 """Bytes that are passed on at a time."""
@@ -30,6 +32,7 @@ def dial_stdio(client: Client) -> None:
 
     Exit 3 when no supervisor answers, 4 when its socket is not open to this user.
     """  # noqa: D301 - to click it is the character
+    _refuse_another(client)
     connection = client.connect()
     try:
         connection.sock.unlimited()
@@ -39,6 +42,23 @@ def dial_stdio(client: Client) -> None:
                 _write(piece)
     finally:
         connection.hang_up()
+
+
+def _refuse_another(client: Client) -> None:
+    """A key's own command is run whatever was asked for (sshd(8)), which may be about another service.
+
+    Raises:
+        UsageError: it is.
+    """
+    try:
+        words = shlex.split(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    except ValueError as error:
+        raise UsageError(f"the command that was asked for makes no sense: {error}") from error
+    for word in words:
+        option, _, value = word.partition("=")
+        meant = {"--name": client.status().name, "--runtime-dir": client.directory} if value else {}
+        if meant.get(option, value) != value:
+            raise UsageError(f"this key is for '{meant[option]}', and {word} is meant")
 
 
 def _pass_on(sock: socket.socket) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from stillup.client.client_errors import NotRunningError, TimedOutError
+from stillup.client.client_errors import NotRunningError, TimedOutError, UnreachableError
 from stillup.client.command_base import INTERRUPTED, addressed, json_option, say_which
 from stillup.client.control_client import Client
 from stillup.client.line_stream import Stream
@@ -95,7 +95,7 @@ def _again(client: Client, since: int | None, gone: Callable[[], None]) -> Strea
     while True:
         try:
             return client.event_lines(since, follow=True)
-        except (NotRunningError, TimedOutError):
+        except (NotRunningError, TimedOutError, UnreachableError):
             if not alone:
                 alone = True
                 gone()

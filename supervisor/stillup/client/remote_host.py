@@ -85,7 +85,7 @@ class RemoteHost(msgspec.Struct, frozen=True):
 
 
 class Dialled:
-    """An ssh that leads to a supervisor. It ends by itself once our end of the way is closed."""
+    """An ssh that leads to a supervisor."""
 
     def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self._process = process
@@ -103,8 +103,9 @@ class Dialled:
         return code, next(iter(ours), "") or next((line for line in reversed(lines) if line), "")
 
     def leave(self) -> None:
-        """Nothing more is asked of it. It is waited for when there is time: on its way it says goodbye to its host."""
+        """Nothing more is asked of it; it may be at a login still. What keeps the connection is another process."""
         self._said.close()
+        self._process.terminate()
         _leaving.append(self._process)
         _leaving[:] = [process for process in _leaving if process.poll() is None]
 

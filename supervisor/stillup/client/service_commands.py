@@ -9,10 +9,9 @@ from typing import Final
 import click
 
 from stillup.client import text_output
-from stillup.client.client_errors import NotRunningError
+from stillup.client.client_errors import NOT_RUNNING, NotRunningError
 from stillup.client.command_base import (
     FAILED,
-    NOT_RUNNING,
     addressed,
     exit_as,
     json_option,

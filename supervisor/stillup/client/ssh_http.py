@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from stillup.client.client_errors import NotRunningError, not_permitted
+from stillup.client.client_errors import NOT_RUNNING, NotRunningError, UnreachableError, not_permitted
 from stillup.client.remote_host import Dialled, RemoteHost
 from stillup.client.unix_http import ControlConnection
 from stillup.errors import StillupError, UsageError
@@ -43,18 +43,17 @@ class SshHttpConnection(ControlConnection):
             return None
         code, said = ended
         where = self._remote.url
-        if code == _SSH:
-            return NotRunningError(f"{where} cannot be reached: {said or 'ssh does not say why'}")
-        if code == _NO_COMMAND:
-            return NotRunningError(
-                f"{where}: no 'stillup' in the PATH of a command by ssh there: a link in /usr/local/bin is ({said})"
-            )
         why = f"{where}: {said}"
+        if code == NOT_RUNNING:
+            return NotRunningError(why)
         if code == PROBLEM_TYPES["not-permitted"].exit_code:
             return not_permitted(why)
         if code == PROBLEM_TYPES["usage"].exit_code:
             return UsageError(why)
-        return NotRunningError(why)
+        if code == _NO_COMMAND:
+            missing = "no 'stillup' in the PATH of a command by ssh there: a link in /usr/local/bin is"
+            return UnreachableError(f"{where}: {missing} ({said})")
+        return UnreachableError(f"{where} cannot be reached: {said or 'ssh does not say why'}" if code == _SSH else why)
 
     def hang_up(self) -> None:
         """As there, and let ssh end."""

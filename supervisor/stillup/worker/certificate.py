@@ -13,6 +13,7 @@ from typing import Final
 
 from uvicorn.config import Config
 
+from stillup.asgi.uvicorn_config import make_tls
 from stillup.host.path_stamp import Stamp, stamp
 
 logger = logging.getLogger("uvicorn.error")
@@ -22,11 +23,12 @@ LOOK: Final = 2.0
 
 
 class Certificate:
-    """What was loaded, and from which files."""
+    """The files that it was loaded from."""
 
-    def __init__(self, config: Config, now: Callable[[], float]) -> None:
-        """Have it as it is loaded; ``config``: uvicorn's, whose context is that of every connection."""
+    def __init__(self, config: Config, use: Callable[[ssl.SSLContext], None], now: Callable[[], float]) -> None:
+        """Have it as ``config``, uvicorn's, says; ``use`` takes what connections to come are to be made with."""
         self._config = config
+        self._use = use
         self._now = now
         files = (config.ssl_certfile, config.ssl_keyfile)
         self._files = [str(file) for file in files if file] if config.is_ssl else []
@@ -49,17 +51,10 @@ class Certificate:
     def _load(self) -> None:
         names = " and ".join(self._files)
         try:
-            # Tried in a context of its own: half of a pair that does not match would stay in ours.
-            self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-            if self._config.ssl is not None:
-                self._load_into(self._config.ssl)
+            # A context of its own: in one that is in use, half of a pair would stay, and a key of another type.
+            context = make_tls(self._config)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             logger.warning("the certificate stays what it was: %s cannot be loaded: %s", names, error)
         else:
+            self._use(context)
             logger.info("the certificate is loaded anew from %s", names)
-
-    def _load_into(self, context: ssl.SSLContext) -> None:
-        config = self._config
-        # A key whose password nobody has said is not to be asked for on a terminal.
-        password = config.ssl_keyfile_password or (lambda: b"")
-        context.load_cert_chain(str(config.ssl_certfile), config.ssl_keyfile, password)

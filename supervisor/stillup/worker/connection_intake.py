@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Collection
 from typing import Final
@@ -70,6 +71,12 @@ class ConnectionIntake:
     def queue_at_end(self) -> bool:
         """Whether nobody can write to our own queue any more, or it is not read any more."""
         return self._adopters[0].at_end
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Make connections to come with that; those that are there stay as they are."""
+        self._site.config.ssl = context
+        for acceptor in self._acceptors:
+            acceptor.tls = context
 
     def accept(self) -> None:
         """Take what comes, from here on."""

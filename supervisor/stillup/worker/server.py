@@ -60,7 +60,7 @@ class Server:
             recycling=recycling,
             role=role,
             share=share,
-            certificate=Certificate(config, time.monotonic),
+            certificate=Certificate(config, intake.use_tls, time.monotonic),
             events=events,
         )
         self._terminations = 0

@@ -24,14 +24,13 @@ for name in "${places[@]}"; do
 done
 find "$root" -maxdepth 1 -name root -exec chmod 755 {} + # a Python that is below it can be run by others, too
 cp -a "$folder/image/." "$root/"
-mkdir -p "$root"/{proc,dev,run,tmp}
+mkdir -p "$root"/{proc,dev,tmp}
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 mount -t tmpfs -o mode=755,nosuid tmpfs "$root/dev"
 for name in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 "$root/dev/${name%:*}" c 1 "${name#*:}"; done
 ln -s /proc/self/fd "$root/dev/fd"
 mkdir "$root/dev/shm"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/dev/shm"
-mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/run"
 mount -o remount,ro "$root"
 ip link set lo up
 for ((tries = 0; tries < 1000; tries++)); do

@@ -60,7 +60,7 @@ class Pods:
         self._number += 1
         address = f"10.0.0.{self._number}"
         folder = self._folder / f"pod{self._number}"
-        told = {"WEB_CONCURRENCY": "2", "STILLUP_RUNTIME_DIR": "/dev/shm/stillup", **environment}
+        told = {"WEB_CONCURRENCY": "2", **environment}
         pod = container(Image(), self.network, folder, address, environment=told)
         self.running[address] = self._stack.enter_context(pod)
         return address

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from stillup.daemon.state.disk import in_thread
+from stillup.errors import Refused
 from stillup.host.path_stamp import Stamp, stamp
 
 logger = logging.getLogger("stillup")
@@ -28,11 +29,15 @@ async def watch_paths(paths: Sequence[str], reload: Callable[[str], Awaitable[No
     loaded = seen = await in_thread(_stamps, paths)
     while True:
         await asyncio.sleep(LOOK)
-        before, seen = seen, await in_thread(_stamps, paths)
+        try:
+            before, seen = seen, await in_thread(_stamps, paths)
+        except Refused as refusal:  # there is no thread to be had now
+            logger.warning("whether %s changed cannot be seen: %s", ", ".join(paths), refusal)
+            continue
         # Who replaces a file may remove it first, and who copies several takes some time.
-        changed = [path for path in paths if seen[path] != loaded[path]]
-        if changed and seen == before and all(seen[path] for path in changed):
-            loaded = seen
+        changed = [path for path in paths if seen[path] and seen[path] == before[path] != loaded[path]]
+        if changed:
+            loaded = {**loaded, **{path: seen[path] for path in changed}}
             await reload(f"{', '.join(changed)} changed")
 
 

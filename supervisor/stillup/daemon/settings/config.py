@@ -44,6 +44,7 @@ _OWN_VARIABLES: Final = frozenset(
         "STILLUP_HANDOFF",
         "STILLUP_NONCE",
         "STILLUP_REEXEC",
+        "STILLUP_REMOTE",
         "STILLUP_TEMPLATE_IMPORTS",
         "STILLUP_TRIAL",
     }
