@@ -15,10 +15,11 @@ import uvicorn
 from uvicorn.middleware import proxy_headers
 
 from stillup.asgi.proxy_trust import is_proxy
-from stillup.asgi.uvicorn_config import make_config, takes_wsgi, watch_filter
+from stillup.asgi.uvicorn_config import make_config, make_tls, takes_wsgi, watch_filter
 from stillup.core.worker_settings import WorkerSettings
 from stillup.errors import UsageError
 from stillup.host.sources import Arrival
+from tests.asgi.conftest import Certificate
 from tests.asgi.served_app import Client, serving
 
 # What another uvicorn's command line knows
@@ -40,6 +41,29 @@ def test_what_is_asked_for_is_not() -> None:
     """It is named, with the version that lacks it."""
     with pytest.raises(UsageError, match=rf"uvicorn {uvicorn.__version__}, .* has no --of-the-future"):
         make_config("a:b", {"of_the_future": True})
+
+
+# 2. Its context for TLS
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """An app."""
+
+
+def test_a_context_like_the_one_that_it_loads(certificate: Certificate) -> None:
+    """Made of the same files and options: what connections to come are made with when they have changed."""
+    options = {"ssl_certfile": certificate.certificate, "ssl_keyfile": certificate.key, "ssl_ciphers": "HIGH"}
+    config = make_config("tests.asgi.test_uvicorn_config:nothing", {**options, "log_config": None})
+    config.load()
+    assert config.ssl is not None
+    made = make_tls(config)
+    assert made is not config.ssl
+    for what in ("protocol", "options", "verify_mode", "minimum_version", "maximum_version"):
+        assert getattr(made, what) == getattr(config.ssl, what)
+    assert made.get_ciphers() == config.ssl.get_ciphers()
+    config.ssl_keyfile = certificate.certificate
+    with pytest.raises(OSError, match=r"."):
+        make_tls(config)
 
 
 # 5. Trusted proxies

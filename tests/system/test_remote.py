@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
+import msgspec
 import psutil
 import pytest
 
 from stillup.__main__ import _COMMANDS
+from stillup.client import Client
+from stillup.client.remote_host import chosen
 from tests.system import sshd
 from tests.system.harness import DEADLINE, STILLUP, Service, eventually, open_socket
 from tests.system.other_user import let_through, open_folder
@@ -222,3 +227,20 @@ def test_json_whatever_happens(host: Host) -> None:
     """A program that reads it gets a document for what is not reached, too."""
     done = host.stillup("status", "-H", "ssh://nobody-there", "--json")
     assert (done.returncode, json.loads(done.stdout)["type"]) == (1, "about:blank")
+
+
+def test_a_command_that_looks_again_and_again(host: Host, service: Service) -> None:
+    """It does so by one process on that host, not by one each time."""
+    host.let_in("root")
+    remote = chosen("ssh://web1", {})
+    assert remote is not None
+    with mock.patch.dict(os.environ, host.environment, clear=True):
+        client = Client("", remote=msgspec.structs.replace(remote, runtime_dir=str(service.runtime)))
+        client.status()
+        (dialling,) = _dialling(service)
+        assert [client.status().pid for _ in range(5)] == [service.process.pid] * 5
+        assert _dialling(service) == [dialling]
+        service.client.reexec()
+        service.reexecuted(1)
+        assert client.status().reexecs == 1
+        assert _dialling(service) != [dialling]

@@ -310,16 +310,20 @@ class Client(msgspec.Struct, frozen=True):
         limit = timeout if waits or timeout is not None else self.timeout
         connection = self._request(name, limit, query, **path)
         try:
-            return self._decoded(self._response(connection), shape)
-        finally:
+            answer = self._decoded(self._response(connection), shape)
+        except BaseException:
             connection.hang_up()
+            raise
+        connection.release()
+        return answer
 
     def _request(
         self, name: str, timeout: float | None, query: Mapping[str, object] | None = None, **path: object
     ) -> ControlConnection:
         operation = _TABLE[name]
         target = operation.path.format(**path) + (f"?{urlencode(query)}" if query else "")
-        connection = self.connect(f"'{name}' needs '{operation.role}'", timeout)
+        needs = f"'{name}' needs '{operation.role}'"
+        connection = connect(self.directory, self.remote, needs, timeout, used=operation.method == "GET")
         try:
             connection.request(operation.method, target, headers={} if name in _WITH_ANY else {API_HEADER: version()})
         except TimeoutError as error:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from stillup.client.remote_host import RemoteHost  # 10 ms that are for other hosts
 
 
-def connect(directory: str, remote: RemoteHost | None, needs: str, timeout: float | None) -> ControlConnection:
+def connect(
+    directory: str, remote: RemoteHost | None, needs: str, timeout: float | None, *, used: bool = False
+) -> ControlConnection:
     """A connection to the supervisor in ``directory``, or to that on another host; the caller's, who hangs up.
 
     Args:
@@ -20,6 +22,7 @@ def connect(directory: str, remote: RemoteHost | None, needs: str, timeout: floa
         remote: the host, and which service is meant there.
         needs: for people, what is needed of the caller where the socket is not open to them.
         timeout: seconds of waiting in all, for the connection and for what is read of it; None for any time.
+        used: whether one that was released will do, for what may be asked twice: its end may just be on the way.
 
     Raises:
         NotRunningError: nobody is there who would be asked.
@@ -32,6 +35,8 @@ def connect(directory: str, remote: RemoteHost | None, needs: str, timeout: floa
     else:
         from stillup.client.ssh_http import SshHttpConnection  # noqa: PLC0415 - as above
 
+        if used and (released := SshHttpConnection.released(remote, timeout)) is not None:
+            return released
         connection = SshHttpConnection(remote, timeout)
     try:
         connection.connect()

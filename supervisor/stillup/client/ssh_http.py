@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Final
 
@@ -55,9 +56,32 @@ class SshHttpConnection(ControlConnection):
             return UnreachableError(f"{where}: {missing} ({said})")
         return UnreachableError(f"{where} cannot be reached: {said or 'ssh does not say why'}" if code == _SSH else why)
 
+    @classmethod
+    def released(cls, remote: RemoteHost, timeout: float | None) -> SshHttpConnection | None:
+        """One that leads there and was released, if its other end has not hung up since."""
+        connection = _released.pop(remote, None)
+        if connection is None:
+            return None
+        if select.select([connection.sock], [], [], 0)[0]:
+            connection.hang_up()
+            return None
+        connection.sock.limit(timeout)
+        return connection
+
+    def release(self) -> None:
+        """Keep it for the next: each takes a login, or at least a process on that host."""
+        if self.sock is None or self._remote in _released:
+            self.hang_up()
+        else:
+            _released[self._remote] = self
+
     def hang_up(self) -> None:
         """As there, and let ssh end."""
         super().hang_up()
         if self._dialled is not None:
             self._dialled.leave()
             self._dialled = None
+
+
+_released: Final[dict[RemoteHost, SshHttpConnection]] = {}
+"""By where they lead, one each."""

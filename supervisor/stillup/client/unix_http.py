@@ -51,6 +51,11 @@ class LimitedSocket(socket.socket):
                 raise EndlessError
         return count
 
+    def limit(self, seconds: float | None) -> None:
+        """Begin anew: so many seconds, and the bytes of one answer."""
+        self.seconds_left, self.bytes_left = seconds, MOST_HEAD
+        self.settimeout(seconds)
+
     def unlimited(self) -> None:
         """Let it last as long as the other end has something to say."""
         self.seconds_left = self.bytes_left = None
@@ -78,12 +83,15 @@ class ControlConnection(http.client.HTTPConnection, abc.ABC):
     def connect(self) -> None:
         """Connect; raises as ``reach`` does."""
         self.sock = LimitedSocket(fileno=self.reach(self._seconds).detach())
-        self.sock.settimeout(self._seconds)
-        self.sock.seconds_left = self._seconds
+        self.sock.limit(self._seconds)
 
     def hang_up(self) -> None:
         """Close it for good. Not ``close``, which the standard library's client calls with an answer yet to be read."""
         self.close()
+
+    def release(self) -> None:
+        """The answer was read to its end: what comes next needs no connection of its own, if this can be used again."""
+        self.hang_up()
 
     def objection(self) -> StillupError | None:
         """Why the other end has hung up without an answer, if what is on the way there says so."""
