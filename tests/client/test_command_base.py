@@ -16,6 +16,7 @@ from stillup.client.service_commands import status
 from stillup.wire.api_shapes import Problem
 from stillup.wire.problem_types import PROBLEM_TYPES, ProblemType
 from tests.client.scripted_supervisor import answer, supervisor
+from tests.system.command_line import stillup
 
 
 def refusal(problem: Problem) -> bytes:
@@ -41,8 +42,8 @@ def test_programs_get_no_link_beside_the_message(tmp_path: Path) -> None:
     """With --json the message is one line, and on stdout is the problem document."""
     known = PROBLEM_TYPES["out-of-order"]
     with supervisor(tmp_path, refusal(Problem(known.urn, known.title, known.status, "not now", help=known.help))):
-        done = CliRunner().invoke(abort, ["--json", "--runtime-dir", str(tmp_path)])
-    assert (done.exit_code, done.stderr) == (1, "stillup: not now\n")
+        done = stillup("abort", "--json", "--runtime-dir", str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "stillup: not now\n")
     assert msgspec.json.decode(done.stdout, type=Problem).type == known.urn
 
 
@@ -50,9 +51,9 @@ def test_what_has_no_type_is_a_document_too(tmp_path: Path) -> None:
     """A program reads JSON whatever happens; the exit code tells them apart."""
     for answered, code, status_of in ((None, 3, 503), (answer(b"no JSON"), 1, 504)):
         with supervisor(tmp_path, answered) if answered else contextlib.nullcontext():
-            done = CliRunner().invoke(status, ["--json", "--runtime-dir", str(tmp_path)])
+            done = stillup("status", "--json", "--runtime-dir", str(tmp_path))
         said = msgspec.json.decode(done.stdout, type=Problem)
-        assert (done.exit_code, said.type, said.status) == (code, "about:blank", status_of)
+        assert (done.returncode, said.type, said.status) == (code, "about:blank", status_of)
         assert said.detail in done.stderr
 
 

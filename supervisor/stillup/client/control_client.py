@@ -64,7 +64,8 @@ _WITH_ANY: Final = frozenset({"status", "livez", "version", "stop", "reexec"})
 class Client(msgspec.Struct, frozen=True):
     """The supervisor whose control socket is in ``directory``; ``timeout``: the seconds that it may take to answer.
 
-    With ``remote`` it is the one that is meant on that host; ``directory`` says nothing then.
+    With ``remote`` it is the one that is meant on that host (UnreachableError: ssh does not lead there); ``directory``
+    says nothing then.
 
     Every method raises NotRunningError when none answers there, TimedOutError when it takes too long, ProblemError
     when the supervisor says no, and PeerError when what it says makes no sense. A supervisor that is older than this

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final
 
 Stamp = tuple[tuple[str, str, int, int, int, int], ...]
-"""Of each file its name, where that leads, its device, its inode, its size in bytes and its change in ns (stat(2))."""
+"""Of each file its name, where that leads, device, inode, size in bytes, and when it was written in ns (stat(2))."""
 
 MOST_ENTRIES: Final = 10_000
 """Files of a directory that are looked at; a volume that Kubernetes makes of a ConfigMap has tens."""
