@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.connection import Target
-from benchmarks.load import Load, Mix, Report
+from benchmarks.load import Load, Loss, Mix, Report
 from tests.system.fleet.balancer import ADDRESS
 from tests.system.fleet.network import Network, network
 from tests.system.manager.booted_systemd import Booted
@@ -24,6 +25,8 @@ class Fleet:
     def __init__(self, network: Network, shops: dict[str, Shop]) -> None:
         self.network = network
         self.shops = shops
+        self.closed: Counter[str] = Counter()
+        """How connections ended under the last load, and requests that failed."""
 
     def each(self, do: Callable[[Shop], object]) -> Callable[[], None]:
         """Do it on one host after another."""
@@ -37,9 +40,13 @@ class Fleet:
     def under_load(self, happens: Callable[[], None], mix: Mix = MIX) -> Report:
         """Let it happen while clients ask the balancer; what they noticed."""
         reports: list[Report] = []
+        self.closed.clear()
+
+        def note(loss: Loss) -> None:
+            self.closed[loss.how] += 1
 
         async def work() -> None:
-            async with Load(Target.parse(ADDRESS), mix, seed=1) as load:
+            async with Load(Target.parse(ADDRESS), mix, seed=1, lost=note) as load:
                 await load.wait_every_client(deadline=20)
                 await asyncio.to_thread(happens)
                 await load.wait_every_client(2, deadline=20)

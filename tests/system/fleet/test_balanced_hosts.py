@@ -90,7 +90,7 @@ def test_a_stop_that_is_not_announced(hosts: Fleet, tmp_path: Path) -> None:
 
 
 def test_kept_connections_on_the_transport_level(hosts: Fleet, tmp_path: Path) -> None:
-    """HAProxy sees no requests there: clients are told by the answer that their connection closes. None is reset."""
+    """HAProxy sees no requests there: answers say that they are the last on their connection, and none is reset."""
     with haproxy(hosts.network, tmp_path / "lb", HTTPCHK, mode="tcp") as balancer, stop_delay(hosts, DELAY):
 
         def stop() -> None:
@@ -101,6 +101,7 @@ def test_kept_connections_on_the_transport_level(hosts: Fleet, tmp_path: Path) -
 
         begun = time.monotonic()
         nothing_is_lost(hosts.under_load(stop, Mix(keepalive=16, think=0.05)))
+        assert set(hosts.closed) == {"the answer says that it closes"}, hosts.closed
         print(f"{STOPS} stops in {time.monotonic() - begun:.0f} s")
 
 
