@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from tests.host.tcp_ports import own_port
 from tests.system.clients import Peer
+from tests.system.haproxy_stats import HaproxyStats
 from tests.system.harness import DEADLINE, ROOT, Service, connect, eventually
 from tests.system.steady_load import Traffic
 
@@ -67,36 +66,18 @@ def _pids(services: dict[str, Service]) -> dict[str, set[int]]:
     return {name: {one.pid for one in service.workers() if one.pid} for name, service in services.items()}
 
 
-class _Stats:
-    """What HAProxy says of a server (``show stat``)."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = str(folder / "stats.sock")
-
-    def of(self, server: str) -> dict[str, str]:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(DEADLINE)
-            sock.connect(self._path)
-            sock.sendall(b"show stat\n")
-            text = b"".join(iter(lambda: sock.recv(65536), b"")).decode().removeprefix("# ")
-        return next(row for row in csv.DictReader(text.splitlines()) if row["svname"] == server)
-
-    def is_now(self, server: str, status: str) -> None:
-        eventually(lambda: self.of(server)["status"].startswith(status), f"{server} is {status}")
-
-
 @contextlib.contextmanager
-def _haproxy(folder: Path, backend: str, port: int) -> Iterator[tuple[str, _Stats]]:
+def _haproxy(folder: Path, backend: str, port: int) -> Iterator[tuple[str, HaproxyStats]]:
     address = f"127.0.0.1:{port}"
     (folder / "haproxy.cfg").write_text(CONFIGURATION.format(folder=folder, address=address, backend=backend))
     with (folder / "haproxy.log").open("wb") as log:
         argv = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
         process = subprocess.Popen(argv, stdout=log, stderr=log)
         try:
-            stats = _Stats(folder)
+            stats = HaproxyStats(folder)
             eventually((folder / "stats.sock").exists, "HAProxy runs")
             for server in ("a", "b"):
-                stats.is_now(server, "UP")
+                stats.until(server, "UP")
             yield address, stats
         finally:
             process.terminate()
@@ -121,7 +102,7 @@ def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
         with Traffic(address) as traffic:
             eventually(lambda: set(traffic.pids) >= pids["a"] | pids["b"], "both are sent requests")
             assert a.cli("cordon").returncode == 0
-            stats.is_now("a", "NOLB")
+            stats.until("a", "NOLB")
             traffic.moves_to(pids["b"])
             before = stats.of("a")["stot"]
             traffic.goes_on(100)
@@ -130,15 +111,15 @@ def test_a_host_is_taken_out_and_comes_back(tmp_path: Path) -> None:
             assert (answer.status, answer.pid in pids["a"], answer.closes) == (200, True, True)
 
             assert a.cli("uncordon").returncode == 0
-            stats.is_now("a", "UP")
+            stats.until("a", "UP")
             asked = len(traffic.pids)
             eventually(lambda: pids["a"] & set(traffic.pids[asked:]), "it is sent requests again")
 
             assert a.cli("cordon").returncode == 0
-            stats.is_now("a", "NOLB")
+            stats.until("a", "NOLB")
             traffic.moves_to(pids["b"])
             assert a.cli("stop").returncode == 0
-            stats.is_now("a", "DOWN")
+            stats.until("a", "DOWN")
             traffic.goes_on(100)
         assert stats.of("a")["eresp"] == stats.of("b")["eresp"] == "0"
         with contextlib.closing(connect(address)) as last:

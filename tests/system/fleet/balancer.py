@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.system.fleet.network import OUTSIDE, Network
+from tests.system.haproxy_stats import HaproxyStats
 from tests.system.harness import DEADLINE, ROOT, eventually
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -37,27 +36,8 @@ frontend www
 """
 
 
-class Balancer:
-    """What HAProxy says of its servers (``show stat``)."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = str(folder / "stats.sock")
-
-    def of(self, server: str) -> dict[str, str]:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(DEADLINE)
-            sock.connect(self._path)
-            sock.sendall(b"show stat\n")
-            text = b"".join(iter(lambda: sock.recv(65536), b"")).decode().removeprefix("# ")
-        return next(row for row in csv.DictReader(text.splitlines()) if row["svname"] == server)
-
-    def until(self, server: str, status: str) -> None:
-        """Wait until it takes a server for that."""
-        eventually(lambda: self.of(server)["status"].startswith(status), f"{server} is {status}")
-
-
 @contextlib.contextmanager
-def haproxy(network: Network, folder: Path, begins: str, mode: str = "http") -> Iterator[Balancer]:
+def haproxy(network: Network, folder: Path, begins: str, mode: str = "http") -> Iterator[HaproxyStats]:
     """Have it serve ADDRESS; ``begins``: which of the page's backends. Retries 0: what a host refuses is lost."""
     page = (ROOT / "docs" / "deploy.md").read_text()
     (backend,) = re.findall(rf"^```haproxy\n(backend shop\n    {begins}.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -71,7 +51,7 @@ def haproxy(network: Network, folder: Path, begins: str, mode: str = "http") -> 
         argv = network.argv(str(HAPROXY), "-db", "-f", str(folder / "haproxy.cfg"))
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        balancer = Balancer(folder)
+        balancer = HaproxyStats(folder)
         eventually(lambda: process.poll() is not None or (folder / "stats.sock").exists(), "HAProxy runs")
         for server in "abc":
             balancer.until(server, "UP")
