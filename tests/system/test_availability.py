@@ -26,7 +26,7 @@ class Asked:
     def __init__(self, folder: Path) -> None:
         self.admin, self.agent = own_port(), own_port()
         ports = ("--admin-bind", f"127.0.0.1:{self.admin}", "--agent-bind", f"127.0.0.1:{self.agent}")
-        self.service = KillableService(folder, *ports, "--stop-delay", "1", workers=2, wait=False)
+        self.service = KillableService(folder, *ports, "--stop-delay", "4", workers=2, wait=False)
 
     def words(self) -> tuple[int, str, str, int, str]:
         """The status and the title of /readyz, what the agent says, health's exit code and the end of what it says."""

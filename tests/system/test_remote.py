@@ -19,7 +19,7 @@ from stillup.__main__ import _COMMANDS
 from stillup.client import Client
 from stillup.client.remote_host import chosen
 from tests.system import sshd
-from tests.system.harness import DEADLINE, STILLUP, Service, eventually, open_socket
+from tests.system.harness import DEADLINE, ROOT, STILLUP, Service, eventually, open_socket
 from tests.system.other_user import let_through, open_folder
 from tests.system.sshd import USERS, Host
 
@@ -209,18 +209,22 @@ def _dialling(service: Service) -> list[int]:
     return found
 
 
-def test_a_stop_that_nobody_can_see_the_end_of(service: Service) -> None:
+def test_a_stop_that_nobody_can_see_the_end_of(tmp_path: Path) -> None:
     """Where the way to that host breaks meanwhile, it is not said that the service has stopped."""
-    with sshd.host() as host, closing(open_socket(service.address())) as slow:
+    service = Service(tmp_path, "tests.system.gated_app:app", "--app-dir", str(ROOT))
+    with service, sshd.host() as host, closing(open_socket(service.address())) as slow:
         host.let_in("root")
-        slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1")
+        slow.sendall(b"GET /wait?gate=g HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually((tmp_path / "g.reached").exists, "a request is in progress")
         argv = [STILLUP, "stop", "-H", "ssh://web1", "--runtime-dir", str(service.runtime)]
         with subprocess.Popen(argv, env=host.environment, stderr=subprocess.PIPE, text=True) as stopping:
             eventually(lambda: service.status().state == "stopping", "it stops")
             host.end()
             _, error = stopping.communicate(timeout=DEADLINE)
         assert (stopping.returncode, "cannot be reached" in error) == (1, True), error
-    service.process.wait(DEADLINE)
+        (tmp_path / "g").touch()
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        service.process.wait(DEADLINE)
 
 
 def test_json_whatever_happens(host: Host) -> None:
