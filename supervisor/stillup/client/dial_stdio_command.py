@@ -56,9 +56,10 @@ def _refuse_another(client: Client) -> None:
         raise UsageError(f"the command that was asked for makes no sense: {error}") from error
     for word in words:
         option, _, value = word.partition("=")
-        meant = {"--name": client.status().name, "--runtime-dir": client.directory} if value else {}
-        if meant.get(option, value) != value:
-            raise UsageError(f"this key is for '{meant[option]}', and {word} is meant")
+        if option == "--name" and value != (name := client.status().name):
+            raise UsageError(f"this key is for '{name}', and {word} is meant")
+        if option == "--runtime-dir" and value != client.directory:
+            raise UsageError(f"this key is for '{client.directory}', and {word} is meant")
 
 
 def _pass_on(sock: socket.socket) -> None:

@@ -62,7 +62,9 @@ class SshHttpConnection(ControlConnection):
         connection = _released.pop(remote, None)
         if connection is None:
             return None
-        if select.select([connection.sock], [], [], 0)[0]:
+        said = select.poll()  # not select(2), which knows no descriptor above 1,023
+        said.register(connection.sock, select.POLLIN)
+        if said.poll(0):
             connection.hang_up()
             return None
         connection.sock.limit(timeout)

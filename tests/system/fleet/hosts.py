@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.connection import Target
-from benchmarks.load import Load, Loss, Mix, Report
+from benchmarks.load import Mix, Report
 from tests.system.fleet.balancer import ADDRESS
+from tests.system.fleet.clients import under_load
 from tests.system.fleet.network import Network, network
 from tests.system.manager.booted_systemd import Booted
-from tests.system.manager.installed_units import Shop, in_network_of
+from tests.system.manager.installed_units import Shop
 
 MIX = Mix(fresh=4, keepalive=8, slow=3, upload=2, think=0.02)
 SETTINGS = {"bind": ["0.0.0.0:8000"], "admin-bind": "0.0.0.0:9464", "agent-bind": "0.0.0.0:9777", "cordon-status": 404}
@@ -39,22 +38,8 @@ class Fleet:
 
     def under_load(self, happens: Callable[[], None], mix: Mix = MIX) -> Report:
         """Let it happen while clients ask the balancer; what they noticed."""
-        reports: list[Report] = []
-        self.closed.clear()
-
-        def note(loss: Loss) -> None:
-            self.closed[loss.how] += 1
-
-        async def work() -> None:
-            async with Load(Target.parse(ADDRESS), mix, seed=1, lost=note) as load:
-                await load.wait_every_client(deadline=20)
-                await asyncio.to_thread(happens)
-                await load.wait_every_client(2, deadline=20)
-                reports.append(await load.stop(deadline=20))
-
-        in_network_of(self.network, lambda: asyncio.run(work()))
-        print(reports[0], flush=True)
-        return reports[0]
+        report, self.closed = under_load(self.network, ADDRESS, mix, happens)
+        return report
 
 
 @contextlib.contextmanager

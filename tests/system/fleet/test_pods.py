@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import subprocess
@@ -12,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.connection import Target
-from benchmarks.load import Load, Mix, Report
+from benchmarks.load import Mix, Report
 from tests.system.fleet.balancer import ADDRESS, HAPROXY, HTTPCHK, haproxy
+from tests.system.fleet.clients import under_load
 from tests.system.fleet.image import Container, Image, container
 from tests.system.fleet.network import Network, network
 from tests.system.harness import DEADLINE, FULL, eventually
 from tests.system.manager.booted_systemd import why_not
-from tests.system.manager.installed_units import in_network_of
 
 pytestmark = [
     pytest.mark.skipif(not FULL, reason="takes minutes: make prove-fleet"),
@@ -73,22 +71,7 @@ class Pods:
 
     def under_load(self, address: str, happens: Callable[[], None], requests: int = 0) -> Report:
         """Let it happen, again until there were so many requests; what clients noticed."""
-        reports: list[Report] = []
-
-        async def work() -> None:
-            async with Load(Target.parse(address), MIX, seed=1) as load:
-                await load.wait_every_client(deadline=20)
-                while not load.report.failed:
-                    await asyncio.to_thread(happens)
-                    if load.report.requests >= requests:
-                        break
-                if not load.report.failed:  # else some may ask an address that nobody has any more
-                    await load.wait_every_client(2, deadline=20)
-                reports.append(await load.stop(deadline=20))
-
-        in_network_of(self.network, lambda: asyncio.run(work()))
-        print(reports[0], flush=True)
-        return reports[0]
+        return under_load(self.network, address, MIX, happens, requests=requests)[0]
 
 
 @pytest.fixture
