@@ -38,6 +38,9 @@ LIES = st.builds(
     st.text() | st.sampled_from(["", "x" * 1000]),
     answers=st.builds(Answers, ANY_COUNT, ANY_BUCKETS, ANY_BUCKETS),
     refused=st.dictionaries(st.sampled_from(["unaware", "because"]), ANY_COUNT),
+    cpu=ANY_TIME,
+    memory=ANY_COUNT,
+    lag=ANY_TIME,
 )
 
 
@@ -57,6 +60,9 @@ def test_lies_have_bounds(lies: list[WorkerFigures]) -> None:
         assert kept.crossed.longest <= LONGEST_PAUSE
         assert set(before.cut) <= set(kept.cut) <= {"idle", "stream", "background", "in-progress"}
         assert all(before.cut.get(name, 0) <= number <= MOST for name, number in kept.cut.items())
+        assert before.cpu <= kept.cpu < math.inf
+        assert 0 <= kept.memory <= MOST
+        assert 0.0 <= kept.lag < math.inf
         assert before.answers.errors <= kept.answers.errors <= MOST
         for was_buckets, buckets in (
             (before.answers.durations, kept.answers.durations),

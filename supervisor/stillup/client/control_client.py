@@ -38,6 +38,7 @@ from stillup.wire.event_feed import Event
 from stillup.wire.history_view import RevisionView
 from stillup.wire.operations import OPERATIONS
 from stillup.wire.problem_types import PROBLEM
+from stillup.wire.series_view import SeriesView
 from stillup.wire.trace_messages import TraceLine
 
 if TYPE_CHECKING:
@@ -165,6 +166,10 @@ class Client(msgspec.Struct, frozen=True):
     def history(self) -> list[RevisionView]:
         """The generations that were brought, or were to be, the newest first."""
         return self._call("history", list[RevisionView])
+
+    def series(self) -> SeriesView:
+        """How the service has done in the last 15 minutes, a point for every 5 seconds."""
+        return self._call("series", SeriesView)
 
     def _roll_out(
         self, name: str, wait: Wait | None, timeout: float | None, query: Mapping[str, object] = MappingProxyType({})

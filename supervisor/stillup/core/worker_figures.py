@@ -87,6 +87,12 @@ class WorkerFigures(msgspec.Struct, frozen=True):
     """Whether it is paused, and nothing of what it held is left."""
     refused: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By reason (``core.crossing.ResumeRefusal``), WebSockets that were handed over and did not go on."""
+    cpu: float = 0.0
+    """Seconds of processor time that the process has used so far, those of the kernel for it included."""
+    memory: int = 0
+    """Bytes of it in memory, pages that it shares included; 0 if that is not known."""
+    lag: float = 0.0
+    """Seconds by which the newest heartbeat came late: so long the event loop was held up."""
 
 
 class WorkerGauge(msgspec.Struct, frozen=True):
@@ -155,6 +161,9 @@ def plausible(said: WorkerFigures, before: WorkerFigures) -> WorkerFigures:
             lags=_each_counted(said.answers.lags, before.answers.lags),
         ),
         at_rest=said.at_rest,
+        cpu=max(before.cpu, _lasted(said.cpu, LONGEST)),
+        memory=_counted(said.memory),
+        lag=_lasted(said.lag, LONGEST),
     )
 
 

@@ -49,6 +49,7 @@ from stillup.daemon.state.listener_files import ListenerFiles
 from stillup.daemon.state.own_sockets import OwnSockets
 from stillup.daemon.state.readiness import Readiness
 from stillup.daemon.state.record_writer import RecordWriter
+from stillup.daemon.state.series_keeper import SeriesKeeper
 from stillup.daemon.workers import takeover
 from stillup.daemon.workers.admission import Admission
 from stillup.daemon.workers.hook_processes import HookProcesses
@@ -125,6 +126,7 @@ class Assembly(msgspec.Struct, frozen=True):
     reexec: ProgramReplacement
     identities: Identities
     audit: Audit
+    series: SeriesKeeper
     api: Api
 
 
@@ -284,6 +286,7 @@ def assemble(opened: Opened, worker_side: WorkerSide, fleet: Fleet) -> Assembly:
         partial(_probes, opened, engine),
         opened.interim,
     )
+    series = SeriesKeeper(figures, lambda: engine.fleet)
     handlers = Handlers(
         engine,
         disk.resolve,
@@ -294,6 +297,7 @@ def assemble(opened: Opened, worker_side: WorkerSide, fleet: Fleet) -> Assembly:
         trace=trace,
         history=history,
         figures=figures,
+        series=series,
         listener_files=files,
         hold=hold,
         binds=settings.binds,
@@ -311,6 +315,7 @@ def assemble(opened: Opened, worker_side: WorkerSide, fleet: Fleet) -> Assembly:
         reexec=reexec,
         identities=Identities(lambda: _pids(engine.fleet), opened.runtime.file(HANDOFF), rights.worker_uid),
         audit=audit,
+        series=series,
         api=Api(handlers.all, rights.rules, audit, rights.observe_gid),
     )
 

@@ -168,6 +168,7 @@ def _begin_tasks(service: Assembly) -> None:
     signals.begin(service.history.run())
     signals.begin(tell_progress(service.engine, had_terminal=signals.had_terminal))
     signals.begin(worker_side.figures.keep())
+    signals.begin(service.series.run())
     if settings.reload is not None:
         signals.begin(watch(settings.reload, signals.reload))
     if settings.reload_on:

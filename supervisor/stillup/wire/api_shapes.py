@@ -245,6 +245,12 @@ class ProcessFigures(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     """Of the stillup that runs."""
     pid: int
+    uptime: float = 0.0
+    """Seconds since the process was started; one that has replaced its program goes on counting."""
+    cpu: float = 0.0
+    """Seconds of processor time that it has used since then."""
+    memory: int = 0
+    """Bytes of it in memory, pages that it shares included; 0 if that is not known."""
 
 
 class SupervisorView(ProcessFigures, frozen=True, kw_only=True):

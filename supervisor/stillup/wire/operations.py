@@ -24,6 +24,7 @@ from stillup.wire.api_operation import (
 )
 from stillup.wire.event_feed import Event
 from stillup.wire.history_view import RevisionView
+from stillup.wire.series_view import SeriesView
 from stillup.wire.trace_messages import TraceLine
 
 
@@ -131,6 +132,15 @@ OPERATIONS: Final = (
         Role.VIEWER,
         "Show the generations that were brought, or were to be, the newest first.",
         {200: _json("As far as rollouts are remembered.", list[RevisionView])},
+        sockets=UNIX_SOCKETS,
+    ),
+    Operation(
+        "series",
+        "GET",
+        "/v1/series",
+        Role.VIEWER,
+        "Show how the service has done in the last 15 minutes, a point for every 5 seconds.",
+        {200: _json("As far as this supervisor's program has been there.", SeriesView)},
         sockets=UNIX_SOCKETS,
     ),
     Operation(

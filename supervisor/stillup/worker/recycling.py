@@ -10,7 +10,6 @@ from uvicorn.config import Config
 
 from stillup.asgi.uvicorn_config import requests_jitter
 from stillup.core.worker_settings import WorkerSettings
-from stillup.host import memory
 from stillup.wire.byte_size import show_size
 
 AGE_JITTER = 0.1
@@ -52,10 +51,10 @@ class Recycling:
         self.asked = ""
         """Why it was asked to leave, whatever its limits; empty while it was not."""
 
-    def reason(self, requests: int) -> str:
-        """Why it asks to be replaced, after so many requests; empty while it does not."""
+    def reason(self, *, requests: int, rss: int) -> str:
+        """Why it asks to be replaced, after so many requests and with so many bytes in memory; empty while not."""
         age = time.monotonic() - self._began
-        return self._limits.reason(requests=requests, age=age, rss=memory.resident()) or self.asked
+        return self._limits.reason(requests=requests, age=age, rss=rss) or self.asked
 
 
 def draw_limits(config: Config, settings: WorkerSettings) -> RecyclingLimits:

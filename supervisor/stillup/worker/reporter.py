@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from stillup.asgi.site import Site
 from stillup.core.crossing import Crossed, news_waits
 from stillup.core.worker_figures import WorkerFigures
+from stillup.host import memory
 from stillup.wire import figure_cells
 from stillup.wire.handoff_messages import Report
 from stillup.worker.certificate import Certificate
@@ -104,8 +106,11 @@ class Reporter:
             leadership=self._role.said,
             answers=figure_cells.answers_of_app(self._cells),
             at_rest=retirement.at_rest,
+            cpu=time.process_time(),
+            memory=memory.resident(),
+            lag=self._cells[figure_cells.LAG] / figure_cells.SECOND,
         )
-        return Report(figures, self._recycling.reason(figures.requests))
+        return Report(figures, self._recycling.reason(requests=figures.requests, rss=figures.memory))
 
     def _count_lag(self, seconds: float) -> None:
         figure_cells.LAGS.observe(self._cells, seconds)

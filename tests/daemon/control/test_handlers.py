@@ -167,6 +167,7 @@ async def test_the_description_is_made_once_and_not_in_the_loop(monkeypatch: pyt
         trace=nothing,
         history=nothing,
         figures=nothing,
+        series=nothing,
         listener_files=nothing,
     )
     assert makers == []

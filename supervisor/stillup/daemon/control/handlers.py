@@ -33,6 +33,7 @@ from stillup.daemon.state.disk import Resolved, in_thread
 from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.state.history import History
 from stillup.daemon.state.listener_files import ListenerFiles
+from stillup.daemon.state.series_keeper import SeriesKeeper
 from stillup.errors import Refused, Unchanged
 from stillup.host import own_process
 from stillup.wire import api_shapes, fleet_views, outcome_views, protocol_versions
@@ -66,6 +67,7 @@ class Handlers:
         trace: Trace,
         history: History,
         figures: Figures,
+        series: SeriesKeeper,
         listener_files: ListenerFiles,
         hold: Callable[[Sequence[Bind]], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
         binds: Sequence[Bind] = (),
@@ -83,6 +85,7 @@ class Handlers:
             trace: knows who looks at the messages.
             history: of what has happened.
             figures: have what was counted.
+            series: has the figures of the last minutes.
             listener_files: knows whether the listeners' files are there.
             hold: has listeners for what a reload is to run, while that is asked for.
             binds: what is listened on.
@@ -101,6 +104,7 @@ class Handlers:
         self._trace = trace
         self._history = history
         self._figures = figures
+        self._seen_lately = series
         self._document: Mapping[str, object] | None = None
         self._lasting = LastingRequests(Limits(privileged=frozenset({0, os.geteuid()})))
         self.all: Mapping[str, Handler] = {
@@ -109,6 +113,7 @@ class Handlers:
             "workers": self._workers,
             "listeners": self._listeners,
             "history": self._revisions,
+            "series": self._series,
             "rollout": self._rollout,
             "scaling": self._scaling,
             "events": self._events,
@@ -157,6 +162,9 @@ class Handlers:
     async def _revisions(self, _: Call) -> Response:
         return responses.json(outcome_views.history(self._engine.fleet, awaited.now()))
 
+    async def _series(self, _: Call) -> Response:
+        return responses.json(self._seen_lately.view())
+
     async def _rollout(self, call: Call) -> Response:
         return responses.json(self._rollout_view(call, self._engine.fleet, call.values["id"]))
 
@@ -196,7 +204,8 @@ class Handlers:
 
     async def _metrics(self, call: Call) -> Response:
         totals = await self._figures.totals()
-        scene = Scene(self._engine.fleet, totals, self._custody.waiting, self._describe().reexecs)
+        waiting, capacity = self._custody.waiting, self._custody.capacity
+        scene = Scene(self._engine.fleet, totals, waiting, self._describe().reexecs, capacity)
         if not metrics.is_loaded():
             await in_thread(metrics.load)
         content, content_type = metrics.render(scene, call.request.headers.get("accept", ""))

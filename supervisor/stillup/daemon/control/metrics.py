@@ -41,6 +41,8 @@ class Scene(msgspec.Struct, frozen=True):
     waiting: int
     """Connections in the adoption queue."""
     reexecs: int
+    capacity: int = 0
+    """About how many connections the adoption queue holds; 0 while there is none."""
 
 
 def is_loaded() -> bool:
@@ -156,6 +158,8 @@ def _of_service(scene: Scene) -> Iterator[Metric]:
     text = "Bytes of what travelled beside sessions: the app's state, the request, messages, compression."
     yield _counter("stillup_session_bytes", text, cells[figure_cells.SESSION_BYTES])
     yield _gauge("stillup_adoption_queue_connections", "Connections between two workers now.", scene.waiting)
+    text = "Connections that this queue has room for; workers stop giving when about a quarter of it is taken."
+    yield _gauge("stillup_adoption_queue_capacity_connections", text, scene.capacity)
     text = "By how much the once-a-second timer of each worker came late."
     yield _histogram("stillup_event_loop_lag_seconds", text, cells, {"": figure_cells.LAGS})
     text = "The newest of these lags, of the worker where it is worst."
