@@ -121,6 +121,11 @@ GAUGES: Final = (
         label="class",
         values=(*map(str, ConnectionClass), BACKGROUND),
     ),
+    WorkerGauge(
+        "stillup_workers_resident_memory_bytes",
+        "Memory of all workers; pages that they share are counted in each.",
+        lambda figures: {"": figures.memory},
+    ),
 )
 
 

@@ -63,9 +63,9 @@ def render(scene: Scene, accept: str) -> tuple[bytes, str]:
 
     class SceneCollector(Collector):
         def collect(self) -> Iterator[Metric]:
-            yield from _of_supervisor(scene)
-            yield from _of_service(scene)
-            yield from _of_workers(scene.fleet)
+            yield from of_supervisor(scene)
+            yield from of_service(scene)
+            yield from of_workers(scene.fleet)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(SceneCollector())
@@ -76,7 +76,8 @@ def render(scene: Scene, accept: str) -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
-def _of_supervisor(scene: Scene) -> Iterator[Metric]:
+def of_supervisor(scene: Scene) -> Iterator[Metric]:
+    """What the supervisor knows, and has counted itself."""
     fleet, cells = scene.fleet, scene.totals.supervisor
     yield _gauge("stillup_build_info", "The supervisor's version.", {__version__: 1}, "version")
     serving = fleet.serving.id if fleet.serving is not None else 0
@@ -118,7 +119,8 @@ def _of_supervisor(scene: Scene) -> Iterator[Metric]:
     yield _counter("stillup_supervisor_reexecs", "Times that the supervisor replaced its own program.", scene.reexecs)
 
 
-def _of_service(scene: Scene) -> Iterator[Metric]:
+def of_service(scene: Scene) -> Iterator[Metric]:
+    """What all workers have counted, living and dead."""
     cells = scene.totals.service
     classes = {status: figure_cells.answers(status) for status in figure_cells.CLASSES}
     requests = {status: histogram.count(cells) for status, histogram in classes.items()}
@@ -166,7 +168,8 @@ def _of_service(scene: Scene) -> Iterator[Metric]:
     yield _gauge("stillup_event_loop_worst_lag_seconds", text, scene.totals.lag / SECOND)
 
 
-def _of_workers(fleet: Fleet) -> Iterator[Metric]:
+def of_workers(fleet: Fleet) -> Iterator[Metric]:
+    """What the living workers say."""
     for gauge in GAUGES:
         together = dict.fromkeys(gauge.values, 0.0)
         for worker in fleet.workers.values():
