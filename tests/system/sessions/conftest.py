@@ -19,15 +19,21 @@ from tests.system.sessions.websocket_peer import WebSocketPeer
 class SessionService(Service):
     """A service of the app of sessions; what the next release is, its environment says."""
 
-    def __init__(self, folder: Path, *options: str, workers: int = 1, changes: Sequence[Mutation] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        app: str = "tests.system.sessions.session_app:app",
+        workers: int = 1,
+        changes: Sequence[Mutation] = (),
+    ) -> None:
         self.env_file = folder / "env"
         self.next_release()
         known = ("--app-dir", str(ROOT), "--no-access-log", "--health-path", "/healthz")
         patient = ("--ws-ping-timeout", "120", "--env-file", str(self.env_file))
-        app = "tests.system.sessions.session_app:app"
         environment = mutated(folder, *changes) if changes else None
         super().__init__(
-            folder, app, *known, "--ws", "auto", *patient, *options, workers=workers, environment=environment
+            folder, app, *known, "--ws", "websockets-sansio", *patient, *options, workers=workers, environment=environment
         )
 
     def next_release(self, **variables: str | int) -> None:

@@ -22,11 +22,23 @@ def charge(client: int) -> None:
         file.write(f"{client}\n")
 
 
+async def at_gate(gate: Path) -> None:
+    """Say that it was reached, and wait until it is there."""
+    gate.with_suffix(".reached").touch()
+    while not gate.exists():  # noqa: ASYNC110, ASYNC240 - the test makes it, in another process
+        await asyncio.sleep(PAUSE)
+
+
 async def tokens(request: Request) -> Response:
-    """As many tokens as the body says, each with the generation that it comes from; it charges once."""
+    """As many tokens as the body says, each with the generation that it comes from; it charges once.
+
+    With ``gate`` the answer begins when there is a file of that name.
+    """
     asked = await request.json()
     if not current().resuming:
         charge(asked["client"])
+        if "gate" in asked:
+            await at_gate(Path(asked["gate"]))
 
     async def stream(start: int) -> AsyncIterator[tuple[str, int]]:
         for number in range(start, asked["tokens"]):
