@@ -15,9 +15,11 @@ ALLOWED = {
     ("daemon/control/message_trace.py", "time.time"),
     ("daemon/state/console.py", "time.time"),
     ("daemon/state/history.py", "datetime"),
+    ("daemon/state/series_keeper.py", "datetime"),
     ("wire/event_encoding.py", "datetime"),
     ("wire/event_feed.py", "datetime"),
     ("wire/event_envelope.py", "datetime"),
+    ("wire/series_view.py", "datetime"),
     ("worker/worker_log.py", "time.time"),
     ("worker/fresh_sources.py", "time.time"),
     ("host/log_time.py", "time.localtime"),
@@ -26,7 +28,7 @@ ALLOWED = {
     ("client/trace_command.py", "time.localtime"),
     ("client/trace_command.py", "time.strftime"),
 }
-"""The Date header of an answer, and the times of events, log lines and traced messages, are to say what it says; a
+"""The Date header of an answer, and the times of events, points of a series, log lines and traced messages, are to say what it says; a
 source file's time is of that clock."""
 
 
