@@ -8,12 +8,12 @@ ADDRESS ?= 127.0.0.1:8000
 JOBS ?= 8
 LAWS = tests/core tests/wire tests/daemon/workers tests/worker/test_strange_supervisors.py
 # Whatever PROVE=full makes a difference to; what installs is proved by prove-install.
-REPEATS = $(filter-out tests/system/test_supervisord.py tests/system/manager/test_deploy_page.py tests/system/fleet/%,$(shell grep -rlE --include='test_*.py' 'harness import.*\bFULL\b' tests))
+REPEATS = $(filter-out tests/system/test_supervisord.py tests/system/manager/test_deploy_page.py tests/system/fleet/%,$(shell grep -rlE --include='test_*.py' 'harness import.*\b(FULL|sample)\b' tests))
 RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run demo wheel clean test check cover \
-	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers prove-fleet \
-	bench-peers bench-boot bench-idle bench-throughput bench-websockets bench-counting bench-before
+	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers prove-websockets prove-fleet \
+	bench-peers bench-boot bench-sockets bench-idle bench-throughput bench-websockets bench-counting bench-before
 
 .NOTPARALLEL:  # one load at a time
 
@@ -63,8 +63,8 @@ clean: ## remove the virtual environment and everything that was built
 ##@ Test
 test: $(VENV)/tools ## run every test, or those in TESTS (6 min)
 	@# Compiled once, and not by a thousand processes, nor, with their assertions, by each of those that run tests.
-	@test ! -d supervisor || $(BIN)/python -m compileall -q supervisor benchmarks
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -q $(TESTS) >/dev/null 2>&1 || :
+	@test ! -d supervisor || $(BIN)/python -m compileall -q supervisor benchmarks & \
+		PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -q $(TESTS) >/dev/null 2>&1; wait
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 check: $(VENV)/tools ## ruff, mypy, the directions of imports, and make cover (2 min)
@@ -81,7 +81,7 @@ cover: $(VENV)/tools ## branch coverage of core and wire: 100 %, or it fails (1 
 	$(BIN)/coverage report --fail-under=100 --include='*/supervisor/stillup/core/*,*/supervisor/stillup/wire/*'
 
 ##@ Prove (under a load of every kind, until the first loss; OPTIONS=--help says what can be chosen)
-prove: prove-drop prove-takeover prove-chaos prove-systemd prove-laws prove-repeats prove-install prove-peers prove-fleet prove-hostile prove-soak ## all of the following (70 min; root, for systemd)
+prove: prove-drop prove-takeover prove-chaos prove-systemd prove-laws prove-repeats prove-install prove-peers prove-websockets prove-fleet prove-hostile prove-soak ## all of the following (80 min; root, for systemd)
 
 prove-drop: $(VENV)/installed ## reload 20 times with each parser, loop, transport and think time (10 min)
 	$(BIN)/python -m benchmarks.drop $(OPTIONS)
@@ -118,12 +118,18 @@ prove-install: $(VENV)/tools ## install it, or WHEEL, beside supervisord in both
 prove-peers: $(VENV)/uvicorn-tests ## run uvicorn's own tests with our classes in place of its own; each ends as with its own (4 min; pip)
 	$(BIN)/python -m tests.peers $(OPTIONS)
 
+prove-websockets: $(VENV)/tools ## run Autobahn's WebSocket fuzzer against uvicorn, and stillup while it reloads; no case ends worse (6 min; pip)
+	$(BIN)/python -m tests.autobahn $(OPTIONS)
+
 ##@ Bench (docs/benchmarks.md says what each measures)
 bench-peers: $(VENV)/peers ## what clients see of a reload: uvicorn, gunicorn, granian, hypercorn and stillup (4 min)
-	$(BIN)/python -m benchmarks.peers $(OPTIONS)
+	$(BIN)/python -m benchmarks.peers --json docs/measured/peers.json $(OPTIONS)
 
 bench-boot: $(VENV)/peers ## a reload, a kill and memory beside a bare start of uvicorn (6 min)
-	$(BIN)/python -m benchmarks.boot $(OPTIONS)
+	$(BIN)/python -m benchmarks.boot --json docs/measured/boot.json $(OPTIONS)
+
+bench-sockets: $(VENV)/installed ## a Unix socket beside TCP: the example app, and redis (2 min; nghttp2-client, redis-server)
+	$(BIN)/python -m benchmarks.socket_kinds --json docs/measured/sockets.json $(OPTIONS)
 
 bench-idle: $(VENV)/installed ## a reload with 10,000 idle connections, and one without (1 min)
 	$(BIN)/python -m benchmarks.idle_connections $(OPTIONS)

@@ -10,6 +10,7 @@ as many workers; and how long it took from the kill, in milliseconds.
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -152,21 +153,32 @@ async def measure(app: App, rounds: int) -> dict[str, dict[str, list[float]]]:
 async def main(options: argparse.Namespace) -> int:
     """Run the rounds, and tell; 1 if something could not be measured."""
     os.environ["PYTHONPATH"] = str(ROOT)  # where the trivial app is
+    told = {}
     try:
         for name in options.app or APPS:
-            _tell(name, APPS[name], await measure(APPS[name], options.rounds))
+            told[name] = found = _medians(await measure(APPS[name], options.rounds))
+            _tell(name, APPS[name], found, options.rounds)
     except (ServerFailed, NoAnswer, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1
+    if options.json:
+        options.json.write_text(json.dumps({"rounds": options.rounds, "apps": told}, indent=2) + "\n")
     return 0
 
 
-def _tell(name: str, app: App, found: Mapping[str, Mapping[str, list[float]]]) -> None:
-    start, memory = (statistics.median(found["uvicorn"][figure]) for figure in ("start", "memory"))
-    rounds = len(found["uvicorn"]["start"])
+def _medians(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, float]]:
+    return {
+        way: {figure: round(statistics.median(values), 3) for figure, values in figures.items()}
+        for way, figures in found.items()
+        if figures
+    }
+
+
+def _tell(name: str, app: App, found: Mapping[str, Mapping[str, float]], rounds: int) -> None:
+    start, memory = (found["uvicorn"][figure] for figure in ("start", "memory"))
     print(f"{name} x{app.workers}, {rounds} rounds; uvicorn starts in {start:.2f} s, and has {memory:.0f} MB")
     for way in WAYS:
-        figures = [f"{figure} {statistics.median(values):.2f}" for figure, values in found[way].items()]
+        figures = [f"{figure} {value:.2f}" for figure, value in found.get(way, {}).items()]
         if figures:
             print(f"  {way:13} {', '.join(figures)}")
 
@@ -175,6 +187,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.boot", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--app", action="append", choices=APPS)
+    parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
 

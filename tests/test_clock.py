@@ -28,8 +28,8 @@ ALLOWED = {
     ("client/trace_command.py", "time.localtime"),
     ("client/trace_command.py", "time.strftime"),
 }
-"""The Date header of an answer, and the times of events, points of a series, log lines and traced messages, are to say what it says; a
-source file's time is of that clock."""
+"""The Date header of an answer, and the times of events, points of a series, log lines and traced messages, are to say
+what it says; a source file's time is of that clock."""
 
 
 def uses(tree: ast.AST) -> Iterator[str]:

@@ -41,6 +41,10 @@ _COMMANDS = {
     "init": ("stillup.daemon.init_command:init", "Write a stillup.toml for the app that is here."),
     "migrate": ("stillup.daemon.migrate_command:migrate", "Write a stillup.toml of what gunicorn is told."),
     "status": ("stillup.client.service_commands:status", "Show what runs."),
+    "top": (
+        "stillup.client.top.top_command:top",
+        "Show what runs as it goes on, with keys to reload, scale and roll back.",
+    ),
     "health": ("stillup.client.health_command:health", "Exit 0 if the service serves, else 1; for containers."),
     "reload": ("stillup.client.rollout_commands:reload", "Put a new generation into service."),
     "rollback": ("stillup.client.rollout_commands:rollback", "Put the release before back into service."),
@@ -49,6 +53,7 @@ _COMMANDS = {
     "abort": ("stillup.client.rollout_commands:abort", "Call off the rollout that is under way."),
     "scale": ("stillup.client.service_commands:scale", "Have more or fewer workers."),
     "events": ("stillup.client.events_command:events", "Show what has happened."),
+    "dashboard": ("stillup.client.dashboard.dashboard_command:dashboard", "Show the service in a browser."),
     "ls": ("stillup.client.service_commands:ls", "List the services here."),
     "whoami": ("stillup.client.service_commands:whoami", "Say who you are to the supervisor, and what you may do."),
     "trace": ("stillup.client.trace_command:trace", "Show every message on the sockets, as it comes."),

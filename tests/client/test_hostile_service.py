@@ -61,8 +61,9 @@ LOOKING = [
     ["uncordon"],
     ["uncordon", "--json"],
     ["health"],
+    ["top", "--once"],
 ]
-ELSEWHERE = {"run", "check", "systemd", "init", "migrate", "completion", "dial-stdio"}
+ELSEWHERE = {"run", "check", "systemd", "init", "migrate", "completion", "dial-stdio", "dashboard"}
 """Those that ask no supervisor: each has a test of its own, here or in its own file."""
 
 

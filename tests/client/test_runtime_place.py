@@ -103,7 +103,7 @@ def link(path: Path, to: Path, uid: int) -> None:
 
 WORDS = [
     *(["status"], ["reload"], ["rollback"], ["abort"], ["scale", "2"], ["events"], ["whoami"], ["trace"], ["doctor"]),
-    *(["health"], ["promote"], ["history"], ["dial-stdio"]),
+    *(["health"], ["promote"], ["history"], ["dial-stdio"], ["top", "--once"], ["dashboard"]),
     *(["supervisor", "reexec"], ["stop"], ["cordon"], ["uncordon"]),
 ]
 

@@ -27,8 +27,15 @@ STILLUP = str(Path(sys.executable).with_name("stillup"))
 DEADLINE = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
 """Seconds between two looks: most are answered by the service that is looked at, which has something else to do."""
+T = TypeVar("T")
 FULL = os.environ.get("PROVE") == "full"
 """Whether what is tried at random is tried as often as `make prove-repeats` does."""
+
+
+def sample(values: Sequence[T], few: int = 1) -> Sequence[T]:
+    """The first few of what is tried in the same way; all of them where `make prove-repeats` tries them."""
+    return values if FULL else values[:few]
+
 
 APP = """
 import os
@@ -46,8 +53,6 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 """The smallest app that says who answers: ``GENERATION PID VERSION``."""
-
-T = TypeVar("T")
 
 
 def eventually(

@@ -51,8 +51,8 @@ def mutated(folder: Path, *mutations: Mutation) -> dict[str, str]:
     return {"PYTHONPATH": str(copy)}
 
 
-def mutate(package: Path, mutation: Mutation) -> None:
-    """Change the source files below ``package`` in place.
+def mutate(package: Path, mutation: Mutation) -> Path:
+    """Change a source file below ``package`` in place; that file.
 
     Raises:
         Stale: it does not fit.
@@ -80,6 +80,7 @@ def mutate(package: Path, mutation: Mutation) -> None:
     lines[first:last] = [text.replace(old, new)[1:]]
     file.write_text("".join(lines), encoding="utf-8")
     py_compile.compile(str(file), doraise=True)  # once, not by each process that is started
+    return file
 
 
 def _module(package: Path, file: Path) -> str:

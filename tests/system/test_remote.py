@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -52,6 +53,7 @@ def test_every_command(host: Host, service: Service) -> None:
     where = ("--remote", "ssh://web1", "--runtime-dir", str(service.runtime))
     words = {
         "status": (0, "serving"),
+        "top --once": (0, "2 workers"),
         "health": (0, "on ssh://web1 serves"),
         "whoami": (0, "uid 0"),
         "history": (0, "serves"),
@@ -76,6 +78,12 @@ def test_every_command(host: Host, service: Service) -> None:
         assert tracing.stdout is not None
         assert json.loads(tracing.stdout.readline())["socket"] in ("control", "handoff")
         tracing.terminate()
+    looking = subprocess.Popen([STILLUP, "dashboard", *where], env=host.environment, stdout=subprocess.PIPE, text=True)
+    with looking:
+        assert looking.stdout is not None
+        assert looking.stdout.readline().startswith("http://127.0.0.1:")
+        looking.send_signal(signal.SIGINT)
+    assert looking.returncode == 0
     assert host.logins() == 1
     done = host.stillup("stop", *where)
     assert (done.returncode, "on ssh://web1  stopped" in done.stdout) == (0, True), done
@@ -83,7 +91,7 @@ def test_every_command(host: Host, service: Service) -> None:
     done = host.stillup("status", *where)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == f"stillup: ssh://web1: no supervisor runs in {service.runtime}\n"
-    assert {one.split()[0] for one in words} | {"trace", "stop"} | HERE == set(_COMMANDS)
+    assert {one.split()[0] for one in words} | {"trace", "stop", "dashboard"} | HERE == set(_COMMANDS)
 
 
 def test_events_go_on_over_a_replacement(host: Host, service: Service) -> None:

@@ -25,7 +25,11 @@ PERIOD: Final = 1.0
 SOON: Final = 0.2
 """Seconds between two looks while something does."""
 FLOOD: Final = 20
-"""Events since the last look from which on they do not hurry the next one."""
+"""Events since the last look from which on they hurry neither the next one nor the one after that."""
+REST: Final = 0.05
+"""Seconds without a look at the events in a flood, once all were read: to be woken for each costs more than to read."""
+WAITED: Final = 0.0002
+"""Seconds from one event to the next that say that it was waited for."""
 ANSWER: Final = 5.0
 """Seconds that a supervisor may take to say how it is."""
 EVENTS: Final = 200
@@ -58,6 +62,10 @@ class LiveService:
         self._since: int | None = None
         self._count = 0
         """Events that came since the last look at the status."""
+        self._flooded = False
+        """Whether there were many between the last two looks."""
+        self._taken = 0.0
+        """When the last event was, by the monotonic clock."""
         self._wanted = threading.Event()
         """Set when the status is to be looked at soon."""
         self._over = threading.Event()
@@ -88,7 +96,7 @@ class LiveService:
                 self._trouble = str(error)
             else:
                 self._status, self._at, self._trouble = status, time.monotonic(), ""
-            self._count = 0
+            self._flooded, self._count = self._count >= FLOOD, 0
             self._changed()
             self._over.wait(SOON)
             self._wanted.wait(PERIOD - SOON)
@@ -110,5 +118,8 @@ class LiveService:
         self._since = event.seq
         self._events.append(event)
         self._count += 1
-        if self._count < FLOOD:
+        if self._count < FLOOD and not self._flooded:
             self._wanted.set()
+        if self._flooded and time.monotonic() - self._taken > WAITED:
+            self._over.wait(REST)
+        self._taken = time.monotonic()

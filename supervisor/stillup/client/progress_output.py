@@ -44,12 +44,12 @@ class RolloutProgress:
         if self._quiet:
             return
         if rollout.state == "waiting":
-            self._once("waiting", f"{self._name}  waits until gen {_one_of(rollout.waits_for)} has left")
+            self._once("waiting", f"{self._name}  waits until gen {one_of(rollout.waits_for)} has left")
             hurries = "; 'stillup reload --hurry' ends them" if rollout.drains else ""
-            held = _held(rollout.drains, rollout.drain_left)
+            held = held_text(rollout.drains, rollout.drain_left)
             self._each(EVERY, "waiting", rollout.total, f"{held}{hurries}")
         if rollout.generation is not None:
-            self._once("head", f"{self._name}  gen {_move(rollout)}   {_releases(rollout)}")
+            self._once("head", f"{self._name}  gen {move_text(rollout)}   {releases_text(rollout)}")
         for line in _changes(rollout.changes):
             self._once(line, line)
         for hook in rollout.hooks:
@@ -90,7 +90,7 @@ class RolloutProgress:
         """Say each step, and every few seconds what the next one waits for."""
         at = step_text(rollout)
         self._once(f"{what} {at}", f"  {what:<9} {at:<30}{rollout.total:.1f} s")
-        waits = (rollout.probe, _held(rollout.drains, rollout.drain_left) if rollout.drains else "")
+        waits = (rollout.probe, held_text(rollout.drains, rollout.drain_left) if rollout.drains else "")
         self._each(EVERY, what, self._seconds_since(f"{what} {at}"), ", ".join([at, *filter(None, waits)]))
 
     def _succeeded(self, rollout: RolloutView, *, wait: str, over: bool) -> None:
@@ -113,7 +113,7 @@ class RolloutProgress:
                 what = f"{amount(rollout.deaths, 'death')}; {rollout.probation_left:.0f} s left"
                 self._each(EVERY, "probation", self._seconds_since("probation"), what)
             elif wait == "drained" and rollout.previous is not None:
-                what = f"gen {rollout.previous}: {_held(rollout.drains, rollout.drain_left)}"
+                what = f"gen {rollout.previous}: {held_text(rollout.drains, rollout.drain_left)}"
                 self._each(EVERY, "draining", self._seconds_since("draining"), what)
             return
         if rollout.moved:
@@ -173,7 +173,7 @@ class RolloutProgress:
 
     def _rolled_back(self, rollout: RolloutView) -> None:
         if rollout.failure is not None:
-            self._out.line(f"  {_process(rollout.failure)} {rollout.failure.message}")
+            self._out.line(f"  {process_text(rollout.failure)} {rollout.failure.message}")
         print_verdict(
             self._out,
             "no",
@@ -193,7 +193,7 @@ class RolloutProgress:
             return
         ready = f"{rollout.workers_ready}/{rollout.workers_wanted} ready"
         self._out.line(
-            f"  boot      {ready}; {_process(failure)} {failure.message} after {rollout.booting_for or 0:.1f} s"
+            f"  boot      {ready}; {process_text(failure)} {failure.message} after {rollout.booting_for or 0:.1f} s"
         )
         _print_output(self._out, failure)
         if full_database.refusal(failure):
@@ -279,7 +279,7 @@ class ScalingProgress:
     def _aborted(self, scaling: ScalingView) -> None:
         failure = scaling.failure
         if failure is not None:
-            self._out.line(f"  {_process(failure)} {failure.message}")
+            self._out.line(f"  {process_text(failure)} {failure.message}")
             _print_output(self._out, failure)
         print_verdict(self._out, "no", f"{_serve(scaling)} ({scaling.reason})", scaling.total)
         if failure is not None:
@@ -297,22 +297,23 @@ def _print_output(out: Printer, failure: FailureView) -> None:
         out.line(f"  | {line.expandtabs()}")
 
 
-def _process(failure: FailureView) -> str:
+def process_text(failure: FailureView) -> str:
     """Who failed."""
     return f"{failure.worker} (pid {failure.pid})" if failure.pid is not None else failure.worker
 
 
 def _leave(scaling: ScalingView) -> str:
-    return f"{scaling.workers_leaving} leaving: {_held(scaling.drains, scaling.drain_left)}"
+    return f"{scaling.workers_leaving} leaving: {held_text(scaling.drains, scaling.drain_left)}"
 
 
-def _held(drains: Mapping[str, int], left: float | None) -> str:
+def held_text(drains: Mapping[str, int], left: float | None) -> str:
     """What is waited for, and for how long at most."""
     what = ", ".join(f"{count} {kind}" for kind, count in drains.items()) or "nothing held"
     return f"{what}; at most {left:.0f} s" if left is not None else what
 
 
-def _one_of(generations: Sequence[int]) -> str:
+def one_of(generations: Sequence[int]) -> str:
+    """Their numbers, of which any will do."""
     return " or ".join(map(str, generations))
 
 
@@ -347,11 +348,13 @@ def _serve(scaling: ScalingView) -> str:
     return f"{scaling.workers_serving} of {scaling.workers_wanted} serve"
 
 
-def _move(rollout: RolloutView) -> str:
+def move_text(rollout: RolloutView) -> str:
+    """From which generation to which one it leads."""
     return f"{rollout.previous} -> {rollout.generation}" if rollout.previous is not None else f"{rollout.generation}"
 
 
-def _releases(rollout: RolloutView) -> str:
+def releases_text(rollout: RolloutView) -> str:
+    """From which release to which one, or which one if that is the same."""
     if rollout.previous_release in ("", rollout.release):
         return rollout.release
     return f"{rollout.previous_release} -> {rollout.release}"

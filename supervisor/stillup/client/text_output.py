@@ -107,11 +107,11 @@ def status(seen: Status) -> None:
         for worker in generation.workers:
             has = f"{amount(worker.connections, 'connection')}{_classes(worker)}, {amount(worker.requests, 'request')}"
             leads = ", leads" if worker.leader else ""
-            out.line(f"    {worker.id:<7} {worker.state:<9} pid {worker.pid or '-':<8} {has}{leads}{_ails(worker)}")
+            out.line(f"    {worker.id:<7} {worker.state:<9} pid {worker.pid or '-':<8} {has}{leads}{ails_text(worker)}")
         for vacancy in generation.waiting:
-            out.line((f"    {vacancy.id:<7} waits     {_waits(vacancy)}", "yellow"))
+            out.line((f"    {vacancy.id:<7} waits     {waits_text(vacancy)}", "yellow"))
     if seen.hook is not None:
-        out.line((f"  hook      {_hook(seen.hook)}", "cyan"))
+        out.line((f"  hook      {hook_text(seen.hook)}", "cyan"))
     crossing = seen.crossing
     told = f"{crossing.told_to_close} told to close, " if crossing.told_to_close else ""
     sessions = sessions_among(crossing.sessions_adopted)
@@ -199,7 +199,7 @@ def rollout_name(rollout: RolloutView) -> str:
     return f"gen {rollout.generation}" if rollout.generation is not None else f"reload {rollout.id}"
 
 
-def _hook(hook: HookView) -> str:
+def hook_text(hook: HookView) -> str:
     """What is run around a rollout, and for how long it may be."""
     at_most = f"; at most {hook.left:.0f} s" if hook.left is not None else f", {hook.state}"
     return (
@@ -207,14 +207,15 @@ def _hook(hook: HookView) -> str:
     )
 
 
-def _ails(worker: WorkerView) -> str:
+def ails_text(worker: WorkerView) -> str:
     """Why a worker is being replaced, or what its probe was answered."""
     if worker.hung_for is not None:
         return f", hangs for {worker.hung_for:.0f} s"
     return f", {worker.probe}" if worker.probe else (f", worn: {worker.worn}" if worker.worn else "")
 
 
-def _waits(vacancy: VacancyView) -> str:
+def waits_text(vacancy: VacancyView) -> str:
+    """Why a slot has no worker, and until when."""
     what = f"wore out young ({vacancy.worn})" if vacancy.worn else "died young"
     return f"{what} {amount(vacancy.deaths, 'time')} in a row, next start in {vacancy.seconds:.0f} s"
 

@@ -29,12 +29,10 @@ class SessionService(Service):
     ) -> None:
         self.env_file = folder / "env"
         self.next_release()
-        known = ("--app-dir", str(ROOT), "--no-access-log", "--health-path", "/healthz")
+        known = ("--app-dir", str(ROOT), "--no-access-log", "--health-path", "/healthz", "--ws", "websockets-sansio")
         patient = ("--ws-ping-timeout", "120", "--env-file", str(self.env_file))
         environment = mutated(folder, *changes) if changes else None
-        super().__init__(
-            folder, app, *known, "--ws", "websockets-sansio", *patient, *options, workers=workers, environment=environment
-        )
+        super().__init__(folder, app, *known, *patient, *options, workers=workers, environment=environment)
 
     def next_release(self, **variables: str | int) -> None:
         """Give these variables to the next generation, and no others."""
