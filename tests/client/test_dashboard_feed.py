@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ pytestmark = pytest.mark.xdist_group("dashboard")
 
 SLOW = 4.0
 """Seconds in which somebody reads nothing."""
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
 def token(page: Dashboard) -> str:
@@ -103,18 +109,16 @@ def test_a_page_that_reads_nothing(tmp_path: Path) -> None:
             assert abs(ours - theirs) < SLOW
 
 
-def test_a_supervisor_that_goes(tmp_path: Path) -> None:
-    """Is said, once; and the service again when there is another."""
+def test_a_supervisor_that_goes(tmp_path: Path, stack: ExitStack) -> None:
+    """Is said; and the service again when there is another, with what we may do there."""
     with hostile_supervisor(tmp_path):
-        page_of = dashboard(tmp_path)
-        page = page_of.__enter__()
-        key = token(page)
-    (tmp_path / "control.sock").unlink(missing_ok=True)
-    with stream(page, key) as sock:
-        said = messages(sock)
-        assert until(said, "trouble")["trouble"] == f"no supervisor runs in {tmp_path}"
-        with flooding_supervisor(tmp_path):
-            assert until(said, "trouble")["trouble"] == ""
-            assert until(said, "status")["status"]["name"] == "shop"
-            assert until(said, "hello")["hello"]["whoami"]["role"] == "admin"
-    page_of.__exit__(None, None, None)
+        page = stack.enter_context(dashboard(tmp_path))
+        said = messages(stack.enter_context(stream(page, token(page))))
+        until(said, "status")
+    (tmp_path / "control.sock").unlink()
+    none = f"no supervisor runs in {tmp_path}"
+    assert next(one for one in said if none in one.get("trouble", ""))
+    with flooding_supervisor(tmp_path):
+        assert next(one for one in said if one.get("trouble") == "")
+        assert until(said, "status")["status"]["name"] == "shop"
+        assert until(said, "hello")["hello"]["whoami"]["role"] == "admin"

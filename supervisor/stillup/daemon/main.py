@@ -227,6 +227,7 @@ async def _serve(service: Assembly, servers: list[ControlServer | AgentServer]) 
         signals.begin(service.reexec.take_back(partial(_serve_one, api_servers)))
         last = await service.engine.run(service.effects)
         if isinstance(last, Exit):
+            worker_side.queue.end()
             return last.code
         # What comes from here on is for the program that comes, too.
         service.reexec.leave()

@@ -145,3 +145,18 @@ async def test_what_is_submitted_before_there_is_an_engine_waits() -> None:
     turn.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await turn
+
+
+async def test_nobody_waits_for_an_engine_that_has_ended() -> None:
+    """Who has asked, and who asks later, is told that the service has stopped."""
+    queue = EventQueue(RECORD_WRITER)
+    waits = asyncio.create_task(queue.ask(ReloadAsked(NEW, "in time")))
+    turn = asyncio.create_task(queue.turn())
+    await asyncio.sleep(0)
+    queue.end()
+    with pytest.raises(Refused, match="has stopped"):
+        await waits
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+    with pytest.raises(Refused, match="has stopped"):
+        await queue.ask(ReloadAsked(NEW, "too late"))

@@ -17,6 +17,8 @@ from stillup.errors import Refused
 PATIENCE: Final = 10.0
 """Seconds that a request waits for a disk that does not answer."""
 
+HAS_STOPPED: Final = "the service has stopped"
+
 Answer = asyncio.Future[Fleet]
 """The fleet right after an event, or why it was refused."""
 
@@ -35,6 +37,7 @@ class EventQueue:
         """Ask again once ``disk`` has caught up, for a request that could not be written down."""
         self._disk = disk
         self._queue: asyncio.Queue[tuple[Event | None, Answer | None]] = asyncio.Queue()
+        self._ended = False
         self.asked_to_stop = False
         """Whether a stop was asked for, be it decided on or not yet."""
 
@@ -46,11 +49,14 @@ class EventQueue:
         """Let an event happen; the fleet right after it.
 
         Raises:
-            Refused: it has no place in the fleet as it is, or is a request that cannot be written down.
+            Refused: it has no place in the fleet as it is, or is a request that cannot be written down; or the service
+                has stopped.
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + PATIENCE
         while True:
+            if self._ended:
+                raise Refused(HAS_STOPPED, code="stopping")
             answer: Answer = loop.create_future()
             self._put(event, answer)
             try:
@@ -59,6 +65,18 @@ class EventQueue:
                 left = ends - loop.time()
                 if refusal.trouble != SLOW or left <= 0 or not await self._disk.caught_up(left):
                     raise
+
+    def end(self) -> None:
+        """Refuse what waits, and all that comes: nobody will decide on it, since the service has stopped."""
+        self._ended = True
+        while not self._queue.empty():
+            event, answer = self._queue.get_nowait()
+            if answer is None or answer.done():
+                continue
+            if event is None:
+                answer.cancel()
+            else:
+                answer.set_exception(Refused(HAS_STOPPED, code="stopping"))
 
     async def turn(self) -> None:
         """Return once everything that was submitted before has been dealt with: an engine that is stuck does not."""
