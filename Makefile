@@ -13,7 +13,7 @@ RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run demo wheel clean test check cover \
 	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers prove-websockets prove-fleet \
-	bench-peers bench-boot bench-sockets bench-idle bench-throughput bench-websockets bench-counting bench-before
+	pictures bench-peers bench-boot bench-sockets bench-idle bench-throughput bench-websockets bench-counting bench-before
 
 .NOTPARALLEL:  # one load at a time
 
@@ -120,6 +120,12 @@ prove-peers: $(VENV)/uvicorn-tests ## run uvicorn's own tests with our classes i
 
 prove-websockets: $(VENV)/tools ## run Autobahn's WebSocket fuzzer against uvicorn, and stillup while it reloads; no case ends worse (6 min; pip)
 	$(BIN)/python -m tests.autobahn $(OPTIONS)
+
+##@ Pages
+pictures: $(VENV)/tools ## draw the pictures of the pages, from what is shown and what was measured (2 min; chromium, tmux)
+	$(BIN)/python -m pip install --quiet --group pictures
+	$(BIN)/python -m docs.make_plots
+	$(BIN)/python -m docs.make_pictures
 
 ##@ Bench (docs/benchmarks.md says what each measures)
 bench-peers: $(VENV)/peers ## what clients see of a reload: uvicorn, gunicorn, granian, hypercorn and stillup (4 min)

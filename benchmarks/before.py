@@ -4,7 +4,8 @@ Each round starts this tree, this tree once more, and the commit, all installed 
 dependencies. They are measured in turn, a second at a time, so that what the machine does to one it does to all; the
 second copy of this tree says what differs between two starts of the same code. Measured are requests a second over kept
 connections, and with a connection for each; the time of a reload to its cut-over; and the memory of supervisor and
-workers. A figure's ratio has the 95 % bounds of its median (by the order of the rounds' ratios).
+workers. The processor time of the workers for a request says the same as the rates where others use the machine, too.
+A figure's ratio has the 95 % bounds of its median (by the order of the rounds' ratios).
 """
 
 import argparse
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
+
 from benchmarks.control import Control
 from benchmarks.server import ROOT, ServerFailed, run, started
 from benchmarks.throughput import APP, MODES, WARM_UP, WRK_MISSING, Contestant, warn_of_autogroups
@@ -31,7 +34,12 @@ GONE = 30.0  # seconds until the workers before a reload have left
 LIMIT = 0.03  # so much worse the bound of a median may be
 TIME, MEMORY_HELD, MEMORY_WORKERS = "a reload", "supervisor", "workers"
 RATES = tuple(MODES)
-UNITS = dict.fromkeys(RATES, "requests/s") | {TIME: "s", MEMORY_HELD: "MB", MEMORY_WORKERS: "MB"}
+COSTS = {mode: f"processor, {mode}" for mode in MODES}
+UNITS = (
+    dict.fromkeys(RATES, "requests/s")
+    | dict.fromkeys(COSTS.values(), "us")
+    | {TIME: "s", MEMORY_HELD: "MB", MEMORY_WORKERS: "MB"}
+)
 
 Round = Mapping[str, Mapping[str, float]]
 """Each figure of each tree, by its name."""
@@ -67,6 +75,11 @@ class Running:
             MEMORY_HELD: _own_memory(self.contestant.server.process.pid),
             MEMORY_WORKERS: sum(map(_own_memory, workers)),
         }
+
+    async def processor_time(self) -> float:
+        """Microseconds that its workers have used so far."""
+        used = [psutil.Process(pid).cpu_times() for pid in await self.control.pids()]
+        return 1e6 * sum(one.user + one.system for one in used)
 
     async def reloaded(self) -> float:
         """Seconds of one reload to its cut-over; those before have left when this returns."""
@@ -130,13 +143,17 @@ async def measure(trees: Sequence[Installed], turn: int, wrk: str, options: argp
         order = [running[(turn + n) % len(running)] for n in range(len(running))]
         for mode, arguments in MODES.items():
             rates: dict[str, list[float]] = defaultdict(list)
+            used: dict[str, float] = defaultdict(float)
             for each in order:
                 await each.contestant.rate(wrk, options.connections, WARM_UP, arguments)
             for number in range(SLICES):
                 for each in order if number % 2 else reversed(order):
+                    before = await each.processor_time()
                     rates[each.name].append(await each.contestant.rate(wrk, options.connections, 1, arguments))
+                    used[each.name] += await each.processor_time() - before
             for name, measured in rates.items():
                 figures[name][mode] = statistics.mean(measured)
+                figures[name][COSTS[mode]] = used[name] / sum(measured)
         for each in order:
             figures[each.name].update(await each.memory())
         times: dict[str, list[float]] = defaultdict(list)

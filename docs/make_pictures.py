@@ -1,8 +1,8 @@
-"""Makes the pictures of commands in ``docs/pictures`` from what they really print: ``python -m docs.make_pictures``.
+"""Makes the pictures of commands in ``docs/pictures`` from what they really show: ``python -m docs.make_pictures``.
 
-A service of three releases is started, put under a steady load, reloaded to a good release and to one that crashes, and
-what ``reload``, ``status``, ``top`` and the page of ``dashboard`` show of it is kept: text as SVG, the page as PNG. It
-takes a minute, tmux for ``top``, and Chromium with selenium for the page.
+A service is put under a steady load, and reloaded to a good release, to one that does not import, and to one that
+crashes; and once more, in the middle of which ``top`` and the dashboard are looked at. Text is kept as SVG, the page as
+PNG. It takes a minute and a half, tmux, and Chromium with its driver.
 """
 
 from __future__ import annotations
@@ -12,33 +12,38 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.text import Text
 
 from benchmarks.control import Control
 from benchmarks.load import Load, Mix
-from benchmarks.server import started
+from benchmarks.request_types import Pace
+from benchmarks.server import ROOT, started
+from stillup.client import Client
+from tests.system.dashboard.dashboard_page import chromium, dashboard, opened, resize, steps
+from tests.system.harness import eventually
+from tests.system.tmux_terminal import Terminal
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 PICTURES: Final = Path(__file__).with_name("pictures")
 STILLUP: Final = str(Path(sys.executable).with_name("stillup"))
 WIDTH: Final = 112
 """Columns of a picture."""
-APP: Final = """\
-import os
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
-app = Starlette(routes=[Route("/{path:path}", lambda request: PlainTextResponse("hello\\n", headers={
-    "x-gen": os.environ["STILLUP_GENERATION"]}))])
-"""
-CRASHES: Final = "import os, threading\nthreading.Timer(1.5, os._exit, [70]).start()\n" + APP
-BROKEN: Final = APP.replace("import os\n", "import os\nimport nosuch\n", 1)
-MIX: Final = Mix(fresh=4, keepalive=8, idle=300, stream=2, think=0.02)
+TOP: Final = (100, 26)
+PAGE: Final = (1280, 1200)
+APP: Final = "from benchmarks.app import app\n"
+BROKEN: Final = f"import nosuch\n{APP}"
+CRASHES: Final = f"import os, threading\nthreading.Timer(1.5, os._exit, [70]).start()\n{APP}"
+SLOW: Final = f"import time\ntime.sleep(1)\n{APP}"
+MIX: Final = Mix(fresh=4, keepalive=24, idle=300, slow=6, stream=4, think=0.02, pace=Pace(slow=7.0, stream=11.0))
 SVG: Final = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
 <style>
@@ -69,10 +74,10 @@ def release(folder: Path, name: str, source: str) -> None:
     link.symlink_to(f"releases/{name}")
 
 
-def printed(words: Sequence[str], runtime: str) -> str:
+def printed(words: Sequence[str]) -> str:
     """What a command prints on a terminal, with its colours, below the line that calls it."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(WIDTH), "STILLUP_RUNTIME_DIR": runtime}
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
     process = subprocess.Popen([STILLUP, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)  # noqa: S603
     os.close(theirs)
     parts = []
@@ -96,28 +101,73 @@ def picture(name: str, title: str, *texts: str) -> None:
     print(path, file=sys.stderr)
 
 
+def kept(browser: Chrome, name: str) -> None:
+    """Keep what the browser shows."""
+    path = PICTURES / f"{name}.png"
+    browser.get_screenshot_as_file(str(path))
+    print(path, file=sys.stderr)
+
+
+def points(client: Client, number: int) -> None:
+    """Wait until the plots have so many."""
+    eventually(lambda: len(client.series().points) >= number, f"{number} points", deadline=120)
+
+
+def play(folder: Path, runtime: str, stack: ExitStack) -> None:
+    """Have it all happen, and keep what is shown."""
+    client = Client(runtime)
+    environment = {"STILLUP_RUNTIME_DIR": runtime}
+    os.environ |= environment
+    browser = stack.enter_context(chromium(folder))
+    page = stack.enter_context(dashboard(Path(runtime)))
+    resize(browser, PAGE)
+    opened(browser, page)
+    points(client, 3)
+    release(folder, "43", APP)
+    good = printed(["reload"])
+    release(folder, "44", BROKEN)
+    picture("reload", "a reload, and one that is rejected", good, "", printed(["reload"]))
+    points(client, 6)
+    release(folder, "45", CRASHES)
+    back = printed(["reload", "--wait", "probation"])
+    kept(browser, "dashboard-rollback")
+    picture("rollback", "a release that crashes is rolled back", back, "", printed(["status"]))
+    points(client, 11)
+    release(folder, "46", SLOW)
+    terminal = stack.enter_context(Terminal(folder, environment))
+    terminal.resize(*TOP)
+    terminal.run("stillup", "top")
+    terminal.until("req/s")
+    client.reload()
+    seen(lambda: terminal.screen("-e"), "draining", "serving")
+    picture("top", "stillup top", "\n".join(terminal.screen("-e")))
+    eventually(lambda: steps(browser).get("drain") == "active", "the page shows the drain")
+    kept(browser, "dashboard")
+    terminal.type("q")
+
+
+def seen(look: Callable[[], Sequence[str]], *words: str) -> None:
+    """Wait until all of these are seen."""
+    eventually(lambda: all(word in "\n".join(look()) for word in words), f"{words}")
+
+
 async def main() -> None:
     """Make all of them."""
     PICTURES.mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="shop-") as place:
+    os.environ["PATH"] = f"{Path(STILLUP).parent}:{os.environ['PATH']}"
+    with TemporaryDirectory(prefix="shop-") as place, ExitStack() as stack:
         folder = Path(place)
         release(folder, "42", APP)
         control = Control(f"{folder}/run")
-        words = f"run main:app --directory {folder}/current --bind 127.0.0.1:0 --workers 3 --name shop"
+        words = f"run main:app --directory {folder}/current --bind 127.0.0.1:8000 --workers 3 --name shop"
         words += f" --runtime-dir {control.directory} --health-path / --no-access-log --probation 10"
+        os.environ["PYTHONPATH"] = str(ROOT)
         async with started([STILLUP, *words.split()]) as server, Load(await control.serving(server), MIX) as load:
             await load.wait_every_client()
-
-            async def shown(*command: str) -> str:
-                return await asyncio.to_thread(printed, command, control.directory)
-
-            release(folder, "43", APP)
-            good = await shown("reload")
-            release(folder, "44", BROKEN)
-            picture("reload", "a reload, and one that is rejected", good, "", await shown("reload"))
-            release(folder, "45", CRASHES)
-            back = await shown("reload", "--wait", "probation")
-            picture("rollback", "a release that crashes is rolled back", back, "", await shown("status"))
+            try:
+                await asyncio.to_thread(play, folder, control.directory, stack)
+            finally:
+                await asyncio.to_thread(stack.close)
 
 
 if __name__ == "__main__":

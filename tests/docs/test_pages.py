@@ -27,25 +27,6 @@ ELSEWHERE = {
 """Pages whose commands are not run here, and why."""
 RUN = [page for page in PAGES if page.name not in ELSEWHERE]
 SETTINGS: dict[tuple[str, str], str] = {
-    ("README.md", ""): f"""
-        mkdir -p /srv/app/releases/{{42,43,44}} && cd /srv/app && ln -s releases/42 current
-        echo 'from app_example.main import app' | tee releases/42/main.py > releases/43/main.py
-        echo 'import nosuch' > releases/44/main.py
-        export PYTHONPATH={ROOT}
-        stillup run main:app --name app --directory current --workers 2 --health-path /healthz \\
-            --timeout-keep-alive 60 > log 2>&1 &
-        timeout 60 sh -c 'until grep -q "gen 1 serves" log; do sleep 0.1; done' || cat log
-        python3 -m tests.docs.visitors 8000 300 3 0 > visitors 2>&1 &
-        seen() {{
-            until stillup status --json | python3 -c "import json, sys; s = json.load(sys.stdin); sys.exit(not $1)"
-            do sleep 0.1; done
-        }}
-        seen 'sum(w["classes"].get("in-progress", 0) for g in s["generations"] for w in g["workers"]) == 3'
-        """,
-    ("README.md", "Install and start"): """
-        seen 's["crossing"]["adopted"] >= 300'
-        stillup stop --now && cd /srv/home && unset PYTHONPATH
-        """,
     ("control-api.md", ""): """
         mkdir -p /srv/shop/releases/{41,42,43} && ln -s releases/41 /srv/shop/current
         cat > /srv/shop/releases/41/main.py <<'END'

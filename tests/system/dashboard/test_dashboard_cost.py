@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.xdist_group("dashboard"), pytest.mark.timeout(240)]
 SECONDS = 10.0
 MOST_SERVER = 0.05
 """Of a processor, that the dashboard's process takes."""
-MOST_RENDERER = 0.60
+MOST_RENDERER = 0.15
 """Of a processor, that Chromium's process of the page takes, which draws without a graphics card here."""
 HOUR = 3600
 HEAP = 1.0

@@ -57,6 +57,8 @@ def rest(service: KillableService) -> Callable[[], int]:
     def alone() -> int:
         for file in service.folder.glob("hold-*"):
             file.unlink()
+        for file in service.folder.glob("*.reached"):  # who waits there since a test that failed
+            file.with_suffix("").touch()
         if (service.folder / "main.py").read_text() != HELD:  # written again it would be another release
             service.write(HELD)
 
@@ -76,6 +78,15 @@ def step(browser: Chrome, key: str) -> str:
     return str(browser.execute_script(script, key))
 
 
+def booting(browser: Chrome, generation: int) -> None:
+    """Wait until it is shown that this one boots: the page may still have the rollout before."""
+
+    def look() -> bool:
+        return f"gen {generation}" in shown(browser, "rollout-what") and steps(browser).get("boot") == "active"
+
+    eventually(look, f"it is shown that gen {generation} boots")
+
+
 def test_a_reload_under_load(browser: Chrome, service: KillableService, rest: Callable[[], int]) -> None:
     """Each step is shown as the API tells it, while it lasts, with deadlines that come nearer."""
     old = rest()
@@ -87,7 +98,7 @@ def test_a_reload_under_load(browser: Chrome, service: KillableService, rest: Ca
         slow.send(b"GET /chunked?gate=slow HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually((service.folder / "slow.reached").exists, "a stream has begun")
         number = service.client.reload().id
-        eventually(lambda: steps(browser).get("boot") == "active", "the boot is shown")
+        booting(browser, new)
         assert service.client.rollout(number).state == "booting"
         eventually(lambda: "0 of 2 ready" in step(browser, "boot"), "none is ready")
         hold[0].unlink()
@@ -97,8 +108,9 @@ def test_a_reload_under_load(browser: Chrome, service: KillableService, rest: Ca
         assert "Abort" in buttons(browser)
         hold[1].unlink()
         eventually(lambda: steps(browser)["drain"] == "active", "the drain is shown")
+        eventually(lambda: service.client.rollout(number).drains == {"stream": 1}, "all others have moved")
         seen = service.client.rollout(number)
-        assert (seen.state, seen.outcome, seen.drains) == ("draining", "succeeded", {"stream": 1})
+        assert (seen.state, seen.outcome) == ("draining", "succeeded")
         eventually(lambda: f"gen {old} still has 1 stream" in step(browser, "drain"), "what it waits for")
         said = eventually(lambda: re.search(r"at most (.+)", step(browser, "drain")), "its deadline")
         eventually(lambda: said[0] not in step(browser, "drain"), "the deadline comes nearer")
@@ -139,7 +151,7 @@ def test_a_bad_release(browser: Chrome, service: KillableService, rest: Callable
     rest()
     service.client.reload(wait="cut-over")
     eventually(lambda: not shown(browser, "failure-output"), "the next one has not failed")
-    browser.find_element("css selector", "#outcomes summary").click()
+    browser.find_element("css selector", "#outcomes details:not([hidden]) summary").click()
     eventually(lambda: "No module named 'nosuch'" in shown(browser, "outcomes"), "it stays with the outcome")
     eventually(lambda: good not in service.generations(), "the old one has left")
 
@@ -149,7 +161,7 @@ def test_an_abort(browser: Chrome, service: KillableService, rest: Callable[[], 
     old = rest()
     (service.folder / f"hold-{old + 1}.1").touch()
     number = service.client.reload().id
-    eventually(lambda: "Abort" in buttons(browser), "it can be called off")
+    booting(browser, old + 1)
     browser.find_element("xpath", "//header//button[.='Abort']").click()
     assert f"gen {old} serves on" in shown(browser, "dialog-text")
     browser.find_element("id", "dialog-yes").click()
@@ -191,7 +203,7 @@ def test_everybody_can_use_it(
     browser.execute_script("document.getElementById('numbers').open = false")
     (service.folder / f"hold-{old + 1}.1").touch()
     service.client.reload()
-    eventually(lambda: steps(browser)["boot"] == "active", "it boots")
+    booting(browser, old + 1)
     browser.find_element("xpath", "//header//button[.='Abort']").click()
     assert browser.execute_async_script(AXE, RULES) == []
     inner, outer = browser.execute_script(wide)
@@ -217,7 +229,8 @@ def test_plots(browser: Chrome, service: KillableService, rest: Callable[[], int
     eventually(labelled, "the cut-over is in what is said of each plot")
     eventually(lambda: len(service.client.series().points) > 2, "there are some points")
     cuts = eventually(lambda: browser.find_elements("css selector", ".plot:first-child .cut"), "cut-overs")
-    assert len(cuts) == len(service.client.series().cut_overs)
+    assert 1 <= len(cuts) <= len(service.client.series().cut_overs)
+    assert any(f"gen {number}" in cut.text for cut in cuts)
     plots()[0].send_keys(HOME)
     first = browser.find_element("css selector", ".readout").text
     assert re.fullmatch(r"\d\d:\d\d:\d\d: requests .*/s, errors .*/s", first)
@@ -227,8 +240,9 @@ def test_plots(browser: Chrome, service: KillableService, rest: Callable[[], int
     browser.execute_script("document.activeElement.blur()")
 
 
-def test_events_are_filtered(browser: Chrome, rest: Callable[[], int]) -> None:
+def test_events_are_filtered(browser: Chrome, service: KillableService, rest: Callable[[], int]) -> None:
     """Those that have the text are shown, and the others when it is taken back."""
+    service.client.reload(wait="cut-over")
     rest()
     everything = len(browser.find_elements("css selector", "#events li"))
     box = browser.find_element("id", "filter")

@@ -6,6 +6,7 @@ import { amount } from "./units.js";
 
 const FLOOD = 50; // new ones since the last look, from which on a look a second is enough
 const PAUSE = 1000; // milliseconds
+const FEW = 30; // that are shown of a flood: nobody reads more in a second
 const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
 
 const rows = []; // as they are shown, from the top
@@ -40,10 +41,11 @@ export function showEvents(state) {
 
 function show(state, fresh = 0) {
   const wanted = filter.value.trim().toLowerCase();
-  const found = wanted ? state.events.filter((one) => one.text.toLowerCase().includes(wanted)) : state.events;
+  const all = wanted ? state.events.filter((one) => one.text.toLowerCase().includes(wanted)) : state.events;
+  const found = fresh > FLOOD ? all.slice(0, FEW) : all;
   looked = performance.now();
   seen = state.arrived;
-  const unshown = fresh > state.events.length ? `${amount(fresh - state.events.length, "event")} more came too fast to be shown. ` : "";
+  const unshown = fresh > FLOOD ? `${amount(Math.max(0, fresh - found.length), "event")} more came too fast to be shown. ` : "";
   note(unshown + (wanted ? `${found.length} of ${amount(state.events.length, "event")}.` : ""));
   while (rows.length > found.length) rows.pop().node.remove();
   turn(found);

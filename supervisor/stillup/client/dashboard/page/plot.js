@@ -7,7 +7,8 @@ const LEFT = 58;
 const RIGHT = 12;
 const TOP = 22;
 const BOTTOM = 22;
-const MARKS = [15, 10, 5, 0]; // minutes ago
+const SPANS = [60, 180]; // seconds that are shown while there is no more to show than that
+const THIRDS = [3, 2, 1, 0]; // of it, at which the axis has marks
 const LABEL = 58; // pixels that the label of a cut-over takes
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
@@ -55,7 +56,7 @@ export class Plot {
     const shift = this.#at !== null && this.#points.length ? points.findIndex((one) => one.at === this.#points[this.#at]?.at) : null;
     this.#points = points.map((one) => ({ ...one, time: Date.parse(one.at) }));
     this.#cutOvers = cut_overs.map((one) => ({ ...one, time: Date.parse(one.at) }));
-    this.#span = span;
+    this.#span = this.#points.length ? fitting(this.#points, span) : span;
     if (this.#at !== null) this.#at = shift === null || shift < 0 ? null : shift;
     this.#draw();
   }
@@ -97,7 +98,7 @@ export class Plot {
   #drawGrid() {
     const end = this.#points.at(-1).time;
     const levels = [0, 0.5, 1].map((part) => ({ key: `y${part}`, y: this.#y(part * this.#most), label: this.#format.of(part * this.#most) }));
-    const times = MARKS.map((minutes) => ({ key: `x${minutes}`, x: this.#x(end - minutes * 60_000), label: minutes ? `−${minutes} min` : "now" }));
+    const times = THIRDS.map((third) => ({ key: `x${third}`, x: this.#x(end - (third * this.#span * 1000) / 3), label: ago((third * this.#span) / 3) }));
     keyed(this.grid, [...levels, ...times], (one) => one.key, makeMark, (row, one) => this.#mark(row, one));
   }
 
@@ -114,7 +115,8 @@ export class Plot {
   // The labels of cut-overs that would lie on one another are left out, the older ones.
   #drawCuts() {
     let free = Infinity;
-    const shown = [...this.#cutOvers].reverse().map((one) => {
+    const since = this.#points.at(-1).time - this.#span * 1000;
+    const shown = this.#cutOvers.filter((one) => one.time >= since).reverse().map((one) => {
       const x = this.#x(one.time);
       const label = x + LABEL / 2 < free;
       if (label) free = x - LABEL / 2;
@@ -168,6 +170,17 @@ export class Plot {
     const values = this.#lines.map((line) => `${line.name} ${line.value(one) === null ? "–" : this.#format.of(line.value(one))}`);
     text(this.readout, `${CLOCK.format(one.time)}: ${values.join(", ")}`);
   }
+}
+
+// The shortest of the spans that has all points, else the longest.
+function fitting(points, longest) {
+  const seconds = (points.at(-1).time - points[0].time) / 1000 + points[0].seconds;
+  return SPANS.find((span) => span >= seconds) ?? longest;
+}
+
+function ago(seconds) {
+  if (!seconds) return "now";
+  return seconds % 60 ? `−${seconds} s` : `−${seconds / 60} min`;
 }
 
 function makeMark() {
