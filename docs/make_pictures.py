@@ -26,7 +26,7 @@ from benchmarks.load import Load, Mix
 from benchmarks.request_types import Pace
 from benchmarks.server import ROOT, started
 from stillup.client import Client
-from tests.system.dashboard.dashboard_page import chromium, dashboard, opened, resize, steps
+from tests.system.dashboard.dashboard_page import chromium, dashboard, opened, resize, shown, steps
 from tests.system.harness import eventually
 from tests.system.tmux_terminal import Terminal
 
@@ -39,6 +39,7 @@ WIDTH: Final = 112
 """Columns of a picture."""
 TOP: Final = (100, 26)
 PAGE: Final = (1280, 1200)
+WHOLE: Final = (1280, 1760)
 APP: Final = "from benchmarks.app import app\n"
 BROKEN: Final = f"import nosuch\n{APP}"
 CRASHES: Final = f"import os, threading\nthreading.Timer(1.5, os._exit, [70]).start()\n{APP}"
@@ -130,7 +131,10 @@ def play(folder: Path, runtime: str, stack: ExitStack) -> None:
     points(client, 6)
     release(folder, "45", CRASHES)
     back = printed(["reload", "--wait", "probation"])
+    resize(browser, WHOLE)
+    eventually(lambda: "rolled-back" in shown(browser, "outcomes"), "the page shows the rollback")
     kept(browser, "dashboard-rollback")
+    resize(browser, PAGE)
     picture("rollback", "a release that crashes is rolled back", back, "", printed(["status"]))
     points(client, 11)
     release(folder, "46", SLOW)
