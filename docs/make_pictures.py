@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PICTURES: Final = Path(__file__).with_name("pictures")
 STILLUP: Final = str(Path(sys.executable).with_name("stillup"))
-WIDTH: Final = 112
+WIDTH: Final = 128
 """Columns of a picture."""
 TOP: Final = (100, 26)
 PAGE: Final = (1280, 1200)
@@ -92,9 +92,9 @@ def printed(words: Sequence[str]) -> str:
     return f"$ stillup {' '.join(words)}\n" + b"".join(parts).decode().replace("\r\n", "\n")
 
 
-def picture(name: str, title: str, *texts: str) -> None:
-    """Keep texts, with their colours, as one SVG."""
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))  # noqa: SIM115
+def picture(name: str, title: str, *texts: str, width: int = WIDTH) -> None:
+    """Keep texts, with their colours, as one SVG of so many columns."""
+    console = Console(record=True, width=width, file=open(os.devnull, "w"))  # noqa: SIM115
     for text in texts:
         console.print(Text.from_ansi(text.rstrip("\n")))
     path = PICTURES / f"{name}.svg"
@@ -144,7 +144,7 @@ def play(folder: Path, runtime: str, stack: ExitStack) -> None:
     terminal.until("req/s")
     client.reload()
     seen(lambda: terminal.screen("-e"), "draining", "serving")
-    picture("top", "stillup top", "\n".join(terminal.screen("-e")))
+    picture("top", "stillup top", "\n".join(terminal.screen("-e")), width=TOP[0])
     eventually(lambda: steps(browser).get("drain") == "active", "the page shows the drain")
     kept(browser, "dashboard")
     terminal.type("q")
@@ -164,7 +164,7 @@ async def main() -> None:
         release(folder, "42", APP)
         control = Control(f"{folder}/run")
         words = f"run main:app --directory {folder}/current --bind 127.0.0.1:8000 --workers 3 --name shop"
-        words += f" --runtime-dir {control.directory} --health-path / --no-access-log --probation 10"
+        words += f" --runtime-dir {control.directory} --health-path /healthz --no-access-log --probation 10"
         os.environ["PYTHONPATH"] = str(ROOT)
         async with started([STILLUP, *words.split()]) as server, Load(await control.serving(server), MIX) as load:
             await load.wait_every_client()

@@ -35,7 +35,6 @@ def main() -> None:
     mpl.rcParams |= {
         "svg.hashsalt": "stillup",
         "svg.fonttype": "none",
-        "font.family": ["Helvetica", "Arial", "sans-serif"],
         "font.size": 11,
         "axes.spines.top": False,
         "axes.spines.right": False,

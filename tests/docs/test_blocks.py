@@ -96,7 +96,7 @@ def test_every_target_of_make_that_a_page_names_is_there() -> None:
         recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)*)", makefile, re.MULTILINE)
         assert recipe, f"make {target}"
         for option in re.findall(r"--[a-z]+", words):
-            module = re.search(r"python -m ([a-z.]+) \$\(OPTIONS\)", recipe[1])
+            module = re.search(r"python -m ([a-z._]+) .*\$\(OPTIONS\)", recipe[1])
             assert module, f"make {target} {words}"
             source = ROOT / module[1].replace(".", "/")
             path = source.with_suffix(".py") if source.with_suffix(".py").exists() else source / "__main__.py"

@@ -140,7 +140,7 @@ export class Plot {
       return `${line.name}: at least ${least}, at most ${most}, last ${last}`;
     });
     const cuts = this.#cutOvers.map((one) => `gen ${one.generation}${one.rolls_back ? " by a rollback" : ""} at ${CLOCK.format(one.time)}`);
-    return `${this.title} of the last 15 minutes. ${parts.join(". ")}.${cuts.length ? ` Cut-overs: ${cuts.join(", ")}.` : ""}`;
+    return `${this.title} of the last minutes. ${parts.join(". ")}.${cuts.length ? ` Cut-overs: ${cuts.join(", ")}.` : ""}`;
   }
 
   #point(x, live) {

@@ -46,7 +46,7 @@ function hooks(rollout, kind) {
 
 function boot(rollout, cut, ended) {
   const { workers_ready: ready, workers_wanted: wanted, workers_queued: queued, probe } = rollout;
-  const parts = [`${ready} of ${wanted} ready`, queued ? `${queued} queued` : "", probe, rollout.births.join(", ")];
+  const parts = [`${cut && rollout.step === null ? wanted : ready} of ${wanted} ready`, queued ? `${queued} queued` : "", probe, rollout.births.join(", ")];
   let state = "done";
   if (rollout.state === "booting") state = "active";
   else if (rollout.booting_for === null && !cut) state = undone(ended);
@@ -112,8 +112,8 @@ function end(rollout) {
     case "rolled-back":
       return step("end", "Rolled back", "failed", `crashed${reason === ": crashed" ? "" : reason}`, times);
     case "succeeded": {
-      const serves = rollout.serves ? `gen ${rollout.generation} serves` : "";
-      return step("end", "Done", rollout.state === "done" ? "done" : "todo", serves, times);
+      if (rollout.state !== "done") return step("end", "Done", "todo");
+      return step("end", "Done", "done", rollout.serves ? `gen ${rollout.generation} serves` : "", times);
     }
     default:
       return step("end", "Done", "todo");
