@@ -1,25 +1,31 @@
-"""A supervisor of a test's own with many workers, to which much happens: it serves its status, and streams events."""
+"""A supervisor of a test's own with many workers, to which much happens: its status, its figures, and its events."""
 
 from __future__ import annotations
 
 import http.server
+import os
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from stillup.core.series import MOST, PERIOD, SPAN
 from stillup.wire.api_operation import JSON, NDJSON
 from stillup.wire.api_shapes import GenerationView, ListenerView, Status, Whoami, WorkerView
 from stillup.wire.crossing_view import CrossingView
+from stillup.wire.operations import OPERATIONS
 from stillup.wire.runtime_paths import CONTROL
+from stillup.wire.series_view import CutOverView, PointView, SeriesView
 
 CROSSING = CrossingView(waiting=0, capacity=200, given=0, adopted=0, lost=0, closed=0, longest=0.0)
-VIEWER = Whoami(0, 0, [], 1, None, "", "viewer", ["status", "events", "whoami"])
+WORKERS, EVENTS = 40, 1000
+"""As a rule: how many there are, and how many things happen in a second."""
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def worker(number: int, second: float = 0.0, generation: int = 1) -> WorkerView:
@@ -38,7 +44,7 @@ def worker(number: int, second: float = 0.0, generation: int = 1) -> WorkerView:
     )
 
 
-def status(workers: int, second: float = 0.0) -> Status:
+def status(workers: int = WORKERS, second: float = 0.0) -> Status:
     """One generation of so many workers, at that second."""
     serving = GenerationView(1, "serving", "shop@1", [worker(number, second) for number in range(1, workers + 1)])
     return Status(
@@ -62,6 +68,33 @@ def event(seq: int) -> bytes:
     return msgspec.json.encode({**told, "text": f"worker 1.{seq % 40} (pid 4{seq:06}) dances with another one"})
 
 
+def series(second: float = 0.0) -> SeriesView:
+    """The 15 minutes before that second."""
+    first = int(second // PERIOD)
+    points = [
+        PointView(
+            at=BEGAN + timedelta(seconds=PERIOD * number),
+            seconds=PERIOD,
+            requests=4000 + 300 * (number % 11),
+            errors=float(number % 3),
+            p50=0.004,
+            p99=0.05 + 0.01 * (number % 7),
+            lag=0.002,
+            memory=3_200_000_000 + 1_000_000 * (number % 13),
+            connections=800,
+            workers=WORKERS,
+            generation=1,
+        )
+        for number in range(first, first + MOST)
+    ]
+    return SeriesView(PERIOD, SPAN, points, [CutOverView(points[90].at, 1, rolls_back=True)])
+
+
+def _whoami() -> Whoami:
+    may = [operation.name for operation in OPERATIONS]
+    return Whoami(os.geteuid(), os.getegid(), [], os.getpid(), None, "", "admin", may)
+
+
 class _BusyServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     workers: int
@@ -81,7 +114,15 @@ class _BusyHandler(http.server.BaseHTTPRequestHandler):
                 self._stream()
             self.close_connection = True
             return
-        answer = status(self.server.workers, time.monotonic() - self.server.began) if path == "/v1/status" else VIEWER
+        second = time.monotonic() - self.server.began
+        answer: Status | SeriesView | Whoami
+        match path:
+            case "/v1/status":
+                answer = status(self.server.workers, second)
+            case "/v1/series":
+                answer = series(second)
+            case _:
+                answer = _whoami()
         body = msgspec.json.encode(answer)
         self._begin(JSON, ("Content-Length", str(len(body))))
         self.wfile.write(body)
@@ -112,7 +153,7 @@ class _BusyHandler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def busy_supervisor(directory: Path, *, workers: int, per_second: int) -> Iterator[None]:
+def busy_supervisor(directory: Path, *, workers: int = WORKERS, per_second: int = EVENTS) -> Iterator[None]:
     """Serve there; each follower of the events is told so many a second."""
     with _BusyServer(str(directory / CONTROL), _BusyHandler) as server:
         server.workers, server.per_second = workers, per_second

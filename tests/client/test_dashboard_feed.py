@@ -16,7 +16,7 @@ import pytest
 
 from stillup.client.dashboard.dashboard_feed import TICK
 from stillup.client.live_service import EVENTS
-from tests.client.flooding_supervisor import WORKERS, flooding_supervisor
+from tests.client.busy_supervisor import WORKERS, busy_supervisor
 from tests.client.hostile_supervisor import hostile_supervisor
 from tests.system.dashboard.dashboard_page import Dashboard, dashboard
 from tests.system.harness import DEADLINE, eventually
@@ -69,7 +69,7 @@ def until(said: Iterator[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 def test_what_a_page_is_told(tmp_path: Path) -> None:
     """First who we are; then the service, its events in batches, its figures; and not more often than that."""
-    with flooding_supervisor(tmp_path), dashboard(tmp_path) as page, stream(page, token(page)) as sock:
+    with busy_supervisor(tmp_path), dashboard(tmp_path) as page, stream(page, token(page)) as sock:
         said = messages(sock)
         hello = next(said)["hello"]
         assert (hello["whoami"]["role"], hello["remote"], hello["name"]) == ("admin", "", "shop")
@@ -87,7 +87,7 @@ def test_what_a_page_is_told(tmp_path: Path) -> None:
 
 def test_a_page_that_reads_nothing(tmp_path: Path) -> None:
     """What it misses is not kept for it: it is told how much that was, and what is newest."""
-    with flooding_supervisor(tmp_path), dashboard(tmp_path) as page:
+    with busy_supervisor(tmp_path), dashboard(tmp_path) as page:
         key = token(page)
         process = psutil.Process(page.process.pid)
         with stream(page, key) as other, stream(page, key, buffer=4096) as slow:
@@ -118,7 +118,7 @@ def test_a_supervisor_that_goes(tmp_path: Path, stack: ExitStack) -> None:
     (tmp_path / "control.sock").unlink()
     none = f"no supervisor runs in {tmp_path}"
     assert next(one for one in said if none in one.get("trouble", ""))
-    with flooding_supervisor(tmp_path):
+    with busy_supervisor(tmp_path):
         assert next(one for one in said if one.get("trouble") == "")
         assert until(said, "status")["status"]["name"] == "shop"
         assert until(said, "hello")["hello"]["whoami"]["role"] == "admin"

@@ -20,10 +20,9 @@ from stillup.client.top.top_frame import TopView, frame
 from stillup.client.top.top_lines import painted
 from stillup.client.top.top_rates import RateMeter
 from stillup.wire.event_encoding import parse
-from tests.client.busy_supervisor import busy_supervisor, event, status
+from tests.client.busy_supervisor import EVENTS, WORKERS, busy_supervisor, event, status
 from tests.system.harness import STILLUP, eventually
 
-WORKERS, EVENTS = 40, 1000
 SECONDS = 10.0
 MOST = 0.05
 """Of a core."""
@@ -70,7 +69,7 @@ def _shown(directory: Path) -> Iterator[tuple[psutil.Process, _Terminal]]:
 
 def test_a_busy_service_is_cheap_to_look_at(tmp_path: Path) -> None:
     """Under 5 % of a core, with 40 workers and 1,000 events a second."""
-    with busy_supervisor(tmp_path, workers=WORKERS, per_second=EVENTS), _shown(tmp_path) as (process, terminal):
+    with busy_supervisor(tmp_path), _shown(tmp_path) as (process, terminal):
         eventually(lambda: b"more workers" in terminal.drawn, "a frame is drawn")
         eventually(lambda: b"dances" in terminal.drawn, "it has events")
         before, began, drawn = process.cpu_times(), time.monotonic(), len(terminal.drawn)
@@ -85,7 +84,7 @@ def test_a_busy_service_is_cheap_to_look_at(tmp_path: Path) -> None:
 
 def test_a_flood_is_kept_up_with(tmp_path: Path) -> None:
     """To be woken less often is not to read less: in some seconds as many events come as there are, and come soon."""
-    with busy_supervisor(tmp_path, workers=1, per_second=EVENTS):
+    with busy_supervisor(tmp_path, workers=1):
         live = LiveService(Client(str(tmp_path)), lambda: None)
         live.start()
         try:

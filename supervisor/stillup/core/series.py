@@ -36,11 +36,9 @@ class RequestTotals(msgspec.Struct, frozen=True):
     """The newest lag of an event loop, of the worker where it is worst, in seconds."""
 
 
-class Point(msgspec.Struct, frozen=True):
-    """One interval."""
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """What one interval had; durations are seconds, memory is bytes."""
 
-    at: float
-    """Its end, by the monotonic clock."""
     seconds: float
     """Its length."""
     requests: float
@@ -48,19 +46,26 @@ class Point(msgspec.Struct, frozen=True):
     errors: float
     """Of these, those with a status of 500 or more."""
     p50: float | None
-    """Seconds until the answer began, which a half of them took at most; None if nothing was answered."""
+    """Until the answer began, which a half of them took at most; None if nothing was answered."""
     p99: float | None
     """The same of all but one of a hundred."""
     lag: float
-    """Seconds by which an event loop was late at its end, of the worker where that was worst."""
+    """By which an event loop was late at its end, of the worker where that was worst."""
     memory: int
-    """Bytes of all workers in memory, pages that they share counted in each."""
+    """Of all workers, pages that they share counted in each."""
     connections: int
     """Open ones."""
     workers: int
     """Those that serve."""
     generation: int | None
     """The one that serves."""
+
+
+class Point(Interval, frozen=True, kw_only=True):
+    """An interval, and when it was."""
+
+    at: float
+    """Its end, by the monotonic clock."""
 
 
 def point(before: RequestTotals, after: RequestTotals, fleet: Fleet) -> Point:

@@ -9,37 +9,18 @@ import msgspec
 from msgspec.structs import asdict
 
 from stillup.core.model import Fleet
-from stillup.core.series import PERIOD, SPAN, Point, RequestTotals
+from stillup.core.series import PERIOD, SPAN, Interval, Point, RequestTotals
 from stillup.wire import figure_cells
 
 At = Annotated[datetime, msgspec.Meta(tz=True)]
 """By the wall clock: RFC 3339, UTC, with microseconds."""
 
 
-class PointView(msgspec.Struct, frozen=True):
-    """One interval."""
+class PointView(Interval, frozen=True, kw_only=True):
+    """An interval with all its figures, and when it was."""
 
     at: At
     """Its end."""
-    seconds: float
-    """Its length."""
-    requests: float
-    """Answered in a second."""
-    errors: float
-    """Of these, those with a status of 500 or more."""
-    p50: float | None
-    """Until the answer began, which a half of them took at most; null if nothing was answered."""
-    p99: float | None
-    """The same of all but one of a hundred."""
-    lag: float
-    """By which an event loop was late at its end, of the worker where that was worst."""
-    memory: int
-    """Of all workers, pages that they share counted in each."""
-    connections: int
-    workers: int
-    """Those that serve."""
-    generation: int | None
-    """The one that serves."""
 
 
 class CutOverView(msgspec.Struct, frozen=True):

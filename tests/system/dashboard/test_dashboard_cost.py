@@ -11,7 +11,7 @@ import msgspec
 import psutil
 import pytest
 
-from tests.client.flooding_supervisor import EVENTS, WORKERS, busy_event, busy_series, busy_status, flooding_supervisor
+from tests.client.busy_supervisor import EVENTS, WORKERS, busy_supervisor, event, series, status
 from tests.system.dashboard.dashboard_page import Dashboard, dashboard, opened, shown
 from tests.system.harness import eventually
 
@@ -57,7 +57,7 @@ does not let go of."""
 @pytest.fixture(scope="module")
 def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     folder: Path = tmp_path_factory.mktemp("flood")
-    with flooding_supervisor(folder), dashboard(folder) as page:
+    with busy_supervisor(folder), dashboard(folder) as page:
         yield page
 
 
@@ -105,7 +105,7 @@ def memory(browser: Chrome) -> tuple[float, int]:
 
 def told(browser: Chrome, first: int, seconds: int) -> None:
     """Have the page told of so many seconds, from second ``first`` on."""
-    said = [busy_status(1.0), [busy_event(number) for number in range(200)], busy_series(0.0)]
+    said = [status(), [msgspec.Raw(event(number)) for number in range(200)], series()]
     body = f"const done = arguments[5]; (async (...said) => {{ {FEED} }})(...arguments).then(done, done);"
     browser.execute_async_script(body, *(msgspec.json.encode(one).decode() for one in said), first, seconds)
 
