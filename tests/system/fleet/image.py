@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -125,7 +127,10 @@ def container(
         assert process.poll() is None, (folder / "log").read_text()
         yield running
     finally:
-        if process.poll() is None:
+        # Not by --kill-child: who becomes another user forgets what its parent's death is to send it (prctl(2)).
+        if process.poll() is None and _has_child(process):
+            os.kill(running.pid, signal.SIGKILL)
+        elif process.poll() is None:
             process.kill()
         process.wait(DEADLINE)
 
