@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pty
+import subprocess
 import sys
 import threading
 import time
@@ -50,21 +51,22 @@ class _Terminal:
 @contextmanager
 def _shown(directory: Path) -> Iterator[tuple[psutil.Process, _Terminal]]:
     """The command, on a terminal of its own; it ends by ``q``."""
-    pid, fd = pty.fork()
-    if not pid:
-        words = ["stillup", "top", "--runtime-dir", str(directory)]
-        os.execve(STILLUP, words, {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"})
-    terminal, process = _Terminal(fd), psutil.Process(pid)
-    try:
-        yield process, terminal
-        os.write(fd, b"q")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    except BaseException:
-        process.kill()
-        os.waitpid(pid, 0)
-        raise
-    finally:
-        terminal.close()
+    ours, theirs = pty.openpty()
+    words = [STILLUP, "top", "--runtime-dir", str(directory)]
+    environment = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+    with subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    ) as popen:
+        os.close(theirs)
+        terminal = _Terminal(ours)
+        try:
+            yield psutil.Process(popen.pid), terminal
+            os.write(ours, b"q")
+            assert popen.wait(20) == 0
+        finally:
+            popen.kill()
+            popen.wait()
+            terminal.close()
 
 
 def test_a_busy_service_is_cheap_to_look_at(tmp_path: Path) -> None:
