@@ -7,21 +7,9 @@ from pathlib import Path
 
 from stillup.wire.series_view import SeriesView
 from tests.system.gated_service import reloaded
-from tests.system.harness import Service, connect, eventually
+from tests.system.harness import APP, Service, connect, eventually
 
-FAILS_AT_TIMES = """
-import os
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            step = (await receive())["type"]
-            await send({"type": step + ".complete"})
-            if step == "lifespan.shutdown":
-                return
-    status = 500 if scope["path"] == "/fails" else 200
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body"})
-"""
+FAILS_AT_TIMES = APP.replace('"status": 200', '"status": 500 if scope["path"] == "/fails" else 200')
 
 
 def _counted(seen: SeriesView) -> tuple[int, int]:

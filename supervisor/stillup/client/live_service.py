@@ -55,9 +55,8 @@ class LiveService:
     def __init__(self, client: Client, changed: Callable[[], None]) -> None:
         self._client = client.within(ANSWER)
         self._changed = changed
-        self._status: Status | None = None
-        self._at = 0.0
-        self._trouble = ""
+        self._known: tuple[Status | None, float, str] = (None, 0.0, "")
+        """As in a Moment; exchanged at once, since others look at it meanwhile."""
         self._events: deque[AnyEvent] = deque(maxlen=EVENTS)
         self._since: int | None = None
         self._count = 0
@@ -86,16 +85,16 @@ class LiveService:
 
     def moment(self) -> Moment:
         """What is known now."""
-        return Moment(self._status, self._at, self._trouble, tuple(self._events))
+        return Moment(*self._known, tuple(self._events))
 
     def _look(self) -> None:
         while not self._over.is_set():
             try:
                 status = self._client.status()
             except StillupError as error:
-                self._trouble = str(error)
+                self._known = (*self._known[:2], str(error))
             else:
-                self._status, self._at, self._trouble = status, time.monotonic(), ""
+                self._known = (status, time.monotonic(), "")
             self._flooded, self._count = self._count >= FLOOD, 0
             self._changed()
             self._over.wait(SOON)
