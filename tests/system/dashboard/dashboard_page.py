@@ -105,6 +105,29 @@ def buttons(browser: Chrome) -> list[str]:
     return list(browser.execute_script(script))
 
 
+def press(browser: Chrome, label: str) -> None:
+    """Click a button of the header until it asks whether it shall: what comes beside it moves it, maybe just then."""
+
+    def asks() -> bool:
+        if not browser.execute_script("return document.getElementById('dialog').open"):
+            browser.find_element("xpath", f"//header//button[.='{label}']").click()
+        return shown(browser, "dialog-yes") == label
+
+    eventually(asks, f"it asks whether to {label}")
+
+
+def unfold(browser: Chrome, details: str) -> None:
+    """Click the summary of what that selector finds until it is open: a row that comes above it moves it."""
+
+    def is_open() -> bool:
+        found = browser.find_element("css selector", details)
+        if not found.get_attribute("open"):
+            found.find_element("tag name", "summary").click()
+        return bool(found.get_attribute("open"))
+
+    eventually(is_open, f"{details} is open")
+
+
 def opened(browser: Chrome, page: Dashboard, name: str = "") -> None:
     """Open the page by its address, and wait until it shows the service."""
     browser.get(page.address)

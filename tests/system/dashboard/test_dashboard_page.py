@@ -20,10 +20,12 @@ from tests.system.dashboard.dashboard_page import (
     complaints,
     dashboard,
     opened,
+    press,
     requested,
     resize,
     shown,
     steps,
+    unfold,
 )
 from tests.system.gated_service import open_gate
 from tests.system.harness import eventually
@@ -151,8 +153,8 @@ def test_a_bad_release(browser: Chrome, service: KillableService, rest: Callable
     rest()
     service.client.reload(wait="cut-over")
     eventually(lambda: not shown(browser, "failure-output"), "the next one has not failed")
-    browser.find_element("css selector", "#outcomes details:not([hidden]) summary").click()
-    eventually(lambda: "No module named 'nosuch'" in shown(browser, "outcomes"), "it stays with the outcome")
+    unfold(browser, "#outcomes details:not([hidden])")
+    assert "No module named 'nosuch'" in shown(browser, "outcomes")
     eventually(lambda: good not in service.generations(), "the old one has left")
 
 
@@ -162,7 +164,7 @@ def test_an_abort(browser: Chrome, service: KillableService, rest: Callable[[], 
     (service.folder / f"hold-{old + 1}.1").touch()
     number = service.client.reload().id
     booting(browser, old + 1)
-    browser.find_element("xpath", "//header//button[.='Abort']").click()
+    press(browser, "Abort")
     assert f"gen {old} serves on" in shown(browser, "dialog-text")
     browser.find_element("id", "dialog-yes").click()
     assert service.settled(number).reason == "called-off"
@@ -204,7 +206,7 @@ def test_everybody_can_use_it(
     (service.folder / f"hold-{old + 1}.1").touch()
     service.client.reload()
     booting(browser, old + 1)
-    browser.find_element("xpath", "//header//button[.='Abort']").click()
+    press(browser, "Abort")
     assert browser.execute_async_script(AXE, RULES) == []
     inner, outer = browser.execute_script(wide)
     assert inner <= outer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
 import shutil
@@ -124,9 +123,7 @@ class Shop:
 
     def entries(self, *matches: str) -> list[dict[str, str]]:
         """What the journal has of it, with those fields, since it was started last."""
-        since = f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}"
-        done = self.booted.run("journalctl", "--no-pager", "-o", "json", since, *matches)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return self.booted.entries(f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}", *matches)
 
     def reload(self) -> None:
         self.booted.systemctl("reload", self.unit)

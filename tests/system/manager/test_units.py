@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_a_bad_release(booted: Booted) -> None:
         assert (shop.show("ActiveState"), shop.show("SubState")) == ("active", "running")
         assert shop.show("MainPID") == before
         assert "gen 1 " in shop.cli("status")
+        (old,) = [one["pid"] for one in json.loads(shop.cli("status", "--json"))["generations"][0]["workers"]]
         (shop.folder / "main.py").write_text(GOOD)
         shop.reload()
         eventually(lambda: "gen 3 serves" in status(shop), "systemctl status says so")
@@ -82,10 +84,11 @@ def test_a_bad_release(booted: Booted) -> None:
         (entry,) = eventually(lambda: shop.entries(*wanted), "the journal has it")
         assert entry["PRIORITY"] == "6"
         # A worker's log is in the journal by the same fields: while it boots by the supervisor, and then by itself.
-        eventually(
-            lambda: "3.1 Application startup complete." in messages(shop, "3.1", before), "its boot's last words"
-        )
-        eventually(lambda: messages(shop, "1.1", before, says=False), "the old worker's own last words")
+        words = ("STILLUP_WORKER=3.1", "LOGGER=uvicorn.error", f"_PID={before}")
+        said = "3.1 Application startup complete."
+        eventually(lambda: said in [one["MESSAGE"] for one in shop.entries(*words)], "its boot's last words")
+        words = ("STILLUP_WORKER=1.1", "LOGGER=uvicorn.error", f"_PID={old}")
+        eventually(lambda: booted.entries(*words), "the old worker's own last words")
 
 
 def test_a_hook_that_takes_longer_than_the_unit_gives_a_start(booted: Booted) -> None:
@@ -117,12 +120,6 @@ def test_a_canary_that_takes_longer_than_the_unit_gives_a_start(booted: Booted) 
 
 def status(shop: Shop) -> str:
     return shop.booted.run("systemctl", "status", shop.unit).stdout
-
-
-def messages(shop: Shop, worker: str, supervisor: str, *, says: bool = True) -> list[str]:
-    """What the journal has of a worker, that the supervisor has said or the worker itself."""
-    found = shop.entries(f"STILLUP_WORKER={worker}", "LOGGER=uvicorn.error")
-    return [entry["MESSAGE"] for entry in found if (entry["_PID"] == supervisor) == says]
 
 
 def test_a_release_that_never_serves(booted: Booted) -> None:
