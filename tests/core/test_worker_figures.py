@@ -12,7 +12,16 @@ from stillup.core.crossing import LONGEST_PAUSE, Crossed
 from stillup.core.events import Event, Exited, Reported
 from stillup.core.policy import TimerKind
 from stillup.core.reports import LOST_PAUSE
-from stillup.core.worker_figures import BOUNDS, GAUGES, MOST, THREADS_LIMIT, Answers, WorkerFigures, plausible
+from stillup.core.worker_figures import (
+    BOUNDS,
+    GAUGES,
+    MOST,
+    THREADS_LIMIT,
+    Answers,
+    WorkerFigures,
+    plausible,
+    tell_more,
+)
 from tests.core.story import Story, serving
 
 ANY_COUNT = st.integers() | st.sampled_from([-1, 0, MOST, MOST + 1, 2**64 - 1, -(2**63), 10**40])
@@ -167,3 +176,19 @@ def draining_with(event: Event) -> Story:
     story.serve(2)
     story.tell(event)
     return story
+
+
+def test_that_a_process_lives_on_is_nothing() -> None:
+    """Its time, its memory and its heartbeats go on while it serves nobody; whatever else it tells is more."""
+    was = WorkerFigures({"idle": 1}, 7)
+    older = msgspec.structs.replace(was, cpu=2.0, memory=2**20, lag=0.1, answers=Answers(lags=(1,) * BUCKETS))
+    assert not tell_more(older, was)
+    for name, value in {
+        "classes": {"idle": 2},
+        "requests": 8,
+        "crossed": Crossed(given=1),
+        "cut": {"stream": 1},
+        "refused": {"too-large": 1},
+        "answers": Answers(errors=1),
+    }.items():
+        assert tell_more(msgspec.structs.replace(was, **{name: value}), was), name

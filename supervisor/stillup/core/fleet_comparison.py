@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from stillup.core.fleet_changes import FleetChanges, Phase
 from stillup.core.model import Fleet, Rollout, Worker
 from stillup.core.states import GenerationState, RolloutState, WorkerState
+from stillup.core.worker_figures import tell_more
 
 
 def changes_between(before: Fleet, after: Fleet) -> FleetChanges:
@@ -28,6 +29,15 @@ def changes_between(before: Fleet, after: Fleet) -> FleetChanges:
             for serial, worker in after.workers.items()
             if serial in before.workers
         ),
+    )
+
+
+def have_counted(before: Fleet, after: Fleet) -> bool:
+    """Whether a worker has told, from the first fleet to the second, of something that it counts."""
+    return any(
+        worker.figures is not was.figures and tell_more(worker.figures, was.figures)
+        for serial, worker in after.workers.items()
+        if (was := before.workers.get(serial)) is not None
     )
 
 

@@ -129,6 +129,15 @@ GAUGES: Final = (
 )
 
 
+def tell_more(now: WorkerFigures, before: WorkerFigures) -> bool:
+    """Whether the service has done something in between; that the process has lived on is nothing."""
+    served = [
+        (one.classes, one.requests, one.crossed, one.cut, one.refused, one.answers.errors, one.answers.durations)
+        for one in (now, before)
+    ]
+    return served[0] != served[1]
+
+
 def plausible(said: WorkerFigures, before: WorkerFigures) -> WorkerFigures:
     """What is kept of a report: classes that there are, numbers that can be, and counts that never fall.
 

@@ -111,8 +111,7 @@ class Engine:
             if trouble and asked:
                 _settle(answer, error=NotWritten(trouble))
                 continue
-            if not merely:
-                self._changed(self._fleet, decision.fleet)
+            self._changed(self._fleet, decision.fleet)
             self._become(decision.fleet, answer)
             for command in self._due(decision.commands, behind=trouble == SLOW):
                 if isinstance(command, Exit | Reexec):

@@ -1,7 +1,8 @@
 """The workers' figures: sealed memory and a file for each that lives, and the base, the sum of those that have ended.
 
-1. Each worker counts in memory of its own, which no other has. It is read when somebody asks, once a second, and once
-   more when the worker has ended; what is understood of it (``figure_cells.understood``) is in the file from then on.
+1. Each worker counts in memory of its own, which no other has. It is read when somebody asks, once a second while the
+   worker tells of more, and once when it has ended; what is understood of it (``figure_cells.understood``) is in the
+   file from then on.
 2. The file is the supervisor's alone. The next supervisor goes on from there; it gets the memory back from the worker,
    by /proc or when that comes back, and knows it by the inode in the file. What a worker counts without a supervisor,
    and dies before there is another, ends with it.
@@ -24,7 +25,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from stillup.core.fleet_changes import NO_CHANGES, FleetChanges
-from stillup.core.fleet_comparison import changes_between
+from stillup.core.fleet_comparison import changes_between, have_counted
 from stillup.core.model import Fleet
 from stillup.daemon.state.thread_wait import are_done
 from stillup.errors import PeerError, Refused
@@ -53,7 +54,7 @@ T = TypeVar("T")
 PATIENCE: Final = 1.0
 """Seconds that a worker's start waits for its file; one whose disk hangs has no figures."""
 PERIOD: Final = 1.0
-"""Seconds between two looks at what workers count."""
+"""Seconds, at least, between two looks at what workers count that nobody has asked for."""
 ANSWER_PATIENCE: Final = 5.0
 """Seconds within which who asks for figures has them, or is refused."""
 
@@ -288,6 +289,8 @@ class Figures:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures", initializer=block_handled)
         self._descriptors: dict[int, int] = {}
         self._more: Counter[int] = Counter()
+        self._counted = asyncio.Event()
+        """Whether a worker has told of more than was copied."""
 
     async def load(self, living: dict[int, Process]) -> None:
         """Go on where another supervisor ended whose workers live, by their serials."""
@@ -319,11 +322,13 @@ class Figures:
             close_in_thread([memory])
 
     async def keep(self) -> None:
-        """Have what the workers count copied once a second. Runs until it is cancelled."""
+        """Have what the workers count copied, once a second while they tell of more. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(PERIOD)
+            await self._counted.wait()
+            self._counted.clear()
             if (done := self._later(self._disk.look)) is not None:
                 await asyncio.wait({done})
+            await asyncio.sleep(PERIOD)
 
     def descriptors(self, serial: int) -> list[int]:
         """The descriptor of a worker's memory, which stays ours; none if it has none."""
@@ -335,9 +340,11 @@ class Figures:
         self._later(lambda: self._disk.ended(serial))
 
     def changed(self, before: Fleet, after: Fleet) -> None:
-        """Count what has happened between two fleets."""
+        """Count what has happened between two fleets, and see whether workers have told that they counted."""
         if (changes := changes_between(before, after)) != NO_CHANGES:
             self._count(changes)
+        if have_counted(before, after):
+            self._counted.set()
 
     def more(self, cell: int) -> None:
         """Count one more in a cell of the supervisor's; on the disk when it is asked for, or told to be."""
