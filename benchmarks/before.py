@@ -5,7 +5,10 @@ dependencies. They are measured in turn, a second at a time, so that what the ma
 second copy of this tree says what differs between two starts of the same code. Measured are requests a second over kept
 connections, and with a connection for each; the time of a reload to its cut-over; and the memory of supervisor and
 workers. The processor time of the workers for a request says the same as the rates where others use the machine, too.
-A figure's ratio has the 95 % bounds of its median (by the order of the rounds' ratios).
+A figure's ratio has the 95 % bounds of its median.
+
+Two starts of the same code differ by some percent, for as long as they run: many rounds of few slices say more in the
+same time than few rounds of many.
 """
 
 import argparse
@@ -28,7 +31,6 @@ from benchmarks.control import Control
 from benchmarks.server import ROOT, ServerFailed, run, started
 from benchmarks.throughput import APP, MODES, WARM_UP, WRK_MISSING, Contestant, warn_of_autogroups
 
-SLICES = 4  # of a second, for each contestant and mode, in each round
 RELOADS = 3  # of each contestant, in each round
 GONE = 30.0  # seconds until the workers before a reload have left
 LIMIT = 0.03  # so much worse the bound of a median may be
@@ -146,7 +148,7 @@ async def measure(trees: Sequence[Installed], turn: int, wrk: str, options: argp
             used: dict[str, float] = defaultdict(float)
             for each in order:
                 await each.contestant.rate(wrk, options.connections, WARM_UP, arguments)
-            for number in range(SLICES):
+            for number in range(options.slices):
                 for each in order if number % 2 else reversed(order):
                     before = await each.processor_time()
                     rates[each.name].append(await each.contestant.rate(wrk, options.connections, 1, arguments))
@@ -166,17 +168,22 @@ async def measure(trees: Sequence[Installed], turn: int, wrk: str, options: argp
 
 
 def bounds(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and what it lies between with 95 %: two of the ratios in their order (the sign test's interval).
+    """The median of the ratios, and what it lies between with 95 %.
 
-    Fewer than six ratios have no such bounds; then they are the least and the largest.
+    By Wilcoxon's signed-rank test, since two copies of the same tree differ as often one way as the other: the middle
+    of the means of each two ratios (Hodges and Lehmann), and two of these means in their order. Fewer than six ratios
+    have no such bounds; then they are the least and the largest.
     """
-    ordered, count = sorted(ratios), len(ratios)
-    outside = 0
-    tail = 0.0
-    while (tail := tail + math.comb(count, outside) / 2**count) <= 0.025:
+    logs, count = [math.log(ratio) for ratio in ratios], len(ratios)
+    means = sorted((one + other) / 2 for number, one in enumerate(logs) for other in logs[number:])
+    sums = [1]  # by the sum, how many sets of the ranks 1 to count have it
+    for rank in range(1, count + 1):
+        sums = [a + b for a, b in zip([*sums, *[0] * rank], [*[0] * rank, *sums], strict=True)]
+    outside = tail = 0
+    while (tail := tail + sums[outside]) <= 0.025 * 2**count:
         outside += 1
     cut = max(0, outside - 1)
-    return statistics.median(ordered), ordered[cut], ordered[-1 - cut]
+    return math.exp(statistics.median(means)), math.exp(means[cut]), math.exp(means[-1 - cut])
 
 
 def told(rounds: Sequence[Round], against: str, limit: float) -> Iterator[tuple[bool, str]]:
@@ -222,6 +229,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.before", description=__doc__)
     parser.add_argument("commit", help="what is compared with, as git names it")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--slices", type=int, default=4, help="seconds for each tree and mode in each round (4)")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=LIMIT, help="so much worse a bound may be (0.03)")

@@ -6,19 +6,24 @@ what the app imports, too (`--warm`), and from a process that has imported the a
 the API's answer, all workers killed to all serving again, and the memory of all its processes (PSS). Told are the
 medians of the rounds: of times the ratio to uvicorn's start in the same round, of memory the ratio to a uvicorn's with
 as many workers; and how long it took from the kill, in milliseconds.
+
+`--busy N` has N other processes use a processor each meanwhile. What is measured so, or of some of the apps, is no part
+of `--json`.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,10 +59,12 @@ class App:
 
 
 _FASTAPI = "import fastapi\napp = fastapi.FastAPI()\napp.get('/')(lambda: {'hello': 'world'})"
+_PANDAS = f"import pandas, sqlalchemy\n{_FASTAPI}"
 APPS = {
     "trivial": App("from benchmarks.app import app", 2),
     "fastapi2": App(_FASTAPI, 2, "fastapi"),
     "fastapi": App(_FASTAPI, 4, "fastapi"),
+    "pandas": App(_PANDAS, 4, "fastapi,pandas,sqlalchemy"),
 }
 """Each answers `GET /`."""
 
@@ -154,16 +161,29 @@ async def main(options: argparse.Namespace) -> int:
     """Run the rounds, and tell; 1 if something could not be measured."""
     os.environ["PYTHONPATH"] = str(ROOT)  # where the trivial app is
     told = {}
-    try:
-        for name in options.app or APPS:
-            told[name] = found = _medians(await measure(APPS[name], options.rounds))
-            _tell(name, APPS[name], found, options.rounds)
-    except (ServerFailed, NoAnswer, TimeoutError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    if options.json:
+    with contextlib.ExitStack() as busy:
+        for _ in range(options.busy):
+            busy.enter_context(_busy())
+        try:
+            for name in options.app or APPS:
+                told[name] = found = _medians(await measure(APPS[name], options.rounds))
+                _tell(name, APPS[name], found, options.rounds)
+        except (ServerFailed, NoAnswer, TimeoutError) as error:
+            print(error, file=sys.stderr)
+            return 1
+    if options.json and not options.busy and not options.app:
         options.json.write_text(json.dumps({"rounds": options.rounds, "apps": told}, indent=2) + "\n")
     return 0
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    """A process that uses as much of a processor as it is given."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def _medians(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, float]]:
@@ -187,6 +207,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.boot", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--app", action="append", choices=APPS)
+    parser.add_argument("--busy", type=int, default=0, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
