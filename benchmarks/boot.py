@@ -130,8 +130,11 @@ async def _all_serve(control: Control, before: set[int], workers: int) -> bool:
 def _memory(pid: int) -> float:
     """Megabytes of a process and of all below it, of what is common to several of them the part of each (PSS)."""
     process = psutil.Process(pid)
-    pss: list[int] = [one.memory_full_info().pss for one in (process, *process.children(recursive=True))]
-    return sum(pss) / 2**20
+    pss = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # what has ended meanwhile has none
+            pss += one.memory_full_info().pss
+    return pss / 2**20
 
 
 async def measure(app: App, rounds: int) -> dict[str, dict[str, list[float]]]:
