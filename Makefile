@@ -13,7 +13,7 @@ RUNTIME ?= $(CURDIR)/run
 
 .PHONY: help run demo wheel clean test check cover \
 	prove prove-drop prove-takeover prove-chaos prove-systemd prove-soak prove-hostile prove-laws prove-repeats prove-install prove-peers prove-websockets prove-fleet \
-	pictures bench-peers bench-boot bench-sockets bench-idle bench-throughput bench-websockets bench-counting bench-before
+	pictures bench-peers bench-boot bench-tail bench-sockets bench-idle bench-throughput bench-websockets bench-counting bench-before
 
 .NOTPARALLEL:  # one load at a time
 
@@ -131,8 +131,11 @@ pictures: $(VENV)/tools ## draw the pictures of the pages, from what is shown an
 bench-peers: $(VENV)/peers ## what clients see of a reload: uvicorn, gunicorn, granian, hypercorn and stillup (4 min)
 	$(BIN)/python -m benchmarks.peers --json docs/measured/peers.json $(OPTIONS)
 
-bench-boot: $(VENV)/peers ## a reload, a kill and memory beside a bare start of uvicorn (6 min)
+bench-boot: $(VENV)/peers ## a reload, a kill and memory beside a bare start of uvicorn (12 min)
 	$(BIN)/python -m benchmarks.boot --json docs/measured/boot.json $(OPTIONS)
+
+bench-tail: $(VENV)/peers ## how long requests take in a reload: stillup, uvicorn, gunicorn, granian (13 min)
+	$(BIN)/python -m benchmarks.reload_tail --json docs/measured/tail.json $(OPTIONS)
 
 bench-sockets: $(VENV)/installed ## a Unix socket beside TCP: the example app, and redis (2 min; nghttp2-client, redis-server)
 	$(BIN)/python -m benchmarks.socket_kinds --json docs/measured/sockets.json $(OPTIONS)

@@ -3,9 +3,9 @@
 Each round starts, for each app, one bare uvicorn, whose time to its first answer is the measure, and then in turn a
 stillup for each way in which workers begin: started one by one, forked from a template, from one that has imported
 what the app imports, too (`--warm`), and from a process that has imported the app (`--preload`). Of each: a reload by
-the API's answer, all workers killed to all serving again, and the memory of all its processes (PSS). Told are the
-medians of the rounds: of times the ratio to uvicorn's start in the same round, of memory the ratio to a uvicorn's with
-as many workers; and how long it took from the kill, in milliseconds.
+the API's answer, from there until the workers before have ended, all workers killed to all serving again, and the
+memory of all its processes (PSS). Told are the medians of the rounds: of times the ratio to uvicorn's start in the same
+round, of memory the ratio to a uvicorn's with as many workers; and milliseconds.
 
 `--busy N` has N other processes use a processor each meanwhile. What is measured so, or of some of the apps, is no part
 of `--json`.
@@ -31,14 +31,14 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from benchmarks.connection import NoAnswer, Target
-from benchmarks.control import Control
+from benchmarks.control import Control, Exits
 from benchmarks.processes import hold
 from benchmarks.server import ROOT, ServerFailed, answers, command, run, started
 
 GONE = 30.0  # seconds until the workers before a reload have left
 LOOK = 0.002  # seconds between two looks whether somebody answers
 SETTLED = 1.0  # seconds for the other workers of a uvicorn
-KILLED = "killed to serving"
+RELOAD, LEFT, KILLED, MEMORY = "a reload", "ms until the old have left", "killed to serving", "memory"
 RELOADS = 3  # of each service in each round
 WAYS = {
     "started": ("--no-template",),
@@ -99,11 +99,13 @@ async def stillup(app: App, way: str, folder: str) -> dict[str, float]:
     words = [str(command("stillup")), *same.split(), "--app-dir", folder, "--runtime-dir", control.directory]
     async with started([*words, *WAYS[way], *([app.warm] if "--warm" in WAYS[way] else [])]) as server:
         await control.serving(server)
-        times = []
+        times, left = [], []
         for _ in range(RELOADS):
-            begun = time.monotonic()
-            await control.reload()
-            times.append(time.monotonic() - begun)
+            with Exits(await control.pids()) as old:
+                begun = time.monotonic()
+                await control.reload()
+                times.append(time.monotonic() - begun)
+                left.append(await old.all(GONE))
             await control.until(lambda status: len(status["generations"]) == 1, GONE, "the old ones have left")
         memory = _memory(server.process.pid)
         before = await control.pids()
@@ -114,7 +116,7 @@ async def stillup(app: App, way: str, folder: str) -> dict[str, float]:
         while not await _all_serve(control, before, app.workers):  # noqa: ASYNC110 - it is another process that knows
             await asyncio.sleep(LOOK)
         again = time.monotonic() - begun
-    return {"a reload": statistics.median(times), KILLED: again, "memory": memory}
+    return {RELOAD: statistics.median(times), LEFT: statistics.median(left), KILLED: again, MEMORY: memory}
 
 
 def _write(app: App, folder: str) -> None:
@@ -150,12 +152,13 @@ async def measure(app: App, rounds: int) -> dict[str, dict[str, list[float]]]:
             _write(app, folder)
             start, memory = await bare(app, folder)
             found["uvicorn"]["start"].append(start)
-            found["uvicorn"]["memory"].append(memory)
+            found["uvicorn"][MEMORY].append(memory)
             for way in ways if number % 2 else reversed(ways):
-                for figure, value in (await stillup(app, way, folder)).items():
-                    found[way][figure].append(value / (memory if figure == "memory" else start))
-                    if figure == KILLED:
-                        found[way]["ms"].append(1000 * value)
+                figures = await stillup(app, way, folder)
+                for figure, unit in ((RELOAD, start), (KILLED, start), (MEMORY, memory)):
+                    found[way][figure].append(figures[figure] / unit)
+                found[way]["ms"].append(1000 * figures[KILLED])
+                found[way][LEFT].append(1000 * figures[LEFT])
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return found
 
@@ -198,7 +201,7 @@ def _medians(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[s
 
 
 def _tell(name: str, app: App, found: Mapping[str, Mapping[str, float]], rounds: int) -> None:
-    start, memory = (found["uvicorn"][figure] for figure in ("start", "memory"))
+    start, memory = (found["uvicorn"][figure] for figure in ("start", MEMORY))
     print(f"{name} x{app.workers}, {rounds} rounds; uvicorn starts in {start:.2f} s, and has {memory:.0f} MB")
     for way in WAYS:
         figures = [f"{figure} {value:.2f}" for figure, value in found.get(way, {}).items()]

@@ -102,20 +102,34 @@ class WorkerProcess:
     @classmethod
     def read(cls, pid: int, title: str) -> Self | None:
         """The process of that number, if it is a worker of the service of that name."""
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-        except OSError:  # it has ended
-            return None
-        if MODULE not in words or not words[-1].startswith(f"{title}:"):
-            return None
-        generation, _, slot = words[-1].removeprefix(f"{title}:").partition(".")
-        return cls(int(generation), int(slot), pid) if slot else None  # a template forks workers, and is none
+        generation, _, slot = _name(pid, title).partition(".")
+        # A template and a preloader fork workers, and are none.
+        return cls(int(generation), int(slot), pid) if slot.isdecimal() else None
 
 
 def workers(title: str) -> list[WorkerProcess]:
     """The workers of a service that live, whoever started them; the service's name has to be its own on this host."""
-    found = (WorkerProcess.read(int(name), title) for name in os.listdir("/proc") if name.isdecimal())
+    found = (WorkerProcess.read(pid, title) for pid in _pids())
     return sorted(worker for worker in found if worker is not None)
+
+
+def preloaders(title: str) -> dict[int, int]:
+    """By generation, the pids of the processes that workers are forked from with ``--preload``."""
+    found = ((_name(pid, title).partition("."), pid) for pid in _pids())
+    return {int(generation): pid for (generation, _, role), pid in found if role == "preload"}
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _name(pid: int, title: str) -> str:
+    """What a process of the service is called behind the service's name; empty if it is none, or has ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return ""
+    return words[-1].removeprefix(f"{title}:") if MODULE in words and words[-1].startswith(f"{title}:") else ""
 
 
 async def fewest_descriptors(pid: int, looks: int = 10) -> int:

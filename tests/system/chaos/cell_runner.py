@@ -18,7 +18,7 @@ from benchmarks.connection import NoAnswer
 from benchmarks.control import Exits
 from benchmarks.load import Load, Loss, Mix, Pace, Target
 from benchmarks.losses import Losses
-from benchmarks.processes import Grip, fewest_descriptors, hold, until, workers
+from benchmarks.processes import Grip, fewest_descriptors, hold, preloaders, until, workers
 from tests.system.chaos.chaos_service import WORKERS, Hit
 from tests.system.chaos.matrix import Blow, Cell, Victim
 from tests.system.mutations import Mutation
@@ -233,8 +233,10 @@ class _Hitting:
         new = self.cell.victim is Victim.NEW
 
         def found() -> list[int]:
-            everybody = workers(self.service.title)
-            return [worker.pid for worker in everybody if (worker.generation > self.old) is new]
+            living = [(worker.generation, worker.pid) for worker in workers(self.service.title)]
+            if new and max(living)[0] == self.old:  # none yet: with --preload the preloader is started first
+                living = [*preloaders(self.service.title).items()]
+            return [pid for generation, pid in living if (generation > self.old) is new]
 
         await until(lambda: bool(found()), PATIENCE, f"there is a {self.cell.victim}")
         return self.random.choice(found())

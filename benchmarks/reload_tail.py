@@ -1,0 +1,193 @@
+"""How long requests take while a server reloads, beside when it does not: `python -m benchmarks.reload_tail`.
+
+A FastAPI app under 32 clients that keep their connections and wait 10 ms between two requests. Each round starts each
+server in turn. Taken are the 99th percentile of the requests that begin in quiet seconds, and that of those that begin
+in a reload: from SIGHUP until each new worker has answered, and half a second more. Told are the medians of the rounds.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.load import Load, Mix, Target
+from benchmarks.peers import free_port
+from benchmarks.server import Server, ServerFailed, command, run, started
+
+APP = """
+import os
+import fastapi
+
+GENERATION = os.environ.get("STILLUP_GENERATION") or str(os.getpid())
+app = fastapi.FastAPI()
+
+
+@app.get("/")
+async def index():
+    return fastapi.Response("hello", headers={"x-gen": GENERATION})
+"""
+MIX = Mix(keepalive=32, think=0.01)
+QUIET = 2.0  # seconds without a reload, before the first and after each
+AFTER = 0.5  # seconds that belong to a reload when each new worker has answered
+RELOADS = 3  # in each round
+DEADLINE = 60.0  # seconds for one
+WORKERS = (2, 4)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server as it is started, and whether each of its workers shows itself as a generation of its own."""
+
+    name: str
+    words: str
+    by_worker: bool = True
+
+    def argv(self, workers: int, port: int, folder: str) -> list[str]:
+        """The words that start it with the app that is in a folder."""
+        place = {"workers": workers, "port": port, "folder": folder}
+        program, *words = self.words.format(**place).split()
+        path = command(program)
+        if path is None:
+            raise ServerFailed(f"{program} is not installed in {Path(sys.executable).parent}")
+        return [str(path), *words]
+
+
+_STILLUP = (
+    "stillup run main:app --workers {workers} --bind 127.0.0.1:{port} --no-access-log --name tail --probation 0 "
+    "--app-dir {folder} --runtime-dir {folder}/run"
+)
+CONTESTANTS = (
+    Contestant("uvicorn", "uvicorn main:app --workers {workers} --port {port} --no-access-log --app-dir {folder}"),
+    Contestant(
+        "gunicorn", "gunicorn main:app -k asgi -w {workers} -b 127.0.0.1:{port} --no-control-socket --chdir {folder}"
+    ),
+    Contestant(
+        "granian",
+        "granian main:app --interface asgi --workers {workers} --host 127.0.0.1 --port {port} --no-access-log "
+        "--working-dir {folder}",
+    ),
+    Contestant("stillup", _STILLUP, by_worker=False),
+    Contestant("stillup --preload", f"{_STILLUP} --preload", by_worker=False),
+    Contestant("stillup --warm", f"{_STILLUP} --warm fastapi", by_worker=False),
+)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """One round of one server: 99th percentiles in seconds, and how many requests and losses there were."""
+
+    quiet: float
+    reload: float
+    requests: int
+    failed: int
+    closed: int
+
+
+async def measure(contestant: Contestant, workers: int) -> Tail:
+    """Start it, and reload it under load.
+
+    Raises:
+        ServerFailed, TimeoutError: it cannot be started, or does not reload.
+    """
+    turns: list[tuple[float, float]] = []
+    with TemporaryDirectory(prefix="tail-") as folder:
+        _write(folder)
+        port = free_port()
+        target = Target.parse(f"127.0.0.1:{port}")
+        async with started(contestant.argv(workers, port, folder)) as server:
+            await server.serves(target)
+            async with Load(target, MIX, body=None, timed=lambda *turn: turns.append(turn)) as load:
+                await load.wait_every_client(20)
+                windows = [await _reload(load, server, contestant, workers) for _ in range(RELOADS)]
+                report = await load.stop()
+    quiet = [took for begun, took in turns if any(begin - QUIET <= begun < begin - MIX.think for begin, _ in windows)]
+    reload = [took for begun, took in turns if any(begin <= begun < end for begin, end in windows)]
+    return Tail(_p99(quiet), _p99(reload), report.requests, report.failed, report.closed)
+
+
+def _write(folder: str) -> None:
+    Path(folder, "main.py").write_text(APP)
+
+
+async def _reload(load: Load, server: Server, contestant: Contestant, workers: int) -> tuple[float, float]:
+    """Reload after a quiet time; when it began and ended."""
+    await asyncio.sleep(QUIET)
+    known = frozenset(load.report.generations)
+    begun = time.monotonic()
+    server.check()
+    server.process.send_signal(signal.SIGHUP)
+    await load.wait_new_generations(known, workers if contestant.by_worker else 1, DEADLINE)
+    await asyncio.sleep(AFTER)
+    return begun, time.monotonic()
+
+
+def _p99(times: Sequence[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]
+
+
+def table(told: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table of them."""
+    head = "| workers | server | quiet | in a reload | ratio | requests | failed | closed |\n" + "| --- " * 8 + "|"
+    return "\n".join([head, *(_row(one) for one in told)])
+
+
+def _row(one: Mapping[str, object]) -> str:
+    times = f"{one['quiet']:.1f} ms | {one['reload']:.1f} ms | {one['ratio']:.1f}"
+    return f"| {one['workers']} | {one['server']} | {times} | {one['requests']} | {one['failed']} | {one['closed']} |"
+
+
+def _median(name: str, workers: int, tails: Sequence[Tail]) -> dict[str, object]:
+    """The medians of the rounds, in milliseconds, and the sums of what was counted."""
+    counted: Counter[str] = Counter()
+    for one in tails:
+        counted.update(requests=one.requests, failed=one.failed, closed=one.closed)
+    return {
+        "workers": workers,
+        "server": name,
+        "quiet": round(1000 * statistics.median(one.quiet for one in tails), 2),
+        "reload": round(1000 * statistics.median(one.reload for one in tails), 2),
+        "ratio": round(statistics.median(one.reload / one.quiet for one in tails), 2),
+        **counted,
+    }
+
+
+async def main(options: argparse.Namespace) -> int:
+    """Run the rounds, and tell; 1 if something could not be measured."""
+    told = []
+    chosen = [one for one in CONTESTANTS if not options.only or one.name in options.only]
+    try:
+        for workers in WORKERS:
+            found: dict[str, list[Tail]] = defaultdict(list)
+            for number in range(options.rounds):
+                for one in chosen if number % 2 else reversed(chosen):
+                    found[one.name].append(await measure(one, workers))
+                print(f"{workers} workers: round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+            told += [_median(one.name, workers, found[one.name]) for one in chosen]
+    except (ServerFailed, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(told))
+    if options.json and not options.only:
+        document = {"rounds": options.rounds, "reloads": RELOADS, "servers": told}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reload_tail", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", action="append", choices=[one.name for one in CONTESTANTS])
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main(_options())))
