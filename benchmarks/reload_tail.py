@@ -1,9 +1,9 @@
 """How long requests take while a server reloads, beside when it does not: `python -m benchmarks.reload_tail`.
 
 A FastAPI app under 32 clients that keep their connections and wait 10 ms between two requests. Each round starts each
-server in turn. Taken are the 99th percentile of the requests that begin in quiet seconds, and that of those that begin
-in the four seconds from SIGHUP on, or in as many as it takes until each new worker has answered; and the longest of
-them. Told are the medians of the rounds. stillup asks each new worker for a page before it serves (`--health-path`).
+server in turn, and reloads it once. Taken are the 99th percentile of the requests that begin in two quiet seconds, that
+of those that begin in the six seconds from SIGHUP on, and the longest of these. Told are the medians of the rounds.
+stillup asks each new worker for a page before it serves (`--health-path`).
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.load import Load, Mix, Target
 from benchmarks.peers import free_port
-from benchmarks.server import Server, ServerFailed, command, run, started
+from benchmarks.server import ServerFailed, command, run, started
 
 APP = """
 import os
@@ -36,23 +36,17 @@ async def index():
     return fastapi.Response("hello", headers={"x-gen": GENERATION})
 """
 MIX = Mix(keepalive=32, think=0.01)
-QUIET = 2.0  # seconds without a reload, before each
-IN_A_RELOAD = 4.0  # seconds from SIGHUP on, at least
-DEADLINE = 60.0
-RELOADS = 2  # in each round
+QUIET = 2.0  # seconds
+IN_A_RELOAD = 6.0  # seconds; uvicorn takes the longest, one worker after the other
 WORKERS = (2, 4)
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server as it is started, and whether each of its new workers is waited for, or the first.
-
-    uvicorn and granian replace one after the other; gunicorn starts all at once, of which one may get every connection.
-    """
+    """A server as it is started."""
 
     name: str
     words: str
-    by_worker: bool = True
 
     def argv(self, workers: int, port: int, folder: str) -> list[str]:
         """The words that start it with the app that is in a folder."""
@@ -78,9 +72,9 @@ CONTESTANTS = (
         "granian main:app --interface asgi --workers {workers} --host 127.0.0.1 --port {port} --no-access-log "
         "--working-dir {folder}",
     ),
-    Contestant("stillup", _STILLUP, by_worker=False),
-    Contestant("stillup --preload", f"{_STILLUP} --preload", by_worker=False),
-    Contestant("stillup --warm", f"{_STILLUP} --warm fastapi", by_worker=False),
+    Contestant("stillup", _STILLUP),
+    Contestant("stillup --preload", f"{_STILLUP} --preload"),
+    Contestant("stillup --warm", f"{_STILLUP} --warm fastapi"),
 )
 
 
@@ -111,27 +105,20 @@ async def measure(contestant: Contestant, workers: int) -> Tail:
             await server.serves(target)
             async with Load(target, MIX, body=None, timed=lambda *turn: turns.append(turn)) as load:
                 await load.wait_every_client(20)
-                windows = [await _reload(load, server, contestant, workers) for _ in range(RELOADS)]
+                await asyncio.sleep(QUIET)
+                known, begun = frozenset(load.report.generations), time.monotonic()
+                server.check()
+                server.process.send_signal(signal.SIGHUP)
+                await load.wait_new_generations(known, deadline=IN_A_RELOAD)
+                await asyncio.sleep(begun + IN_A_RELOAD - time.monotonic())
                 report = await load.stop()
-    quiet = [took for at, took in turns if any(begun - QUIET <= at < begun - MIX.think for begun, _ in windows)]
-    reload = [took for at, took in turns if any(begun <= at < ended for begun, ended in windows)]
+    quiet = [took for at, took in turns if begun - QUIET <= at < begun - MIX.think]
+    reload = [took for at, took in turns if begun <= at < begun + IN_A_RELOAD]
     return Tail(_p99(quiet), _p99(reload), max(reload), report.requests, report.failed, report.closed)
 
 
 def _write(folder: str) -> None:
     Path(folder, "main.py").write_text(APP)
-
-
-async def _reload(load: Load, server: Server, contestant: Contestant, workers: int) -> tuple[float, float]:
-    """Reload after a quiet time; when it began and ended."""
-    await asyncio.sleep(QUIET)
-    known = frozenset(load.report.generations)
-    begun = time.monotonic()
-    server.check()
-    server.process.send_signal(signal.SIGHUP)
-    await load.wait_new_generations(known, workers if contestant.by_worker else 1, DEADLINE)
-    await asyncio.sleep(begun + IN_A_RELOAD - time.monotonic())
-    return begun, time.monotonic()
 
 
 def _p99(times: Sequence[float]) -> float:
@@ -186,14 +173,14 @@ async def main(options: argparse.Namespace) -> int:
         return 1
     print(table(told))
     if options.json and not options.only:
-        document = {"rounds": options.rounds, "reloads": RELOADS, "servers": told}
+        document = {"rounds": options.rounds, "servers": told}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reload_tail", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", action="append", choices=[one.name for one in CONTESTANTS])
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()

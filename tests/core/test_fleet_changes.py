@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import fields
 
-from stillup.core.events import Event, Exited, HeartbeatsDue, ScaleAsked, WorkerBootFailed
+from stillup.core.events import Event, Exited, HeartbeatsDue, Reported, ScaleAsked, WorkerBootFailed
 from stillup.core.fleet_changes import NO_CHANGES, Phase
-from stillup.core.fleet_comparison import changes_between
+from stillup.core.fleet_comparison import changes_between, have_counted
 from stillup.core.policy import Policy
 from stillup.core.states import RolloutState
+from stillup.core.worker_figures import WorkerFigures
 from tests.core.story import OLD, SAID, Story
 
 
@@ -124,3 +125,16 @@ def test_every_rollout_has_one_outcome(happenings: list[tuple[int, int]]) -> Non
     story.live(happenings)
     settled = story.fleet.last_rollout - (story.fleet.pending is not None)
     assert story.counts.get("succeeded", 0) + story.counts.get("aborted", 0) == settled
+
+
+def test_what_workers_tell() -> None:
+    """One that has served somebody has counted; one that says the same again, or comes, has not."""
+    story = serving()
+    for requests, counted in ((1, True), (1, False), (2, True)):
+        before = story.fleet
+        story.tell(Reported(2, WorkerFigures(requests=requests)))
+        assert have_counted(before, story.fleet) is counted
+    before = story.fleet
+    story.reload()
+    assert not have_counted(before, story.fleet)
+    assert len(story.fleet.workers) > len(before.workers)
