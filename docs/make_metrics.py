@@ -10,7 +10,7 @@ from stillup.core.states import WorkerState
 from stillup.core.term import Term
 from stillup.core.worker_figures import Leadership, WorkerFigures
 from stillup.daemon.control.metrics import Scene, of_service, of_supervisor, of_workers
-from stillup.daemon.state.figures_store import Totals
+from stillup.daemon.state.figure_files import Totals
 from stillup.wire.figure_cells import CELLS, SUPERVISOR_CELLS
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from docs import make_metrics
 from stillup.core.events import Reported
 from stillup.core.worker_figures import Leadership, WorkerFigures
 from stillup.daemon.control.metrics import Scene, render
-from stillup.daemon.state.figures_store import Totals
+from stillup.daemon.state.figure_files import Totals
 from stillup.wire.figure_cells import CELLS, SUPERVISOR_CELLS
 from tests.core.story import serving
 from tests.docs.metric_rows import PAGE, metric_rows

@@ -42,7 +42,8 @@ from stillup.daemon.state.custody import Custody
 from stillup.daemon.state.disk import Disk, in_thread
 from stillup.daemon.state.fd_store import FdStore
 from stillup.daemon.state.feed import Feed
-from stillup.daemon.state.figures_store import FigureFiles, Figures
+from stillup.daemon.state.figure_files import FigureFiles
+from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.state.history import History
 from stillup.daemon.state.listener_changes import ListenerChanges
 from stillup.daemon.state.listener_files import ListenerFiles
@@ -225,8 +226,7 @@ def assemble_worker_side(opened: Opened) -> WorkerSide:
     writer = RecordWriter(opened.runtime, settings.workers, opened.record, drain_timeout=settings.policy.stop_timeout)
     figures = Figures(FigureFiles(opened.runtime))
     queue = EventQueue(writer)
-    tap = Tap()
-    channels = WorkerChannels(queue.submit)
+    tap, channels = Tap(), WorkerChannels(queue.submit)
     admission = Admission(
         opened.sockets.handoff,
         opened.custody,

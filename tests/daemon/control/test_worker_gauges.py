@@ -9,7 +9,7 @@ from stillup.core.drain import ConnectionClass
 from stillup.core.events import Reported
 from stillup.core.worker_figures import BACKGROUND, Leadership, WorkerFigures
 from stillup.daemon.control.metrics import Scene, render
-from stillup.daemon.state.figures_store import Totals
+from stillup.daemon.state.figure_files import Totals
 from stillup.wire import figure_cells
 from stillup.wire.figure_cells import CELLS, SUPERVISOR_CELLS
 from tests.core.story import Story, serving

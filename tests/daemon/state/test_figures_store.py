@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from stillup.core.commands import Spawn
-from stillup.core.events import Event, Reported
+from stillup.core.events import Event
 from stillup.core.fleet_changes import FleetChanges
 from stillup.core.model import Fleet, Release
-from stillup.core.worker_figures import WorkerFigures
-from stillup.daemon.state import figures_store as module
+from stillup.daemon.state import figure_files, figures_store
 from stillup.daemon.state.custody import Custody
-from stillup.daemon.state.figures_store import FigureFiles, Figures, Totals
+from stillup.daemon.state.figure_files import FigureFiles, Totals
+from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.workers.admission import Admission
 from stillup.daemon.workers.worker_channels import WorkerChannels
 from stillup.errors import Refused
@@ -32,7 +32,6 @@ from stillup.wire.figure_cells import LAYOUT, OF_LAYOUT, SENT
 from stillup.wire.handoff_messages import Hello, Welcome
 from stillup.wire.runtime_paths import FIGURES
 from tests.asgi.event_loops import until
-from tests.core.story import serving
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -275,7 +274,7 @@ def test_another_boot(runtime: RuntimeDirectory, monkeypatch: pytest.MonkeyPatch
     start(store, 1, SENT=1)
     store.count(FleetChanges(succeeded=4), {})
     store.close()
-    monkeypatch.setattr(module, "boot_id", lambda: "another")
+    monkeypatch.setattr(figure_files, "boot_id", lambda: "another")
     store = another(runtime, 1)
     assert (sums(store.totals()), store.totals().supervisor[figure_cells.SUCCEEDED]) == ((0, 0), 0)
     assert left(runtime) == []
@@ -316,7 +315,7 @@ def test_no_place(runtime: RuntimeDirectory, monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_disk_that_hangs(runtime: RuntimeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker is started without figures then, and whoever asks for them is refused; later all is in order."""
     for name in ("PATIENCE", "ANSWER_PATIENCE"):
-        monkeypatch.setattr(module, name, 0.05)
+        monkeypatch.setattr(figures_store, name, 0.05)
     store, goes_on = FigureFiles(runtime), threading.Event()
     kept = Figures(store)
     kept._later(goes_on.wait)
@@ -326,49 +325,9 @@ async def test_a_disk_that_hangs(runtime: RuntimeDirectory, monkeypatch: pytest.
         await kept.totals()
     goes_on.set()
     for name in ("PATIENCE", "ANSWER_PATIENCE"):
-        monkeypatch.setattr(module, name, 20.0)
+        monkeypatch.setattr(figures_store, name, 20.0)
     kept.ended(1)
     assert sums(await kept.totals()) == (0, 0)
-    await kept.remove()
-    kept.close()
-
-
-async def test_what_is_told_is_copied(runtime: RuntimeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While workers tell of nothing new, no thread of ours wakes up; when they do, it is in the file soon."""
-    monkeypatch.setattr(module, "PERIOD", 0.01)
-    store, looks = FigureFiles(runtime), 0
-    look = store.look
-
-    def looked() -> list[list[int]]:
-        nonlocal looks
-        looks += 1
-        return look()
-
-    monkeypatch.setattr(store, "look", looked)
-    kept, story = Figures(store), serving()
-    start(store, 1)
-    keeping = asyncio.create_task(kept.keep())
-
-    def tell(requests: int) -> None:
-        before = story.fleet
-        story.tell(Reported(1, WorkerFigures(requests=requests, cpu=story.now)))
-        kept.changed(before, story.fleet)
-
-    was = looks
-    tell(0)
-    await kept.written()  # by a look of its own
-    assert looks == was + 1
-    count(1, SENT=10)
-    tell(1)
-    await until(lambda: looks == was + 2)
-    tell(1)
-    await kept.written()
-    assert looks == was + 3
-    (file,) = left(runtime)
-    fd = shared_cells.reopen(file)
-    assert shared_cells.read(fd)[SENT] == 10
-    close([fd])
-    keeping.cancel()
     await kept.remove()
     kept.close()
 

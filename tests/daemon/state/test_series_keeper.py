@@ -10,7 +10,8 @@ import pytest
 from stillup.core.model import Fleet
 from stillup.core.policy import Policy
 from stillup.daemon.state import series_keeper as module
-from stillup.daemon.state.figures_store import Figures, Totals
+from stillup.daemon.state.figure_files import Totals
+from stillup.daemon.state.figures_store import Figures
 from stillup.daemon.state.series_keeper import SeriesKeeper
 from stillup.errors import Refused
 from stillup.wire import figure_cells

@@ -17,8 +17,8 @@ GENERATION = os.environ.get("STILLUP_GENERATION")
 WHO = f"{GENERATION}.{os.environ.get('STILLUP_WORKER')} {os.getpid()}".encode()
 EVERY = 10
 """Of so many requests one is answered with 500."""
-SLOW = 0.3
-"""Seconds: far more than what a busy machine makes of every answer."""
+USUAL, SLOW = 0.03, 0.3
+"""Seconds that each answer takes: next to the first what a busy machine adds is little, and the second is far more."""
 
 if Path(f"broken-{GENERATION}").exists():
     raise RuntimeError("broken on purpose")
@@ -47,11 +47,11 @@ async def app(
         await _answer(send, 500 if _is("sick") else 200)
         return
     asked += 1
+    errs = asked % EVERY == 0  # of this request: others come while it waits
     if _is("crash"):
         os._exit(3)
-    if _is("slow"):
-        await asyncio.sleep(SLOW)
-    await _answer(send, 500 if _is("errors") and asked % EVERY == 0 else 200)
+    await asyncio.sleep(SLOW if _is("slow") else USUAL)
+    await _answer(send, 500 if errs and _is("errors") else 200)
 
 
 async def _answer(send: Callable[[MutableMapping[str, Any]], Awaitable[None]], status: int) -> None:

@@ -21,7 +21,7 @@ from stillup.core.crossing import ResumeRefusal
 from stillup.core.model import Fleet
 from stillup.core.states import GenerationState, WorkerState
 from stillup.core.worker_figures import GAUGES
-from stillup.daemon.state.figures_store import Totals
+from stillup.daemon.state.figure_files import Totals
 from stillup.wire import figure_cells
 from stillup.wire.figure_cells import SECOND, Histogram
 from stillup.wire.fleet_views import leads
