@@ -95,3 +95,23 @@ def test_a_hazard(source: str, found: str, tmp_path: Path) -> None:
 def test_none(source: str, tmp_path: Path) -> None:
     """What a child has as well as its parent is none."""
     assert hazards(source, tmp_path) == []
+
+
+ENDS = """
+import faulthandler, threading
+found = []
+for _ in range(300):
+    faulthandler.dump_traceback_later(60)
+    faulthandler.cancel_dump_traceback_later()
+    found += fork_hazards.hazards(known)
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    found += fork_hazards.hazards(known)
+assert not found, found
+"""
+
+
+def test_a_thread_that_is_ending(tmp_path: Path) -> None:
+    """One that was waited for is still the kernel's for a moment, and no hazard."""
+    assert hazards(ENDS, tmp_path) == []

@@ -12,7 +12,9 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Collection, Iterator
+from typing import Final
 
 from stillup.host import proc_files
 
@@ -20,6 +22,11 @@ _SQLITE = b"SQLite format 3\0"
 _ENDED = (FileNotFoundError, ProcessLookupError)
 """What /proc says of a thread, or of a child that was waited for, that has ended meanwhile."""
 
+ENDING: Final = 0.1
+"""Seconds in which a thread that Python knows no more, or never did, may end: one that was waited for, and the one by
+which faulthandler keeps a time, have a few instructions left."""
+LOOK: Final = 0.001
+"""Seconds between two looks at such threads."""
 _SHARED_STATE = ("eventpoll", "inotify", "io_uring")
 """Descriptors whose state is the file description's."""
 
@@ -47,12 +54,19 @@ def _is_open(fd: int) -> bool:
 
 
 def _threads() -> Iterator[str]:
-    """But for this one: those of Python by their names, others by the kernel's."""
+    """But for this one: those of Python by their names, others by the kernel's, unless they are just ending."""
     names = {one.native_id: one.name for one in threading.enumerate()}
-    for task in sorted(map(int, os.listdir("/proc/self/task"))):
+    until = time.monotonic() + ENDING
+    while _tasks() - names.keys() and time.monotonic() < until:
+        time.sleep(LOOK)
+    for task in sorted(_tasks()):
         if task != threading.get_native_id():
             with contextlib.suppress(*_ENDED):
                 yield f"the thread {names.get(task) or proc_files.read('self', f'task/{task}/comm').strip()}"
+
+
+def _tasks() -> set[int]:
+    return set(map(int, os.listdir("/proc/self/task")))
 
 
 def _children() -> Iterator[str]:
