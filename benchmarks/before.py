@@ -5,7 +5,7 @@ dependencies. They are measured in turn, a second at a time, so that what the ma
 second copy of this tree says what differs between two starts of the same code. Measured are requests a second over kept
 connections, and with a connection for each; the time of a reload to its cut-over; and the memory of supervisor and
 workers. The processor time of the workers for a request says the same as the rates where others use the machine, too.
-A figure's ratio has the 95 % bounds of its median.
+A figure's ratio is the middle of the rounds', with its 95 % bounds (`bounds`).
 
 Two starts of the same code differ by some percent, for as long as they run: many rounds of few slices say more in the
 same time than few rounds of many.
@@ -33,7 +33,7 @@ from benchmarks.throughput import APP, MODES, WARM_UP, WRK_MISSING, Contestant, 
 
 RELOADS = 3  # of each contestant, in each round
 GONE = 30.0  # seconds until the workers before a reload have left
-LIMIT = 0.03  # so much worse the bound of a median may be
+LIMIT = 0.03  # so much worse a bound may be
 TIME, MEMORY_HELD, MEMORY_WORKERS = "a reload", "supervisor", "workers"
 RATES = tuple(MODES)
 COSTS = {mode: f"processor, {mode}" for mode in MODES}
@@ -168,11 +168,11 @@ async def measure(trees: Sequence[Installed], turn: int, wrk: str, options: argp
 
 
 def bounds(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The median of the ratios, and what it lies between with 95 %.
+    """The middle of the ratios, and what it lies between with 95 %.
 
-    By Wilcoxon's signed-rank test, since two copies of the same tree differ as often one way as the other: the middle
-    of the means of each two ratios (Hodges and Lehmann), and two of these means in their order. Fewer than six ratios
-    have no such bounds; then they are the least and the largest.
+    By Wilcoxon's signed-rank test, for which the rounds are independent, and as far from the middle one way as the
+    other: the median of the means of each two ratios (Hodges and Lehmann), and two of these means in their order. Fewer
+    than six ratios have no such bounds; then they are the least and the largest.
     """
     logs, count = [math.log(ratio) for ratio in ratios], len(ratios)
     means = sorted((one + other) / 2 for number, one in enumerate(logs) for other in logs[number:])
@@ -189,10 +189,10 @@ def bounds(ratios: Sequence[float]) -> tuple[float, float, float]:
 def told(rounds: Sequence[Round], against: str, limit: float) -> Iterator[tuple[bool, str]]:
     """Of each figure, whether its bound holds, and the line that says so."""
     for figure, unit in UNITS.items():
-        median, low, high = bounds([each["now"][figure] / each[against][figure] for each in rounds])
+        middle, low, high = bounds([each["now"][figure] / each[against][figure] for each in rounds])
         holds = low >= 1 - limit if figure in RATES else high <= 1 + limit
         value = statistics.median(each["now"][figure] for each in rounds)
-        yield holds, f"{figure:>22} {value:10.2f} {unit:10} {median:7.3f}  {low:.3f} to {high:.3f}"
+        yield holds, f"{figure:>22} {value:10.2f} {unit:10} {middle:7.3f}  {low:.3f} to {high:.3f}"
 
 
 async def main(options: argparse.Namespace) -> int:

@@ -5,7 +5,8 @@ stillup for each way in which workers begin: started one by one, forked from a t
 what the app imports, too (`--warm`), and from a process that has imported the app (`--preload`). Of each: a reload by
 the API's answer, from there until the workers before have ended, all workers killed to all serving again, and the
 memory of all its processes (PSS). Told are the medians of the rounds: of times the ratio to uvicorn's start in the same
-round, of memory the ratio to a uvicorn's with as many workers; and milliseconds.
+round, of memory the ratio to a uvicorn's with as many workers; and in milliseconds the times from the kill to all
+serving, and until the old have left.
 
 `--busy N` has N other processes use a processor each meanwhile. What is measured so, or of some of the apps, is no part
 of `--json`.

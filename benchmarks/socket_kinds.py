@@ -2,7 +2,8 @@
 
 One stillup serves the example app on both, and h2load asks each in turn with the same number of connections: requests
 a second, and how long they take. Then redis-server does the same, asked by redis-benchmark: how much two kinds of
-sockets differ where the server does next to nothing. Told are the medians of the rounds, and of each round's ratio.
+sockets differ where the server does next to nothing. Told are the medians of the rounds, and the middle of the
+rounds' ratios. All rounds ask the same processes: others differ by more than the bounds say.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Rounds:
         self.figures: dict[str, list[Figures]] = {TCP: [], UNIX: []}
 
     def summary(self) -> dict[str, object]:
-        """The medians of both, and that of the ratios of their rates with its 95 % bounds."""
+        """The medians of both, and the middle of the ratios of their rates with its 95 % bounds."""
         middle = {
             kind: {name: statistics.median(getattr(one, name) for one in rounds) for name in ("rate", "p50", "p99")}
             for kind, rounds in self.figures.items()

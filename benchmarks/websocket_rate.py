@@ -1,9 +1,9 @@
 """WebSocket messages a second of stillup beside uvicorn: `python -m benchmarks.websocket_rate`.
 
-An app that echoes is served by uvicorn, by stillup and by a second stillup, which says what two starts of the same code
-differ by. They are measured in turn: CONNECTIONS clients, each with WINDOW messages on their way, count the echoes of a
-second. Told are the medians of the rounds' ratios with their 95 % bounds. It exits with 1 if the bound to uvicorn is
-below LEAST.
+An app that echoes is served by uvicorn, by stillup and by a second stillup, which says what two starts of the same
+code differ by. They are measured in turn: CONNECTIONS clients, each with WINDOW messages on their way, count the
+echoes of a second. Told are the middles of the rounds' ratios with their 95 % bounds, which hold for these processes.
+It exits with 1 if the bound to uvicorn is below LEAST.
 """
 
 import argparse

@@ -24,10 +24,15 @@ WAYS: Final = {
     "started": "started one by one",
     "template": "forked from a template (default)",
     "preload": "--preload",
-    "warm": "--warm fastapi",
+    "warm": "--warm",
     "warm, preload": "--warm and --preload",
 }
-APPS: Final = {"trivial": "a trivial app, 2 workers", "fastapi2": "FastAPI, 2 workers", "fastapi": "FastAPI, 4 workers"}
+APPS: Final = {
+    "trivial": "a trivial app, 2 workers",
+    "fastapi2": "FastAPI, 2 workers",
+    "fastapi": "FastAPI, 4 workers",
+    "pandas": "FastAPI, pandas and SQLAlchemy, 4 workers",
+}
 
 
 def main() -> None:

@@ -179,16 +179,20 @@ def draining_with(event: Event) -> Story:
 
 
 def test_that_a_process_lives_on_is_nothing() -> None:
-    """Its time, its memory and its heartbeats go on while it serves nobody; whatever else it tells is more."""
+    """Its time, its memory and its heartbeats go on while it serves nobody; whatever it has served is more."""
     was = WorkerFigures({"idle": 1}, 7)
     older = msgspec.structs.replace(was, cpu=2.0, memory=2**20, lag=0.1, answers=Answers(lags=(1,) * BUCKETS))
     assert not tell_more(older, was)
-    for name, value in {
-        "classes": {"idle": 2},
-        "requests": 8,
-        "crossed": Crossed(given=1),
-        "cut": {"stream": 1},
-        "refused": {"too-large": 1},
-        "answers": Answers(errors=1),
-    }.items():
+    for name, value in (
+        ("classes", {"idle": 2}),
+        ("requests", 8),
+        ("crossed", Crossed(given=1)),
+        ("cut", {"stream": 1}),
+        ("refused", {"too-large": 1}),
+        ("answers", Answers(errors=1)),
+        ("answers", Answers(durations=(1,) * BUCKETS)),
+    ):
         assert tell_more(msgspec.structs.replace(was, **{name: value}), was), name
+    for kind in ("stream", "websocket"):
+        open_one = WorkerFigures({kind: 1})
+        assert tell_more(open_one, open_one), "who knows what it says"

@@ -18,7 +18,7 @@ WAYS = {
     "started": "started one by one",
     "template": "forked from a template",
     "preload": "`--preload`",
-    "warm": "`--warm fastapi`",
+    "warm": "`--warm`",
     "warm, preload": "both",
 }
 

@@ -100,6 +100,7 @@ def test_none(source: str, tmp_path: Path) -> None:
 ENDS = """
 import faulthandler, threading
 found = []
+fork_hazards.ENDING = 20.0
 for _ in range(300):
     faulthandler.dump_traceback_later(60)
     faulthandler.cancel_dump_traceback_later()
@@ -115,3 +116,20 @@ assert not found, found
 def test_a_thread_that_is_ending(tmp_path: Path) -> None:
     """One that was waited for is still the kernel's for a moment, and no hazard."""
     assert hazards(ENDS, tmp_path) == []
+
+
+FORKED = """
+import os
+fork_hazards.time.sleep = lambda _: os._exit(3)
+child = os.fork()
+if not child:
+    fork_hazards.hazards(known)
+    os._exit(0)
+found = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+assert found == [0], found
+"""
+
+
+def test_a_forked_process_waits_for_nobody(tmp_path: Path) -> None:
+    """It has one thread, whatever Python takes for the number of that one."""
+    assert hazards(FORKED, tmp_path) == []

@@ -33,7 +33,7 @@ def changes_between(before: Fleet, after: Fleet) -> FleetChanges:
 
 
 def have_counted(before: Fleet, after: Fleet) -> bool:
-    """Whether a worker has told, from the first fleet to the second, of something that it counts."""
+    """Whether a worker has told, from the first fleet to the second, that it may have counted something."""
     return any(
         worker.figures is not was.figures and tell_more(worker.figures, was.figures)
         for serial, worker in after.workers.items()

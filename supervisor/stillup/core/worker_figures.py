@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from stillup.core.crossing import LONGEST_PAUSE, Crossed, ResumeRefusal
-from stillup.core.drain import ANSWERING, ConnectionClass
+from stillup.core.drain import ANSWERING, WITH_OWN_TIME, ConnectionClass
 from stillup.core.values import replace
 
 BACKGROUND: Final = "background"
@@ -130,7 +130,12 @@ GAUGES: Final = (
 
 
 def tell_more(now: WorkerFigures, before: WorkerFigures) -> bool:
-    """Whether the service has done something in between; that the process has lived on is nothing."""
+    """Whether it has served somebody in between, or may have; that the process has lived on is nothing.
+
+    What goes on in a stream, or on a WebSocket, is in no figure.
+    """
+    if not WITH_OWN_TIME.isdisjoint(now.classes):
+        return True
     served = [
         (one.classes, one.requests, one.crossed, one.cut, one.refused, one.answers.errors, one.answers.durations)
         for one in (now, before)

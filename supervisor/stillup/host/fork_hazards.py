@@ -57,16 +57,16 @@ def _threads() -> Iterator[str]:
     """But for this one: those of Python by their names, others by the kernel's, unless they are just ending."""
     names = {one.native_id: one.name for one in threading.enumerate()}
     until = time.monotonic() + ENDING
-    while _tasks() - names.keys() and time.monotonic() < until:
+    while _others() - names.keys() and time.monotonic() < until:
         time.sleep(LOOK)
-    for task in sorted(_tasks()):
-        if task != threading.get_native_id():
-            with contextlib.suppress(*_ENDED):
-                yield f"the thread {names.get(task) or proc_files.read('self', f'task/{task}/comm').strip()}"
+    for task in sorted(_others()):
+        with contextlib.suppress(*_ENDED):
+            yield f"the thread {names.get(task) or proc_files.read('self', f'task/{task}/comm').strip()}"
 
 
-def _tasks() -> set[int]:
-    return set(map(int, os.listdir("/proc/self/task")))
+def _others() -> set[int]:
+    """The kernel's numbers of all threads but this one, which in a forked process Python knows by an earlier one."""
+    return {int(name) for name in os.listdir("/proc/self/task")} - {threading.get_native_id()}
 
 
 def _children() -> Iterator[str]:

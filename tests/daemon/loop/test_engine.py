@@ -61,6 +61,20 @@ async def test_a_caller_hears_why_it_is_refused() -> None:
     running.cancel()
 
 
+async def test_what_is_merely_heard_is_told_too() -> None:
+    """Nothing is written down for a report, and whoever counts hears of it all the same."""
+    story, record = serving(1), Behind()
+    queue = EventQueue(record)
+    told: list[tuple[Fleet, Fleet]] = []
+    engine = Engine(story.fleet, queue, record, lambda *fleets: told.append(fleets))
+    running = asyncio.create_task(engine.run(EFFECTS))
+    engine.submit(Reported(1, WorkerFigures(requests=1)))
+    await queue.turn()
+    assert [(one.workers[1].figures.requests, other.workers[1].figures.requests) for one, other in told] == [(0, 1)]
+    assert record.saved == []
+    running.cancel()
+
+
 class Behind:
     """A record that is behind until the disk answers, and what was written on it."""
 

@@ -18,7 +18,8 @@ WHO = f"{GENERATION}.{os.environ.get('STILLUP_WORKER')} {os.getpid()}".encode()
 EVERY = 10
 """Of so many requests one is answered with 500."""
 USUAL, SLOW = 0.03, 0.3
-"""Seconds that each answer takes: next to the first what a busy machine adds is little, and the second is far more."""
+"""Seconds that each answer takes, and of a slow release: the first is long beside what a busy machine adds, and the
+second ten times as long."""
 
 if Path(f"broken-{GENERATION}").exists():
     raise RuntimeError("broken on purpose")

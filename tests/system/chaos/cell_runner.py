@@ -227,19 +227,24 @@ class _Hitting:
             return
 
     async def _choose(self) -> int:
-        """Any process that is a victim of this kind; one that has just been forked is not known by its name at once."""
+        """Any process that is a victim of this kind; one that has just been forked is not known by its name at once.
+
+        Where the first process was just started that is, with --preload, the preloader.
+        """
         if self.cell.victim is Victim.SUPERVISOR:
             return self.service.pid
         new = self.cell.victim is Victim.NEW
+        found: list[int] = []
 
-        def found() -> list[int]:
+        def look() -> bool:
             living = [(worker.generation, worker.pid) for worker in workers(self.service.title)]
-            if new and max(living)[0] == self.old:  # none yet: with --preload the preloader is started first
-                living = [*preloaders(self.service.title).items()]
-            return [pid for generation, pid in living if (generation > self.old) is new]
+            if self.cell.phase.name == "spawning" and new:
+                living += preloaders(self.service.title).items()
+            found[:] = [pid for generation, pid in living if (generation > self.old) is new]
+            return bool(found)
 
-        await until(lambda: bool(found()), PATIENCE, f"there is a {self.cell.victim}")
-        return self.random.choice(found())
+        await until(look, PATIENCE, f"there is a {self.cell.victim}")
+        return self.random.choice(found)
 
     async def _kill(self, victim: Grip, given: list[int]) -> None:
         """Kill the victim when it is known what that may cost, and perhaps the supervisor, which stands still."""

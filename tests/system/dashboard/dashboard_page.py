@@ -109,7 +109,9 @@ def press(browser: Chrome, label: str) -> None:
     """Click a button of the header until it asks whether it shall: what comes beside it moves it, maybe just then."""
 
     def asks() -> bool:
-        if not browser.execute_script("return document.getElementById('dialog').open"):
+        if shown(browser, "dialog-yes") not in ("", label):  # another one was hit
+            browser.find_element("id", "dialog-no").click()
+        if not shown(browser, "dialog-yes"):
             browser.find_element("xpath", f"//header//button[.='{label}']").click()
         return shown(browser, "dialog-yes") == label
 

@@ -1,7 +1,8 @@
 """The workers' figures: sealed memory and a file for each that lives, and the base, the sum of those that have ended.
 
-1. Each worker counts in memory of its own, which no other has. It is read when somebody asks, while the worker tells of
-   more, and when it has ended; what is understood of it (``figure_cells.understood``) is in the file from then on.
+1. Each worker counts in memory of its own, which no other has. It is read when somebody asks, as ``series_keeper``
+   does, while the worker tells of more, and when it has ended; what is understood of it (``figure_cells.understood``)
+   is in the file from then on.
 2. The file is the supervisor's alone. The next supervisor goes on from there; it gets the memory back from the worker,
    by /proc or when that comes back, and knows it by the inode in the file. What a worker counts without a supervisor,
    and dies before there is another, ends with it.

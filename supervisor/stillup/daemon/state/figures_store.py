@@ -82,6 +82,8 @@ class Figures:
             self._counted.clear()
             if (done := self._later(self._disk.look)) is not None:
                 await asyncio.wait({done})
+            if done is None or done.exception() is not None:
+                self._counted.set()  # it is tried again
             await asyncio.sleep(PERIOD)
 
     def descriptors(self, serial: int) -> list[int]:
@@ -94,7 +96,7 @@ class Figures:
         self._later(lambda: self._disk.ended(serial))
 
     def changed(self, before: Fleet, after: Fleet) -> None:
-        """Count what has happened between two fleets, and see whether workers have told that they counted."""
+        """Count what has happened between two fleets, and see whether workers may have counted."""
         if (changes := changes_between(before, after)) != NO_CHANGES:
             self._count(changes)
         if have_counted(before, after):
