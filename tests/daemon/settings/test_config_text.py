@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,6 +12,15 @@ import pytest
 from stillup.daemon.run_commands import check
 from stillup.daemon.settings import config
 from stillup.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _no_collection() -> Iterator[None]:
+    """Brackets without end take the whole stack: what another test has left is not to be finalized at its bottom."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize(
