@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.socket_kinds import table
+from benchmarks import reload_tail, socket_kinds
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
@@ -69,7 +69,12 @@ def test_boot() -> None:
 
 def test_sockets() -> None:
     """The table is the one that the benchmark prints."""
-    assert table(measured("sockets")["servers"]) in PAGE
+    assert socket_kinds.table(measured("sockets")["servers"]) in PAGE
+
+
+def test_reload_tail() -> None:
+    """So is this one."""
+    assert reload_tail.table(measured("tail")["servers"]) in PAGE
 
 
 @pytest.mark.parametrize("name", PICTURES)
