@@ -134,7 +134,7 @@ bench-peers: $(VENV)/peers ## what clients see of a reload: uvicorn, gunicorn, g
 bench-boot: $(VENV)/peers ## a reload, a kill and memory beside a bare start of uvicorn (12 min)
 	$(BIN)/python -m benchmarks.boot --json docs/measured/boot.json $(OPTIONS)
 
-bench-tail: $(VENV)/peers ## how long requests take in a reload: stillup, uvicorn, gunicorn, granian (13 min)
+bench-tail: $(VENV)/peers ## how long requests take in a reload: stillup, uvicorn, gunicorn, granian (16 min)
 	$(BIN)/python -m benchmarks.reload_tail --json docs/measured/tail.json $(OPTIONS)
 
 bench-sockets: $(VENV)/installed ## a Unix socket beside TCP: the example app, and redis (2 min; nghttp2-client, redis-server)

@@ -45,7 +45,7 @@ WORKERS = (2, 4)
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Setup:
     """A server as it is started, and whether each of its new workers shows itself as one."""
 
     name: str
@@ -66,20 +66,20 @@ _STILLUP = (
     "stillup run main:app --workers {workers} --bind 127.0.0.1:{port} --no-access-log --health-path / --probation 0 "
     "--name tail --app-dir {folder} --runtime-dir {folder}/run"
 )
-CONTESTANTS = (
-    Contestant("uvicorn", "uvicorn main:app --workers {workers} --port {port} --no-access-log --app-dir {folder}"),
-    Contestant(
+SETUPS = (
+    Setup("uvicorn", "uvicorn main:app --workers {workers} --port {port} --no-access-log --app-dir {folder}"),
+    Setup(
         "gunicorn",
         "gunicorn main:app -k asgi -w {workers} -b 127.0.0.1:{port} --no-control-socket --chdir {folder}",
     ),
-    Contestant(
+    Setup(
         "granian",
         "granian main:app --interface asgi --workers {workers} --host 127.0.0.1 --port {port} --no-access-log "
         "--working-dir {folder}",
     ),
-    Contestant("stillup", _STILLUP, by_worker=False),
-    Contestant("stillup --preload", f"{_STILLUP} --preload", by_worker=False),
-    Contestant("stillup --warm", f"{_STILLUP} --warm fastapi", by_worker=False),
+    Setup("stillup", _STILLUP, by_worker=False),
+    Setup("stillup --preload", f"{_STILLUP} --preload", by_worker=False),
+    Setup("stillup --warm", f"{_STILLUP} --warm fastapi", by_worker=False),
 )
 
 
@@ -95,7 +95,7 @@ class Tail:
     closed: int
 
 
-async def measure(contestant: Contestant, workers: int) -> Tail:
+async def measure(setup: Setup, workers: int) -> Tail:
     """Start it, and reload it under load.
 
     Raises:
@@ -106,7 +106,7 @@ async def measure(contestant: Contestant, workers: int) -> Tail:
         _write(folder)
         port = free_port()
         target = Target.parse(f"127.0.0.1:{port}")
-        async with started(contestant.argv(workers, port, folder)) as server:
+        async with started(setup.argv(workers, port, folder)) as server:
             await server.serves(target)
             async with Load(target, MIX, body=None, timed=lambda *turn: turns.append(turn)) as load:
                 await load.wait_every_client(20)
@@ -115,11 +115,11 @@ async def measure(contestant: Contestant, workers: int) -> Tail:
                 server.check()
                 server.process.send_signal(signal.SIGHUP)
                 try:
-                    await load.wait_new_generations(known, workers if contestant.by_worker else 1, DEADLINE)
+                    await load.wait_new_generations(known, workers if setup.by_worker else 1, DEADLINE)
                 except TimeoutError as error:
                     raise server.failed(str(error)) from None
                 if time.monotonic() > begun + IN_A_RELOAD:
-                    print(f"{contestant.name}: not all new workers within {IN_A_RELOAD:g} s", file=sys.stderr)
+                    print(f"{setup.name}: not all new workers within {IN_A_RELOAD:g} s", file=sys.stderr)
                 await asyncio.sleep(max(0.0, begun + IN_A_RELOAD - time.monotonic()))
                 report = await load.stop()
     quiet = [took for at, took in turns if begun - QUIET <= at + took < begun]
@@ -169,7 +169,7 @@ def _median(name: str, workers: int, tails: Sequence[Tail]) -> dict[str, object]
 async def main(options: argparse.Namespace) -> int:
     """Run the rounds, and tell; 1 if something could not be measured."""
     told = []
-    chosen = [one for one in CONTESTANTS if not options.only or one.name in options.only]
+    chosen = [one for one in SETUPS if not options.only or one.name in options.only]
     try:
         for workers in WORKERS:
             found: dict[str, list[Tail]] = defaultdict(list)
@@ -191,7 +191,7 @@ async def main(options: argparse.Namespace) -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reload_tail", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", action="append", choices=[one.name for one in CONTESTANTS])
+    parser.add_argument("--only", action="append", choices=[one.name for one in SETUPS])
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
