@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stillup.core import hang
 from stillup.core.commands import BeginAccept, BeginDrain, DumpStacks, Kill, Terminate
 from stillup.core.drain import uniform
 from stillup.core.events import (
@@ -20,6 +21,7 @@ from stillup.core.policy import Policy, TimerKind
 from stillup.core.states import GenerationState, WorkerState
 from stillup.core.values import replace
 from stillup.core.worker_figures import WorkerFigures
+from stillup.core.worker_settings import WorkerSettings
 from tests.core.story import BESIDE, Story, serving, spawn
 
 LIMIT = Policy(hang_timeout=60.0)
@@ -151,6 +153,28 @@ def test_a_clock_that_never_ran_starts() -> None:
     assert story.news == {}
     silence(story, 61.0)
     assert "worker.hung" in story.news
+
+
+@pytest.mark.parametrize(
+    ("limit", "interval"), [(None, 5.0), (60.0, 5.0), (30.0, 5.0), (12.0, 2.0), (6.0, 1.0), (3.0, 1.0)]
+)
+def test_a_limit_is_six_intervals_but_of_the_shortest_three(limit: float | None, interval: float) -> None:
+    """How often workers report that have nothing to tell; no more than 5 s apart, for whoever looks at them."""
+    assert hang.report_interval(limit) == interval
+
+
+def test_a_limit_that_was_shortened_leaves_time_for_reports() -> None:
+    """Workers of a release keep the interval that they were told."""
+    story = serving(2, Policy(hang_timeout=3.0))
+    (generation,) = story.fleet.generations.values()
+    settings = WorkerSettings(report_interval=5.0)
+    release = replace(generation.release, settings=settings)
+    story.fleet = story.fleet.with_generation(replace(generation, release=release))
+    story.tell(Reported(1), Reported(2))
+    silence(story, 15.0)
+    assert (story.orders, story.news) == ([], {})
+    silence(story, 0.1, 2)
+    assert story.news["worker.hung"]["worker"] == "1.1"
 
 
 def test_to_come_back_is_a_word() -> None:

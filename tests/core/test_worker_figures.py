@@ -18,7 +18,9 @@ from stillup.core.worker_figures import (
     MOST,
     THREADS_LIMIT,
     Answers,
+    Leadership,
     WorkerFigures,
+    is_worth_a_word,
     plausible,
     tell_more,
 )
@@ -196,3 +198,22 @@ def test_that_a_process_lives_on_is_nothing() -> None:
     for kind in ("stream", "websocket"):
         open_one = WorkerFigures({kind: 1})
         assert tell_more(open_one, open_one), "who knows what it says"
+
+
+def test_a_worker_that_only_lives_on_has_nothing_to_say() -> None:
+    """A little time, memory and lag are no news; each other figure is, and each of these from where it may matter."""
+    was = WorkerFigures({"idle": 1}, 7, cpu=1.0, memory=50 * 2**20)
+    beats = Answers(lags=(1,) * BUCKETS)
+    older = msgspec.structs.replace(was, cpu=1.04, memory=was.memory + 4096, lag=0.01, answers=beats)
+    assert not is_worth_a_word(older, was)
+    for name, value in (
+        ("requests", 8),
+        ("threads", "worker-1"),
+        ("leadership", Leadership(wants=True)),
+        ("at_rest", True),
+        ("lag", 0.05),
+        ("cpu", 1.06),
+        ("memory", 51 * 2**20),
+        ("memory", 49 * 2**20),
+    ):
+        assert is_worth_a_word(msgspec.structs.replace(was, **{name: value}), was), name

@@ -245,7 +245,7 @@ ACCEPTS_PAUSED = Mutation("ConnectionIntake.pause", "        source.pause()\n", 
 
 # test_hang: each of these judges a worker that is not to blame, or does not end one that is.
 
-LATE = Mutation("watch_heartbeats", "late = last is None or at - last > TICK + STALL", "late = False")
+LATE = Mutation("watch_heartbeats", "late = due is None or at - due > STALL", "late = False")
 """The supervisor does not notice that it was late itself."""
 DEAF = Mutation("watch_heartbeats", "late=late or not can_write()", "late=late")
 """The supervisor does not look whether anybody reads its log."""

@@ -7,11 +7,15 @@
 3. One that comes back before that hangs no longer, and drains in order. It is replaced all the same: what held it up
    for so long may do so again.
 4. One that is paused hangs by the same rule. It is killed at once, since nobody is served by it, and not replaced.
-5. A silence of the supervisor's own counts for nothing. A worker's silence ends at ``at``, by which everything that was
+5. A worker with nothing new to tell reports every ``report_interval`` seconds, as its release says. The limit may have
+   been made shorter since; a silence of less than MISSED of those intervals is none.
+6. A silence of the supervisor's own counts for nothing. A worker's silence ends at ``at``, by which everything that was
    said had been read, and not now; and when the supervisor was late itself, all clocks start anew.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from stillup.core import orders, slots
 from stillup.core.commands import DumpStacks
@@ -20,6 +24,20 @@ from stillup.core.model import Worker
 from stillup.core.states import WorkerState
 from stillup.core.transition import Transition
 from stillup.core.values import replace
+
+MISSED: Final = 3
+"""No silence of less than so many intervals between two reports is a hang."""
+SHORTEST_INTERVAL: Final = 1.0
+"""Seconds; three of them are the shortest limit that can be set."""
+LONGEST_INTERVAL: Final = 5.0
+"""Seconds."""
+
+
+def report_interval(limit: float | None) -> float:
+    """Seconds between two reports of a worker with nothing new to tell, and between two looks at who is silent."""
+    if limit is None:
+        return LONGEST_INTERVAL
+    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, limit / (2 * MISSED)))
 
 
 def judge(transition: Transition, at: float, *, late: bool) -> None:
@@ -30,17 +48,17 @@ def judge(transition: Transition, at: float, *, late: bool) -> None:
         at: when the channels were read; seconds on the monotonic clock, not later than now.
         late: whether to judge none, and let all clocks start anew.
     """
-    fleet = transition.fleet
-    limit = fleet.policy.hang_timeout
+    fleet, limit = transition.fleet, transition.fleet.policy.hang_timeout
     if limit is None:
         return
+    limits = {one.id: max(limit, MISSED * one.release.settings.report_interval) for one in fleet.generations.values()}
     for generation in [one for one in fleet.generations.values() if one.state in IN_SERVICE]:
         for worker in fleet.of(generation.id):
             if worker.state is not WorkerState.SERVING or worker.hung is not None:
                 continue
             if late or worker.heard is None:
                 transition.put(replace(worker, heard=transition.now))
-            elif at - worker.heard > limit:
+            elif at - worker.heard > limits[generation.id]:
                 _hangs(transition, worker, worker.heard, at - worker.heard)
         # Only now: one that hangs and was to be replaced before goes before those that are merely to be replaced.
         slots.refill(transition, generation.id)
@@ -49,7 +67,7 @@ def judge(transition: Transition, at: float, *, late: bool) -> None:
             continue
         if late or worker.heard is None:
             transition.put(replace(worker, heard=transition.now))
-        elif at - worker.heard > limit:
+        elif at - worker.heard > limits[worker.generation]:
             _announce(transition, worker, at - worker.heard)
             orders.kill(transition, worker)
 

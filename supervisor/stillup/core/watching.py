@@ -159,8 +159,8 @@ def _baseline(fleet: Fleet, watch: Watch, moving: Rollout, workers: Mapping[int,
 
 
 def _is_silent(transition: Transition, moving: Rollout) -> bool:
-    """Whether of the canary not all serve, or one was not heard for an interval; workers report once in a second."""
-    since = transition.now - gates.interval(moving.strategy) - gates.SHORTEST_INTERVAL
+    """Whether of the canary not all serve, or one was not heard for an interval, beside that between two reports."""
+    since = transition.now - gates.interval(moving.strategy) - moving.release.settings.report_interval
     heard = [one.heard or 0.0 for one in transition.fleet.of(moving.generation or 0) if serves(one)]
     return not side_by_side.canary_is_complete(transition.fleet, moving) or min(heard) < since
 

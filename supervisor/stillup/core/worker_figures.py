@@ -29,6 +29,11 @@ LONGEST: Final = 1e9
 """Seconds; nothing has lasted longer."""
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds that bound the buckets of durations and lags; one more bucket has what is longer than the last."""
+LAG_TOLD: Final = 0.05
+CPU_TOLD: Final = 0.05
+"""Seconds; from so much on it is told in the next report."""
+MEMORY_TOLD: Final = 2**20
+"""Bytes; likewise."""
 _CLASSES: Final = frozenset({*map(str, ConnectionClass), BACKGROUND})
 _REFUSALS: Final = frozenset(map(str, ResumeRefusal))
 
@@ -141,6 +146,18 @@ def tell_more(now: WorkerFigures, before: WorkerFigures) -> bool:
         for one in (now, before)
     ]
     return served[0] != served[1]
+
+
+def is_worth_a_word(now: WorkerFigures, before: WorkerFigures) -> bool:
+    """Whether a worker has something to tell that was not so in its last report, beside that it lives on."""
+    others = [(one.threads, one.leadership, one.at_rest) for one in (now, before)]
+    return (
+        tell_more(now, before)
+        or others[0] != others[1]
+        or now.lag >= LAG_TOLD
+        or now.cpu - before.cpu >= CPU_TOLD
+        or abs(now.memory - before.memory) >= MEMORY_TOLD
+    )
 
 
 def plausible(said: WorkerFigures, before: WorkerFigures) -> WorkerFigures:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from stillup import __version__
+from stillup.core import hang
 from stillup.core.availability import agent_word
 from stillup.core.commands import Exit
 from stillup.core.crossing import unmoved
@@ -177,7 +178,11 @@ def _begin_tasks(service: Assembly) -> None:
         JobControl(service.effects.with_terminal)
     # Whatever --hang-timeout is: a reload may bring another.
     catch_up = worker_side.channels.catch_up
-    signals.begin(watch_heartbeats(catch_up, queue.submit, lambda: descriptors.writable((1, 2))))
+
+    def interval() -> float:
+        return hang.report_interval(service.engine.fleet.policy.hang_timeout)
+
+    signals.begin(watch_heartbeats(interval, catch_up, queue.submit, lambda: descriptors.writable((1, 2))))
     if (limit := service_manager.watchdog()) is not None:
         signals.begin(watchdog.feed(limit, queue.turn, opened.notifier.alive))
     signals.take()

@@ -16,7 +16,7 @@ under ``type``; descriptors ride beside it as SCM_RIGHTS (unix(7)). The order, e
     Ready(probe)              ->
                               <-   Accept()
     Serving()                 ->
-    Report(...)               ->                                                about once a second
+    Report(...)               ->                                                once a second, or less often
                               <-   Drain(timeout, final, packet)  Hurry(every)  Cordon(on)  Adopt(on)
                               <-   Pause(timeout, streams, websockets, packet)  and Accept() again
                               <-   KeepOnly(listeners)  Give(share)

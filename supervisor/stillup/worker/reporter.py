@@ -1,14 +1,15 @@
-"""What a worker tells of itself about once a second: here each of its figures is measured."""
+"""What a worker tells of itself, about once a second while there is anything new: here each figure is measured."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Final
 
 from stillup.asgi.site import Site
 from stillup.core.crossing import Crossed, news_waits
-from stillup.core.worker_figures import WorkerFigures
+from stillup.core.worker_figures import WorkerFigures, is_worth_a_word
 from stillup.host import memory
 from stillup.wire import figure_cells
 from stillup.wire.handoff_messages import Report
@@ -23,11 +24,40 @@ from stillup.worker.supervisor_channel import SupervisorChannel
 from stillup.worker.worker_events import WorkerEvents
 
 HEARTBEAT: Final = 1.0
-"""Seconds between two reports, if nothing comes up; the default headers' date is renewed with each."""
+"""Seconds between two looks at the figures, if nothing comes up; the default headers' date is renewed with each."""
+
+
+class Pace:
+    """Which reports are sent: each wakes the supervisor, which may have hundreds of workers that have nothing to do."""
+
+    def __init__(self, interval: float) -> None:
+        """Have one sent every ``interval`` seconds, to the nearest heartbeat, whatever is in it."""
+        self._interval = interval
+        self._told = Report(WorkerFigures())
+        self._told_at = -math.inf
+
+    def is_due(self, report: Report, now: float, *, awaited: bool) -> bool:
+        """Whether to send it now, which counts as done; else there will be another.
+
+        Args:
+            report: how things stand.
+            now: seconds on a clock that never goes back.
+            awaited: whether it is to be sent even if nothing is new.
+        """
+        told = self._told
+        if not (
+            awaited
+            or now - self._told_at >= self._interval - HEARTBEAT / 2
+            or report.recycle != told.recycle
+            or is_worth_a_word(report.figures, told.figures)
+        ):
+            return False
+        self._told, self._told_at = report, now
+        return True
 
 
 class Reporter:
-    """Makes reports, and sends one with each heartbeat."""
+    """Makes reports, and sends those that are worth a word, or due."""
 
     def __init__(
         self,
@@ -52,6 +82,7 @@ class Reporter:
         self._share = share
         self._certificate = certificate
         self._news = events.news
+        self._pace = Pace(supervisor.welcome.settings.report_interval)
 
     async def run(self) -> None:
         """Report until cancelled; news is reported soon, together with what comes meanwhile."""
@@ -67,12 +98,16 @@ class Reporter:
                 await asyncio.sleep(wait)
             except TimeoutError:
                 pass  # no news
+            has_news = self._news.is_set()
             self._news.clear()
             began = loop.time()
             self._count_lag(began - due)
             self._site.refresh_headers()
             self._certificate.look()
-            await self._supervisor.tell(await self.report())
+            report = await self.report()
+            awaited = has_news or self._retirement.has_begun or self._retirement.pausing
+            if self._pace.is_due(report, began, awaited=awaited):
+                await self._supervisor.tell(report)
             took = loop.time() - began
 
     async def report(self) -> Report:

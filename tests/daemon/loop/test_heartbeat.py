@@ -11,8 +11,11 @@ import pytest
 
 from stillup.core.events import HeartbeatsDue
 from stillup.daemon.loop import heartbeat
-from stillup.daemon.loop.heartbeat import STALL, TICK
+from stillup.daemon.loop.heartbeat import STALL
 from tests.asgi.event_loops import until
+
+INTERVAL = 3.0
+"""Seconds between two looks."""
 
 
 class OwnTime:
@@ -59,7 +62,9 @@ class Log:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         task = asyncio.get_running_loop().create_task(
-            heartbeat.watch_heartbeats(lambda: self.done.append("caught up"), self.done.append, lambda: self.can_write)
+            heartbeat.watch_heartbeats(
+                lambda: INTERVAL, lambda: self.done.append("caught up"), self.done.append, lambda: self.can_write
+            )
         )
         try:
             yield
@@ -75,8 +80,8 @@ async def test_what_lies_unread_is_read_before_each_look() -> None:
     assert log.done[:4:2] == ["caught up", "caught up"]
     assert log.looks[:3] == [
         HeartbeatsDue(100.0, late=True),
-        HeartbeatsDue(100.0 + TICK, late=False),
-        HeartbeatsDue(100.0 + 2 * TICK, late=False),
+        HeartbeatsDue(100.0 + INTERVAL, late=False),
+        HeartbeatsDue(100.0 + 2 * INTERVAL, late=False),
     ]
 
 

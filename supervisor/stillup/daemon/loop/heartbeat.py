@@ -15,28 +15,31 @@ from typing import Final
 
 from stillup.core.events import HeartbeatsDue
 
-TICK: Final = 1.0
-"""Seconds between two looks."""
 STALL: Final = 2.0
 """Seconds over due from which on a tick is late."""
 
 
 async def watch_heartbeats(
-    catch_up: Callable[[], None], submit: Callable[[HeartbeatsDue], None], can_write: Callable[[], bool]
+    interval: Callable[[], float],
+    catch_up: Callable[[], None],
+    submit: Callable[[HeartbeatsDue], None],
+    can_write: Callable[[], bool],
 ) -> None:
-    """Submit ``HeartbeatsDue`` about once a second; runs until it is cancelled.
+    """Submit ``HeartbeatsDue`` at intervals; runs until it is cancelled.
 
     Args:
+        interval: seconds until the next look.
         catch_up: submits what workers have said and lies unread, or a part of it.
         submit: takes the event; before it came what ``catch_up`` has found.
         can_write: whether what the workers write to takes something now.
     """
     clock = asyncio.get_running_loop().time
-    last: float | None = None
+    due: float | None = None
     while True:
         at = clock()
-        late = last is None or at - last > TICK + STALL
-        last = at
+        late = due is None or at - due > STALL
         catch_up()
         submit(HeartbeatsDue(at, late=late or not can_write()))
-        await asyncio.sleep(TICK)
+        seconds = interval()
+        due = at + seconds
+        await asyncio.sleep(seconds)

@@ -12,6 +12,7 @@ import msgspec
 from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
+from stillup.core import hang
 from stillup.core.policy import MOST_WORKERS, Policy
 from stillup.core.strategy import StrategyKind
 from stillup.core.values import replace
@@ -29,8 +30,8 @@ from stillup.wire.address import PORTS, Address, Bind, InheritedAddress, TcpAddr
 from stillup.wire.config_text import ConfigText
 from stillup.wire.runtime_paths import check_name, default_name
 
-NO_OPTIONS: Final = frozenset({"proxy_uids", "proxy_gids", "hears_probe"})
-"""Settings of workers that come of who we are and of the binds."""
+NO_OPTIONS: Final = frozenset({"proxy_uids", "proxy_gids", "hears_probe", "report_interval"})
+"""Settings of workers that come of who we are, of the binds, and of other options."""
 ORPHAN_TIMEOUT: Final = 300.0
 """Seconds that workers serve on without a supervisor, unless it was started from a terminal."""
 _FILE: Final = "stillup.config"
@@ -208,7 +209,7 @@ def _policy(context: click.Context, given: Mapping[str, Any], workers: int) -> P
     values["strategy"] = strategy_options.make_strategy(given, workers, is_bounded=is_bounded)
     values["allow_strategy"] = tuple(map(StrategyKind, given["allow_strategy"]))
     values["boot_concurrency"] = given["boot_concurrency"] or min(processors.usable(), MOST_WORKERS)
-    values["hang_timeout"] = _unless_reload(given, "hang_timeout", 60.0) or None
+    values["hang_timeout"] = _hang_timeout(given)
     values["probation"] = _unless_reload(given, "probation", 30.0)
     if development.is_interactive(given) and not _rank(context, "boot_timeout"):
         values["boot_timeout"] = LONGEST_BOOT
@@ -254,6 +255,7 @@ def _worker_settings(
         **{name: value for name, value in values.items() if value is not None},
         proxy_uids=tuple(sorted({0, os.geteuid()})),
         proxy_gids={**before, **groups},
+        report_interval=hang.report_interval(_hang_timeout(given)),
         **log_settings.of_workers(log, given),
         **development.of_workers(given, directory),
     )
@@ -269,6 +271,10 @@ def _absolute(path: str) -> str:
         return os.path.abspath(path)
     except FileNotFoundError:
         raise UsageError(f"the working directory is gone, and '{path}' is relative to it; cd to where it is") from None
+
+
+def _hang_timeout(given: Mapping[str, Any]) -> float | None:
+    return _unless_reload(given, "hang_timeout", 60.0) or None
 
 
 def _unless_reload(given: Mapping[str, Any], name: str, default: float) -> float:

@@ -20,7 +20,7 @@ from stillup.errors import UsageError
 from stillup.wire.byte_size import parse_percentage, parse_size
 
 LEAST_HANG_TIMEOUT: Final = 3.0
-"""Seconds; workers are heard about once a second, and one that is busy or looks for its supervisor somewhat later."""
+"""Seconds; workers are heard once a second then, and one that is busy or looks for its supervisor somewhat later."""
 MOST_DRAINING: Final = 100
 """Old generations at once: each has all its workers."""
 NOT_TAKEN: Final = frozenset({"app", "version", "timeout_worker_healthcheck"})
