@@ -9,6 +9,7 @@ import functools
 import gc
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,13 +49,28 @@ GROUPS = {
 """Many loads at a time would be in each other's way, and in that of every deadline: there are two, the one of rolling
 reloads, which is light, and all others. Others share what took long."""
 
+WAITING = ("cases", "docs", "system")
+
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist's own adds the group to each node id
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests run in one process, one after the other (pytest-xdist, ``--dist loadgroup``)."""
+    """Say which tests run in one process, one after the other (pytest-xdist, ``--dist loadgroup``), and in which order.
+
+    Most of those of whole services wait, and most others compute: a file of these comes after one of those, so that
+    the processors have something to do from the first to the last of them.
+    """
     for item in items:
         for group in _groups(item.path):
             item.add_marker(pytest.mark.xdist_group(group))
+    number: Counter[bool] = Counter()
+    begins: dict[Path, tuple[bool, int]] = {}
+    """Of each file, whether it waits, and how many tests of its kind come before it."""
+    for item in items:
+        waits = item.path.relative_to(ROOT).parts[0] in WAITING
+        begins.setdefault(item.path, (waits, number[waits]))
+        number[waits] += 1
+    parts = {path: before / number[waits] for path, (waits, before) in begins.items()}
+    items.sort(key=lambda item: parts[item.path])
 
 
 @functools.cache
