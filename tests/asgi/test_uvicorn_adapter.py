@@ -299,6 +299,19 @@ def test_no_name_of_ours_is_one_of_uvicorns(name: str) -> None:
     assert mixed_in & names_of(protocol) <= (replaced if name in PARSERS else of_websockets)
 
 
+@pytest.mark.usefixtures("loop_factory")
+async def test_no_connection_has_a_table_of_names_of_its_own(http: str) -> None:
+    """Instances of a class share one for up to 30 attributes (CPython); there are no more of uvicorn's and ours."""
+    async with serving(http=http) as served:
+        client = await served.connect()
+        for path in ("/scope", "/background"):
+            await client.ask(path)
+            await client.answer()
+        assert len(vars(served.connection)) <= 30, sorted(vars(served.connection))
+        served.app.go.set()
+        await until(lambda: not served.site.state.tasks)
+
+
 @pytest.mark.parametrize("name", [*PARSERS, *WEBSOCKETS])
 def test_our_class_is_made_once(name: str) -> None:
     """A class of uvicorn's has one of ours, which is a connection; ours has itself, however often a site is loaded."""

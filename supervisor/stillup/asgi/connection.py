@@ -18,17 +18,24 @@ from stillup.wire.session_format import Session
 
 if TYPE_CHECKING:
     from stillup.asgi.site import Site
+    from stillup.host.sources import Arrival
 
 
 class Connection(asyncio.Protocol):
     """One connection. No name here may be one that uvicorn's own classes have: ``tests/asgi`` sees to that."""
 
     site: Site
+    arrival: Arrival
     transport: asyncio.Transport
     requests = 0
     """That came on this connection, here and at earlier workers, where that is counted."""
     made: float | None = None
     """When it came here, by the monotonic clock; None where that is not known."""
+
+    def begin(self, site: Site, arrival: Arrival) -> None:
+        """Be that one's; before all else."""
+        self.site = site
+        self.arrival = arrival
 
     def kind(self) -> ConnectionClass | None:
         """What it is doing, as the rules of a drain have it; None when it is not made yet, or closing already."""

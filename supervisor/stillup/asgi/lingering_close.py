@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, Final
 
 from stillup.host.socket_queues import is_settled
@@ -61,10 +62,10 @@ class LingeringCloseTransport(asyncio.Transport):
     """
 
     # Not the protocol: it holds this one, and neither is to be left to the garbage collector.
-    __slots__ = (
-        *("_batch", "_inner", "_kept", "_socket", "_straight", "cells"),
-        *("is_closing", "pause_reading", "resume_reading", "write"),
-    )
+    __slots__ = ("_batch", "_inner", "_kept", "_socket", "_straight", "cells", "is_closing", "write")
+    # What every message of a WebSocket uses: no call of a function here stands between.
+    pause_reading: Any = property(attrgetter("_inner.pause_reading"))
+    resume_reading: Any = property(attrgetter("_inner.resume_reading"))
 
     def __init__(self, inner: asyncio.Transport, sock: socket.socket, batch: WriteBatch, cells: Cells) -> None:
         """``cells`` is where what comes on this connection is counted."""
@@ -74,11 +75,9 @@ class LingeringCloseTransport(asyncio.Transport):
         self._batch = batch
         self._kept: Any = b""
         self.cells = cells
-        # What every request or message uses is taken over, the rest asked for below.
+        # What every request uses is taken over, the rest asked for below.
         self.write = self._straight = inner.write  # type: ignore[method-assign]
         self.is_closing = inner.is_closing  # type: ignore[method-assign]
-        self.pause_reading = inner.pause_reading  # type: ignore[method-assign]
-        self.resume_reading = inner.resume_reading  # type: ignore[method-assign]
 
     def join(self) -> None:
         """Keep what is written next, until more is written or the loop's turn is over: they leave together."""
@@ -125,11 +124,11 @@ class LingeringCloseTransport(asyncio.Transport):
         self.is_closing = _true  # type: ignore[method-assign]
         protocol = inner.get_protocol()
         said_last = getattr(protocol, "said_last", None)
-        owes = getattr(protocol, "owes", None)
-        owed = owes is None or owes()
         if said_last is not None and said_last():
             inner.close()
             return
+        owes = getattr(protocol, "owes", None)
+        owed = owes is None or owes()
         if not inner.can_write_eof():  # TLS says goodbye in its own way
             inner.close()
             if not owed:

@@ -6,7 +6,7 @@ from typing import Any
 
 import h11
 
-from stillup.asgi.movable_connection import MovableConnection
+from stillup.asgi.movable_connection import OWN, MovableConnection
 from stillup.asgi.request_counters import is_event_source, is_streaming
 from stillup.core.caller_limits import Doing
 from stillup.core.crossing import Standing
@@ -102,4 +102,4 @@ class H11Connection(MovableConnection):
 
 def connection_class(protocol: Any) -> Any:
     """The class that serves connections, made of uvicorn's."""
-    return type("MovableH11", (H11Connection, protocol), {})
+    return type("MovableH11", (H11Connection, protocol), {"__slots__": OWN})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from stillup.asgi.movable_connection import MovableConnection
+from stillup.asgi.movable_connection import OWN, MovableConnection
 from stillup.asgi.request_counters import is_event_source, is_streaming
 from stillup.asgi.request_tasks import owner
 from stillup.core.crossing import MOST_READ, Standing
 from stillup.wire.session_format import OpenAnswer
+
+if TYPE_CHECKING:
+    from stillup.asgi.site import Site
+    from stillup.host.sources import Arrival
 
 _OF_BODIES: Final = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -106,5 +110,18 @@ def connection_class(protocol: Any) -> Any:
         self.requests += 1
         complete(self)
 
-    methods = {"data_received": data_received, "on_message_complete": on_message_complete}
-    return type("MovableHttpTools", (HttpToolsConnection, protocol), methods)
+    def begin(self: Any, site: Site, arrival: Arrival) -> None:
+        self.site = site
+        self.arrival = arrival
+        self.made = None
+        self.requests = 0
+        self._ended = None
+        self._head = b""
+
+    members = {
+        "__slots__": (*OWN, "_ended", "_head"),
+        "begin": begin,
+        "data_received": data_received,
+        "on_message_complete": on_message_complete,
+    }
+    return type("MovableHttpTools", (HttpToolsConnection, protocol), members)

@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from typing import Any, Final
 
 from stillup.asgi import answer_sessions
+from stillup.asgi.answer_sessions import HANDOFF
 from stillup.asgi.lingering_close import LingeringCloseTransport
 from stillup.wire.figure_cells import (
     ABORTED,
@@ -66,7 +67,7 @@ def counting_cycle(cycle: Any) -> Any:
         ):  # else nothing is counted: as of a server that is uvicorn's own
             self.began = perf_counter_ns()
             self.handoff = {}
-            self.scope["extensions"] = {answer_sessions.HANDOFF: self.handoff}
+            self.scope["extensions"] = {HANDOFF: self.handoff}
         return run(self, app)
 
     def send(self: Any, message: Any) -> Any:
@@ -74,7 +75,7 @@ def counting_cycle(cycle: Any) -> Any:
             if body := message.get("body"):
                 if self.began:
                     self.transport.cells[SENT] += len(body)
-            elif message["type"] == answer_sessions.HANDOFF:
+            elif message["type"] == HANDOFF:
                 return answer_sessions.hand_over(self, message)
         elif (began := self.began) and self.answer is None and message["type"] == "http.response.start":
             took = perf_counter_ns() - began

@@ -25,7 +25,7 @@ from stillup.asgi.uvicorn_config import takes_wsgi, trusting_its_peer
 from stillup.core.crossing import ResumeRefusal
 from stillup.host.sources import Arrival
 from stillup.wire.figure_cells import CELLS, CORDONED, Cells
-from stillup.wire.session_format import OpenAnswer, OpenWebSocket
+from stillup.wire.session_format import OpenWebSocket
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -113,17 +113,17 @@ class Site:
         """The protocol of a connection that has come; whether its peer is believed with X-Forwarded-* is asked once."""
         # Whoever adopts it asks the kernel again: what SO_PEERCRED says stays with the socket.
         config, app = self._by_proxy if arrival.unix and self.is_proxy(arrival) else self._directly
-        if isinstance(arrival.session, OpenAnswer) and not self.can_move:
-            made: Any = UnservedSession(config=config, server_state=self.state, app_state=app_state)
-        elif isinstance(arrival.session, OpenWebSocket):
-            goes_on = getattr(config.ws_protocol_class, "takes_sessions", False)
-            made = config.ws_protocol_class if goes_on else UnservedSession
-            made = made(config=config, server_state=self.state, app_state=app_state)
-        else:
-            made = self._class(config=config, server_state=self.state, app_state=app_state)
+        kind = self._class
+        if arrival.session is not None:
+            if isinstance(arrival.session, OpenWebSocket):
+                goes_on = getattr(config.ws_protocol_class, "takes_sessions", False)
+                kind = config.ws_protocol_class if goes_on else UnservedSession
+            elif not self.can_move:
+                kind = UnservedSession
+        made = kind(config=config, server_state=self.state, app_state=app_state)
+        if kind is self._class:
             made.app = app
-        made.arrival = arrival
-        made.site = self
+        made.begin(self, arrival)
         if self.logger is not None:
             made.logger = self.logger
         served: Connection = made
