@@ -23,17 +23,16 @@ if sys.argv[1:2] == ["run"]:
 
 import atexit
 import contextlib
-import difflib
 import importlib
 import io
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import click
 
 from stillup import __version__
-from stillup.host import standard_streams
+from stillup.host import process_end, standard_streams
 
 _COMMANDS = {
     "run": ("stillup.daemon.run_commands:run", "Serve an app, and reload it without losing a request."),
@@ -129,6 +128,8 @@ def _meant(error: click.ClickException) -> str:
             return f" 'stillup run {word}' serves an app."
         if word in _OTHER_WORDS:
             return f" Did you mean '{_OTHER_WORDS[word]}'?"
+    import difflib  # noqa: PLC0415 - 3 ms, for a word that is wrong
+
     near = difflib.get_close_matches(word, context.command.list_commands(context), 1)
     return f" Did you mean '{near[0]}'?" if near else ""
 
@@ -171,10 +172,19 @@ def main() -> None:
 
     'stillup run APP' in one terminal, 'stillup reload' in another.
     """
-    # What is there at the end goes with the process. The collector would look through all of it three times before,
-    # which took a seventh of the CPU time of most commands.
-    atexit.register(gc.freeze)
+
+
+def program() -> NoReturn:
+    """The command as a program of its own."""
+    atexit.register(standard_streams.flush)  # first of all, so that it comes last
+    try:
+        main()
+    except SystemExit as end:
+        if isinstance(end.code, str):  # which the interpreter prints
+            raise
+        process_end.leave(end.code or 0)
+    process_end.leave(0)
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -7,6 +7,7 @@ which flushes both at its end and would exit with 120.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -85,6 +86,14 @@ def wait_for_reader_to_leave(stream: TextIO) -> bool:
     if isinstance(file, LenientFile) and file.error is None:
         file.error = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     return True
+
+
+def flush() -> None:
+    """Let out what was written; an error is kept (``LenientFile``)."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def unwritten(stream: TextIO | None) -> OSError | None:

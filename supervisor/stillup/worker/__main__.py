@@ -16,11 +16,10 @@ import os
 import sys
 import threading
 from functools import partial
-from typing import NoReturn
 
 from stillup.core.worker_figures import WorkerFigures
 from stillup.errors import PeerError
-from stillup.host import descriptors, signal_stack
+from stillup.host import descriptors, process_end, signal_stack
 from stillup.host.processes import raise_descriptor_limit
 from stillup.wire.handoff_messages import Report, boot_failed
 from stillup.wire.template_messages import PRELOADER, VARIABLE
@@ -116,16 +115,5 @@ async def _run(supervisor: SupervisorChannel, configured: ConfiguredApp) -> int:
     return await Server(supervisor, configured.config, configured.log).run()
 
 
-def _leave(code: int) -> NoReturn:
-    """End as a program does that returns: wait for threads that are no daemons, then run what is registered (atexit).
-
-    Only what the interpreter does after that is left out. It takes every object apart, for a tenth of a second of the
-    processors that those need who serve.
-    """
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - what Py_FinalizeEx calls
-    atexit._run_exitfuncs()  # noqa: SLF001 - likewise
-    os._exit(code)
-
-
 if __name__ == "__main__":
-    _leave(main())
+    process_end.leave(main())
