@@ -42,7 +42,8 @@ see whether the service lives and is ready; nothing else ([security](security.md
 
 - *A counter* (its name ends with `_total`) never falls while the service is up: not over reloads, not when a worker
   dies, and not when the supervisor is killed or replaces its own program. After a stop and a start it begins with 0.
-- *A gauge* is how things are now; what workers say of themselves is about a second old.
+- *A gauge* is how things are now; what workers say of themselves is about a second old,
+  or as it was at most 5 s ago where hardly anything has changed since.
 - *A histogram* is three of Prometheus' time series: its name with `_bucket` (and the label `le`), `_sum` and `_count`.
   Its bounds may change from one version to the next ([what is stable](stability.md)).
 - *Units* are seconds and bytes.

@@ -50,6 +50,7 @@ GROUPS = {
 reloads, which is light, and all others. Others share what took long."""
 
 WAITING = ("cases", "docs", "system")
+"""Where tests of whole services are, which wait most of their time."""
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist's own adds the group to each node id

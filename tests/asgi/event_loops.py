@@ -1,6 +1,6 @@
 """Runs coroutine tests: each in a loop of its own, with every complaint of the loop a failure; asyncio's in debug mode.
 
-What that finds does not depend on the loop, and uvloop's costs a third of all that these tests take.
+Most of what that finds does not depend on the loop, and uvloop's would cost a third of all that these tests take.
 """
 
 from __future__ import annotations

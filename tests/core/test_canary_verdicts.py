@@ -12,6 +12,7 @@ from stillup.core.events import ChannelLost, PromoteAsked, ScaleAsked
 from stillup.core.states import GenerationState, RolloutState, WorkerState
 from stillup.core.values import replace
 from stillup.core.watch import Verdict, WatchReason
+from stillup.core.worker_settings import WorkerSettings
 from stillup.errors import Refused
 from tests.core.canary_story import NEW, OLD, ONE, counts, intervals, look, report, state, watch, watched
 from tests.core.rolling_story import drain, take_over
@@ -119,6 +120,20 @@ def test_it_falls_silent(gated: bool) -> None:
     assert (state(story), watch(story).reason) == (RolloutState.WATCHING, WatchReason.SILENT)
     intervals(story, 1, counts(100))
     assert (state(story), watch(story).held) == (RolloutState.SHIFTING, 120.0)
+
+
+def test_it_falls_silent_in_a_short_watch() -> None:
+    """However long its workers may leave between two reports: that is as long as the watch."""
+    story = watched(strategy=replace(ONE, canary_time=6.0))
+    moving = story.fleet.plan
+    assert moving is not None
+    release = replace(moving.release, settings=WorkerSettings(report_interval=5.0))
+    story.fleet = story.fleet.with_rollout(replace(moving, release=release))
+    intervals(story, 3, counts(100))
+    for _ in range(3):
+        report(story, OLD, counts(100))
+        look(story)
+    assert (state(story), watch(story).reason) == (RolloutState.WATCHING, WatchReason.SILENT)
 
 
 def test_it_answers_no_more() -> None:

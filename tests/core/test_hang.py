@@ -158,20 +158,20 @@ def test_a_clock_that_never_ran_starts() -> None:
 @pytest.mark.parametrize(
     ("limit", "interval"), [(None, 5.0), (60.0, 5.0), (30.0, 5.0), (12.0, 2.0), (6.0, 1.0), (3.0, 1.0)]
 )
-def test_a_limit_is_six_intervals_but_of_the_shortest_three(limit: float | None, interval: float) -> None:
+def test_how_often_workers_report_comes_of_the_limit(limit: float | None, interval: float) -> None:
     """How often workers report that have nothing to tell; no more than 5 s apart, for whoever looks at them."""
     assert hang.report_interval(limit) == interval
 
 
-def test_a_limit_that_was_shortened_leaves_time_for_reports() -> None:
-    """Workers of a release keep the interval that they were told."""
+def test_the_time_between_two_reports_is_no_silence() -> None:
+    """Workers of a release keep the interval that they were told, though the limit may be shorter by now."""
     story = serving(2, Policy(hang_timeout=3.0))
     (generation,) = story.fleet.generations.values()
     settings = WorkerSettings(report_interval=5.0)
     release = replace(generation.release, settings=settings)
     story.fleet = story.fleet.with_generation(replace(generation, release=release))
     story.tell(Reported(1), Reported(2))
-    silence(story, 15.0)
+    silence(story, 7.0)
     assert (story.orders, story.news) == ([], {})
     silence(story, 0.1, 2)
     assert story.news["worker.hung"]["worker"] == "1.1"

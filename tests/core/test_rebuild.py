@@ -230,6 +230,7 @@ def test_the_same_release() -> None:
     assert not same(OLD, replace(OLD, options={"http": "h11"}))
     assert not same(OLD, replace(OLD, settings=WorkerSettings(max_worker_age=3.0)))
     assert same(OLD, replace(OLD, settings=WorkerSettings(orphan_timeout=3.0))), "its default is the terminal's affair"
+    assert same(OLD, replace(OLD, settings=WorkerSettings(report_interval=5.0))), "it comes of --hang-timeout"
 
 
 @pytest.mark.parametrize(("directory", "called"), [("/srv/app/releases/42", "releases/42"), ("/srv", "srv"), ("/", "")])

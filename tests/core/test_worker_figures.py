@@ -204,7 +204,7 @@ def test_a_worker_that_only_lives_on_has_nothing_to_say() -> None:
     """A little time, memory and lag are no news; each other figure is, and each of these from where it may matter."""
     was = WorkerFigures({"idle": 1}, 7, cpu=1.0, memory=50 * 2**20)
     beats = Answers(lags=(1,) * BUCKETS)
-    older = msgspec.structs.replace(was, cpu=1.04, memory=was.memory + 4096, lag=0.01, answers=beats)
+    older = msgspec.structs.replace(was, cpu=1.01, memory=was.memory + 4096, lag=0.01, answers=beats)
     assert not is_worth_a_word(older, was)
     for name, value in (
         ("requests", 8),
@@ -212,8 +212,10 @@ def test_a_worker_that_only_lives_on_has_nothing_to_say() -> None:
         ("leadership", Leadership(wants=True)),
         ("at_rest", True),
         ("lag", 0.05),
-        ("cpu", 1.06),
+        ("cpu", 1.03),
         ("memory", 51 * 2**20),
         ("memory", 49 * 2**20),
     ):
         assert is_worth_a_word(msgspec.structs.replace(was, **{name: value}), was), name
+    stalled = msgspec.structs.replace(was, lag=0.8)
+    assert is_worth_a_word(was, stalled), "that it is over"

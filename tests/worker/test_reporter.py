@@ -14,7 +14,7 @@ WORN = Report(WorkerFigures({"idle": 1}, 7), "age 3600 s (--max-worker-age)")
 def told(pace: Pace, *reports: Report, awaited: bool = False) -> list[bool]:
     """Which of these are sent, with a heartbeat between two, each a little late as they are."""
     times = [100.0 + 1.003 * HEARTBEAT * number for number in range(len(reports))]
-    return [pace.is_due(report, now, awaited=awaited) for report, now in zip(reports, times, strict=True)]
+    return [pace.takes(report, now, awaited=awaited) for report, now in zip(reports, times, strict=True)]
 
 
 def test_what_is_not_new_is_told_at_intervals() -> None:

@@ -39,7 +39,7 @@ POLL: Final = 0.1
 CROSSING: Final = 0.5
 """Seconds after a cut-over that connections are given to move before a rollout is summed up."""
 LAST_CROSSING: Final = 3.0
-"""Such seconds at most where idle ones seem to be left: a worker reports once a second, and may be late."""
+"""Such seconds at most where idle ones seem to be left: one that drains reports once a second, and may be late."""
 
 
 def _watched(command: Command) -> Command:

@@ -149,7 +149,7 @@ class BeganServing(msgspec.Struct, frozen=True):
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """A worker's figures, about once a second; ``recycle`` says why it asks to be replaced, if it does."""
+    """A worker's figures, at most about once a second; ``recycle`` says why it asks to be replaced, if it does."""
 
     serial: int
     figures: WorkerFigures = msgspec.field(default_factory=WorkerFigures)
@@ -157,7 +157,7 @@ class Reported(msgspec.Struct, frozen=True):
 
 
 class HeartbeatsDue(msgspec.Struct, frozen=True):
-    """About once a second: everything that had come from workers by ``at`` has been submitted before this.
+    """A look at who is silent (``core.hang``): all that had come from workers by ``at`` has been submitted before this.
 
     ``late``: a worker's silence means nothing, since the supervisor itself has slept, or the workers cannot write.
     """

@@ -31,7 +31,7 @@ ALPHA: Final = 0.01
 INTERVALS: Final = 6
 """Of a watch."""
 SHORTEST_INTERVAL: Final = 1.0
-"""Seconds: workers report about once in one."""
+"""Seconds: workers that answer report about once in one."""
 LATE: Final = 0.1
 """Seconds by which a heartbeat is late; a bound of the histogram."""
 LATE_MORE: Final = 0.1

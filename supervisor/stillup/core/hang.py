@@ -1,14 +1,15 @@
 """Which workers hang, by the heartbeats that they send from their event loops.
 
 1. A worker that serves, of a generation that serves, hangs when nothing was heard of it for longer than
-   ``Policy.hang_timeout`` seconds. One that does not serve yet, or drains, has deadlines of another kind.
+   ``Policy.hang_timeout`` seconds, and by as much longer as it may leave between two reports beyond
+   SHORTEST_INTERVAL. One that does not serve yet, or drains, has deadlines of another kind.
 2. It is replaced first, then ended: it is to be replaced (``core.slots``), and killed if it still hangs when its
    replacement serves, or another generation does. Until then it keeps its connections, since it might come back.
 3. One that comes back before that hangs no longer, and drains in order. It is replaced all the same: what held it up
    for so long may do so again.
 4. One that is paused hangs by the same rule. It is killed at once, since nobody is served by it, and not replaced.
-5. A worker with nothing new to tell reports every ``report_interval`` seconds, as its release says. The limit may have
-   been made shorter since; a silence of less than MISSED of those intervals is none.
+5. A worker with nothing new to tell reports every ``report_interval`` seconds, as its release says, whatever the limit
+   is by now. No event loop that was blocked for less than the limit makes a worker hang.
 6. A silence of the supervisor's own counts for nothing. A worker's silence ends at ``at``, by which everything that was
    said had been read, and not now; and when the supervisor was late itself, all clocks start anew.
 """
@@ -25,19 +26,19 @@ from stillup.core.states import WorkerState
 from stillup.core.transition import Transition
 from stillup.core.values import replace
 
-MISSED: Final = 3
-"""No silence of less than so many intervals between two reports is a hang."""
 SHORTEST_INTERVAL: Final = 1.0
-"""Seconds; three of them are the shortest limit that can be set."""
+"""Seconds; of a worker with something to tell, too."""
 LONGEST_INTERVAL: Final = 5.0
 """Seconds."""
+OF_LIMIT: Final = 6
+"""So many intervals make a limit, unless that asks for a shorter or longer one than there is."""
 
 
 def report_interval(limit: float | None) -> float:
     """Seconds between two reports of a worker with nothing new to tell, and between two looks at who is silent."""
     if limit is None:
         return LONGEST_INTERVAL
-    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, limit / (2 * MISSED)))
+    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, limit / OF_LIMIT))
 
 
 def judge(transition: Transition, at: float, *, late: bool) -> None:
@@ -51,7 +52,9 @@ def judge(transition: Transition, at: float, *, late: bool) -> None:
     fleet, limit = transition.fleet, transition.fleet.policy.hang_timeout
     if limit is None:
         return
-    limits = {one.id: max(limit, MISSED * one.release.settings.report_interval) for one in fleet.generations.values()}
+    limits = {
+        one.id: limit + one.release.settings.report_interval - SHORTEST_INTERVAL for one in fleet.generations.values()
+    }
     for generation in [one for one in fleet.generations.values() if one.state in IN_SERVICE]:
         for worker in fleet.of(generation.id):
             if worker.state is not WorkerState.SERVING or worker.hung is not None:

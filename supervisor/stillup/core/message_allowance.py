@@ -1,7 +1,7 @@
 """How much a worker may say on its channel: an account of its own, which fills with time and outlives its connections.
 
 1. Each message costs one, and more by its size; coming back on another connection costs COMING_BACK.
-2. What a worker says when all is well costs about one a second, and ten a second while connections cross.
+2. What a worker says when all is well costs at most about one a second, and ten a second while connections cross.
 3. An account fills twice as fast as a worker has anything to say, so that it needs no more than AT_START; MOST is there
    for a supervisor that was stopped and finds a full socket. One that says more than its account has is cut off.
 """

@@ -60,9 +60,10 @@ def overwritten(release: Release, by: Release) -> bool:
 def _comparable(release: Release) -> Release:
     """Without what says how it looks on the disk: changing files there is no way to ask for a reload.
 
-    And without the time that workers serve on without a supervisor: its default depends on how that was started.
+    And without what is no setting of the workers alone: the time that they serve on without a supervisor, whose default
+    depends on how that was started, and how often they report, which comes of the limit after which they hang.
     """
-    settings = replace(release.settings, orphan_timeout=0.0)
+    settings = replace(release.settings, orphan_timeout=0.0, report_interval=0.0)
     return replace(release, environment=_lasting(release.environment), fingerprint="", settings=settings)
 
 

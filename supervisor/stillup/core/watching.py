@@ -159,8 +159,12 @@ def _baseline(fleet: Fleet, watch: Watch, moving: Rollout, workers: Mapping[int,
 
 
 def _is_silent(transition: Transition, moving: Rollout) -> bool:
-    """Whether of the canary not all serve, or one was not heard for an interval, beside that between two reports."""
-    since = transition.now - gates.interval(moving.strategy) - moving.release.settings.report_interval
+    """Whether of the canary not all serve, or one was not heard for an interval, and the time between two reports.
+
+    Of that no more than another interval counts, lest one that hangs is not missed in a short watch.
+    """
+    interval = gates.interval(moving.strategy)
+    since = transition.now - interval - min(interval, moving.release.settings.report_interval)
     heard = [one.heard or 0.0 for one in transition.fleet.of(moving.generation or 0) if serves(one)]
     return not side_by_side.canary_is_complete(transition.fleet, moving) or min(heard) < since
 

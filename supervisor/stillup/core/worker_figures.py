@@ -30,10 +30,11 @@ LONGEST: Final = 1e9
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds that bound the buckets of durations and lags; one more bucket has what is longer than the last."""
 LAG_TOLD: Final = 0.05
-CPU_TOLD: Final = 0.05
-"""Seconds; from so much on it is told in the next report."""
+"""Seconds: from so much on it is worth a word, and so is its end."""
+CPU_TOLD: Final = 0.02
+"""Seconds of it since the last report; likewise."""
 MEMORY_TOLD: Final = 2**20
-"""Bytes; likewise."""
+"""Bytes by which it has changed; likewise."""
 _CLASSES: Final = frozenset({*map(str, ConnectionClass), BACKGROUND})
 _REFUSALS: Final = frozenset(map(str, ResumeRefusal))
 
@@ -154,7 +155,7 @@ def is_worth_a_word(now: WorkerFigures, before: WorkerFigures) -> bool:
     return (
         tell_more(now, before)
         or others[0] != others[1]
-        or now.lag >= LAG_TOLD
+        or max(now.lag, before.lag) >= LAG_TOLD
         or now.cpu - before.cpu >= CPU_TOLD
         or abs(now.memory - before.memory) >= MEMORY_TOLD
     )

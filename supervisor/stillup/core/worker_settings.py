@@ -54,7 +54,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     preload: bool = False
     """Whether the workers of a generation are forked from a process that has imported the app, where that can be."""
     report_interval: float = 1.0
-    """Seconds between two reports of a worker that has nothing new to tell, at most; of one that has there is 1."""
+    """Seconds between two reports of a worker with nothing new to tell, about; with news it reports within a second."""
 
 
 def probe_path(settings: WorkerSettings) -> str:

@@ -106,7 +106,7 @@ T = TypeVar("T", Record, ReexecState)
 
 
 def encode(record: Record) -> bytes:
-    """The record as JSON. What a worker reports every second is not in it."""
+    """The record as JSON. What workers report of themselves is not in it."""
     return _encode(replace(record, fleet=lasting(record.fleet)))
 
 

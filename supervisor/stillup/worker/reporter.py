@@ -36,8 +36,8 @@ class Pace:
         self._told = Report(WorkerFigures())
         self._told_at = -math.inf
 
-    def is_due(self, report: Report, now: float, *, awaited: bool) -> bool:
-        """Whether to send it now, which counts as done; else there will be another.
+    def takes(self, report: Report, now: float, *, awaited: bool) -> bool:
+        """Take a report for being sent, if it is to be; else there will be another.
 
         Args:
             report: how things stand.
@@ -105,8 +105,8 @@ class Reporter:
             self._site.refresh_headers()
             self._certificate.look()
             report = await self.report()
-            awaited = has_news or self._retirement.has_begun or self._retirement.pausing
-            if self._pace.is_due(report, began, awaited=awaited):
+            leaving = self._retirement.has_begun or (self._retirement.pausing and not self._retirement.at_rest)
+            if self._pace.takes(report, began, awaited=has_news or leaving):
                 await self._supervisor.tell(report)
             took = loop.time() - began
 

@@ -95,7 +95,7 @@ def _served(ours: Any) -> Any:
     class Served(ours):  # type: ignore[misc]
         def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
             super().__init__(config, server_state, app_state, _loop)
-            self.site = _site(ours, config, server_state)
+            self.begin(_site(ours, config, server_state), None)
             self.config = copy.copy(config)
             self.config.loaded_app = CountingApp(config.loaded_app, self.site.cells)
 

@@ -57,7 +57,8 @@ def top(client: Client, *, interval: float, once: bool) -> None:
     which its newest heartbeat came late, for so long the event loop was held up; and its connections: how many, and a
     bar in which each class has a mark of its own. In place of the bar stands what is wrong with it, or of one that
     drains for how long it has had what. cpu % and req/s are those of the last 3 seconds, or of the last --interval if
-    that is longer: a worker tells its counts once a second. Wide terminals have pid and age, narrow ones fewer columns.
+    that is longer: a worker that answers tells its counts once a second. Wide terminals have pid and age, narrow ones
+    fewer columns.
 
     \b
     Keys, as far as your role allows ('stillup whoami'); those that change anything ask first:

@@ -13,8 +13,8 @@ from stillup.wire.api_shapes import Status, WorkerView
 Key: TypeAlias = tuple[str, int | None]
 """A worker's name and pid: its slot may have another one later."""
 WINDOW: Final = 3.0
-"""Seconds that rates are of, at least, once as many have passed: a worker tells its counts about once a second, so
-that those of two looks that are near each other have grown by none, one or two of its reports."""
+"""Seconds that rates are of, at least, once as many have passed: a worker that answers tells its counts once a second,
+so that those of two looks that are near each other have grown by none, one or two of its reports."""
 APART: Final = 0.9
 """Seconds between two looks that are kept."""
 

@@ -1,7 +1,7 @@
 """``/metrics``: the figures and the fleet as Prometheus and OpenMetrics have them.
 
 Names begin with ``stillup_``, units are base units. A counter never falls while the service is up: not when a worker
-dies, and not when the supervisor does. A gauge is as the workers said it last, about a second ago.
+dies, and not when the supervisor does. A gauge is as the workers said it last.
 
 ``prometheus_client`` is loaded for the first look at them: a twentieth of a start that many services never need.
 """

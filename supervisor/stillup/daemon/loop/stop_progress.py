@@ -15,7 +15,7 @@ from stillup.wire.waiting_line import waiting_line
 logger = logging.getLogger("stillup")
 
 FIRST: Final = 1.5
-"""Seconds until the first line: most stops are over by then, and workers say once a second what they have."""
+"""Seconds until the first line: most stops are over by then, and workers then say once a second what they have."""
 EVERY: Final = 3.0
 """Seconds between two lines."""
 
