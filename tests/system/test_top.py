@@ -117,6 +117,7 @@ def test_workers_by_keys(service: Service, terminal: Terminal) -> None:
     terminal.type("e")
     terminal.until("connections", KEYS)
     terminal.type("b", "y")  # the y that came before the question was shown is no answer
+    terminal.until("y/n")
     terminal.type("x")
     assert service.generations() == [generation]
     terminal.until(KEYS, unless="y/n")
