@@ -301,6 +301,7 @@ def test_one_frame_on_a_terminal(service: Service, terminal: Terminal, how: tupl
 
 def test_one_frame_on_a_pipe(service: Service) -> None:
     """All workers, the last events; no control but the ends of lines, none of which is longer than COLUMNS says."""
+    eventually(lambda: all(worker.memory for worker in service.workers()), "both have reported")
     argv = [STILLUP, "top", "--runtime-dir", str(service.runtime)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
