@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import atexit, sys, threading, time
+import atexit, sys, threading
 from stillup.host import process_end, standard_streams
 
 class Last:
@@ -18,8 +18,8 @@ class Last:
 last = Last()
 atexit.register(standard_streams.flush)
 atexit.register(print, "registered")
-threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
-threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 process_end.leave(7)
 """
 

@@ -24,11 +24,16 @@ class HttpToolsConnection(MovableConnection):
     """Of uvicorn's: the requests that wait, with their apps."""
     scope: Any
     """Of uvicorn's: a new one with each request's first byte."""
-    _ended: Any = None
+    _ended: Any
     """The scope of the newest message that has come to its end."""
-    _head = b""
+    _head: bytes
     """All bytes since that end, while they are the beginning of a head; empty where the end was not a read's end too,
     for then it is not known which of the read's bytes came after it."""
+
+    def begin(self, site: Site, arrival: Arrival) -> None:
+        super().begin(site, arrival)
+        self._ended = None
+        self._head = b""
 
     def _unsupported_upgrade_warning(self) -> None:
         super()._unsupported_upgrade_warning()  # type: ignore[misc]
@@ -110,17 +115,8 @@ def connection_class(protocol: Any) -> Any:
         self.requests += 1
         complete(self)
 
-    def begin(self: Any, site: Site, arrival: Arrival) -> None:
-        self.site = site
-        self.arrival = arrival
-        self.made = None
-        self.requests = 0
-        self._ended = None
-        self._head = b""
-
     members = {
         "__slots__": (*OWN, "_ended", "_head"),
-        "begin": begin,
         "data_received": data_received,
         "on_message_complete": on_message_complete,
     }

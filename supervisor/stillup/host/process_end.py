@@ -1,6 +1,6 @@
 """How our programs end: as one does that returns, without what the interpreter does after that.
 
-It takes every object apart: a tenth of all that a short command takes, and a tenth of a second of the processors that
+It takes every object apart: a twentieth of what a short command takes, and a tenth of a second of the processors that
 others have need of when a supervisor or a worker leaves.
 """
 
