@@ -40,6 +40,6 @@ def test_what_clients_did(tmp_path: Path) -> None:
         assert all(worker.cpu > 0 for worker in service.client.workers())
         assert [one.at for one in seen.points] == sorted(one.at for one in seen.points)
         status = service.client.status()
-        assert status.uptime > 5
+        assert status.uptime > 0
         assert status.cpu > 0
         assert status.memory > 10_000_000

@@ -22,7 +22,7 @@ class OwnTime:
     """A clock that goes on in the pauses between two looks alone, however long the machine stands still."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now = 99.0
         self.over_due = 0.0
         """By how much the next looks come too late."""
 
@@ -79,9 +79,9 @@ async def test_what_lies_unread_is_read_before_each_look() -> None:
         await log.until_looks(3)
     assert log.done[:4:2] == ["caught up", "caught up"]
     assert log.looks[:3] == [
-        HeartbeatsDue(100.0, late=True),
-        HeartbeatsDue(100.0 + INTERVAL, late=False),
-        HeartbeatsDue(100.0 + 2 * INTERVAL, late=False),
+        HeartbeatsDue(99.0, late=True),
+        HeartbeatsDue(99.0 + INTERVAL, late=False),
+        HeartbeatsDue(99.0 + 2 * INTERVAL, late=False),
     ]
 
 

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from stillup.core.common_tick import until_tick
 from stillup.core.events import HeartbeatsDue
 
 STALL: Final = 2.0
@@ -28,7 +29,7 @@ async def watch_heartbeats(
     """Submit ``HeartbeatsDue`` at intervals; runs until it is cancelled.
 
     Args:
-        interval: seconds until the next look.
+        interval: seconds between two looks, which are ticks of the clock (``core.common_tick``).
         catch_up: submits what workers have said and lies unread, or a part of it.
         submit: takes the event; before it came what ``catch_up`` has found.
         can_write: whether what the workers write to takes something now.
@@ -40,6 +41,6 @@ async def watch_heartbeats(
         late = due is None or at - due > STALL
         catch_up()
         submit(HeartbeatsDue(at, late=late or not can_write()))
-        seconds = interval()
-        due = at + seconds
-        await asyncio.sleep(seconds)
+        now = clock()
+        due = now + until_tick(now, interval())
+        await asyncio.sleep(due - now)

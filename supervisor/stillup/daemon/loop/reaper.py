@@ -10,17 +10,19 @@ import asyncio
 import logging
 from typing import Final
 
+from stillup.core.common_tick import until_tick
 from stillup.host.processes import reap_unheld
 
 logger = logging.getLogger("stillup")
 
-PERIOD: Final = 2.0
+PERIOD: Final = 5.0
 """Seconds that an orphan may stay a zombie, which costs an entry in the process table and nothing else."""
 
 
 async def reap() -> None:
     """Reap orphans every PERIOD. Runs until it is cancelled."""
+    clock = asyncio.get_running_loop().time
     while True:
-        await asyncio.sleep(PERIOD)
+        await asyncio.sleep(until_tick(clock(), PERIOD))
         if reaped := reap_unheld():
             logger.debug("reaped what was left to us: %s", ", ".join(map(str, reaped)))

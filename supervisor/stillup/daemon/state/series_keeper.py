@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from stillup.core.common_tick import until_tick
 from stillup.core.model import Fleet
 from stillup.core.series import PERIOD, SPAN, Series
 from stillup.daemon.state.figures_store import Figures
@@ -28,10 +29,11 @@ class SeriesKeeper:
 
     async def run(self) -> None:
         """Add a point every 5 s. Runs until it is cancelled."""
+        clock = asyncio.get_running_loop().time
         while True:
             with contextlib.suppress(Refused):  # which the log has said; the next interval is longer
                 await self._look()
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(until_tick(clock(), PERIOD))
 
     async def _look(self) -> None:
         totals = await self._figures.totals()
