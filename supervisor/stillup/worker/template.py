@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from stillup.host import descriptors, dropped_rights, forking
@@ -40,6 +40,9 @@ from stillup.worker import gc_pause
 
 Look = tuple[int, int, int]
 """When a file was changed (ns), its size, and its number."""
+Looks = Mapping[bytes, Look | None]
+"""By paths of our own, which lie side by side: those of the modules are all over the memory that is common to all, and
+whoever uses one, or forgets it, gets a copy of its page."""
 
 
 def serve() -> None:
@@ -55,9 +58,10 @@ def serve() -> None:
     fork_on_request(sock, looks)
 
 
-def fork_on_request(sock: socket.socket, looks: dict[str, Look | None]) -> None:
+def fork_on_request(sock: socket.socket, looks: Looks) -> None:
     """Fork a worker whenever the supervisor asks; returns in these alone. ``looks``: what has to be as it was."""
     _blind()
+    _clear_look_up_cache()
     while True:
         packet, fds = _receive(sock)
         if not packet:
@@ -65,7 +69,7 @@ def fork_on_request(sock: socket.socket, looks: dict[str, Look | None]) -> None:
         asked = decode_asked(packet)
         said: FromTemplate
         if (changed := _changed(looks)) is not None:
-            said = Stale(changed)
+            said = Stale(os.fsdecode(changed))
         else:
             try:
                 pid = forking.fork_away()
@@ -115,6 +119,16 @@ def _blind() -> None:
     descriptors.put_in_place(null, 2)
 
 
+def _clear_look_up_cache() -> None:
+    """Have the interpreter forget where it found attributes of types.
+
+    It keeps the name of each, and they are all over the memory that is common to all: a worker that looks up another in
+    its place lets go of it, and has a copy of its page.
+    """
+    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache  # noqa: SLF001 - before Python 3.13
+    clear()
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, Sequence[int]]:
     """Wait for the supervisor; an operator's SIGTERM ends us meanwhile, and would not end who is being forked."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -146,11 +160,11 @@ def _imported() -> Iterable[str]:
     return {file for file in files if file} | set(sys.path) | {os.path.join(sys.prefix, "pyvenv.cfg")}
 
 
-def _looks(paths: Iterable[str]) -> dict[str, Look | None]:
-    return {path: _look(path) for path in paths}
+def _looks(paths: Iterable[str]) -> Looks:
+    return {path: _look(path) for path in map(os.fsencode, paths)}
 
 
-def _look(path: str) -> Look | None:
+def _look(path: bytes) -> Look | None:
     try:
         status = os.stat(path)
     except OSError:
@@ -158,6 +172,6 @@ def _look(path: str) -> Look | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _changed(looks: dict[str, Look | None]) -> str | None:
+def _changed(looks: Looks) -> bytes | None:
     """One that is not as it was."""
     return next((path for path, look in looks.items() if _look(path) != look), None)
