@@ -16,6 +16,7 @@ import pytest
 
 from stillup.client.dashboard.dashboard_feed import TICK
 from stillup.client.live_service import EVENTS
+from stillup.core.drain import ConnectionClass
 from tests.client.busy_supervisor import WORKERS, busy_supervisor
 from tests.client.hostile_supervisor import hostile_supervisor
 from tests.system.dashboard.dashboard_page import Dashboard, dashboard
@@ -23,6 +24,8 @@ from tests.system.harness import DEADLINE, eventually
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 
+FAMILIES = {"request", "stream", "websocket", "idle", "other"}
+"""Those that the page has a bar for (``page/generations.js``)."""
 SLOW = 4.0
 """Seconds in which somebody reads nothing."""
 
@@ -74,6 +77,8 @@ def test_what_a_page_is_told(tmp_path: Path) -> None:
         hello = next(said)["hello"]
         assert (hello["whoami"]["role"], hello["remote"], hello["name"]) == ("admin", "", "shop")
         assert "reload" in hello["whoami"]["may"]
+        assert hello["families"].keys() == {str(kind) for kind in ConnectionClass}
+        assert set(hello["families"].values()) <= FAMILIES
         assert len(until(said, "status")["status"]["generations"][0]["workers"]) == WORKERS
         assert len(until(said, "series")["series"]["points"]) == 180
         began, seen, last = time.monotonic(), 0, 0

@@ -7,10 +7,12 @@ import itertools
 import pytest
 
 from stillup.client.status_ages import aged
+from stillup.client.top import top_bars
 from stillup.client.top.top_bars import bar
 from stillup.client.top.top_keys import keys_line, offered, request, wanted
 from stillup.client.top.top_lines import cells, count, duration, plain, size, wrapped
 from stillup.client.top.top_rates import SUPERVISOR, Rate, RateMeter, averages
+from stillup.core.drain import ConnectionClass
 from stillup.core.values import replace
 from stillup.wire import fleet_views
 from stillup.wire.api_shapes import VacancyView
@@ -34,6 +36,13 @@ def test_bars_are_in_proportion(width: int) -> None:
             assert all((mark in made) == (number > 0) for mark, number in zip(".~#", (idle, stream, busy), strict=True))
         if total == 150:
             assert all(abs(length - width / 3) < 1 for length in made.values()) or width < 3
+
+
+def test_a_class_without_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown as the first of its family; one that only a later supervisor knows is shown, too."""
+    monkeypatch.delitem(top_bars.MARKS, ConnectionClass.ANSWERED)
+    assert bar({"answered": 2, "in-progress": 1}, 3, 3) == [("#", "green"), ("##", "green")]
+    assert bar({"quic": 2}, 2, 2) == [("??", "")]
 
 
 def test_wrapped_lines() -> None:

@@ -281,7 +281,7 @@ HEAD_OF_5_S = Mutation("drain._HEAD", "10.0", "5.0")
 HEAD_OF_1_5_S = Mutation("drain._HEAD", "10.0", "1.5")
 IDLE_FOR_4_S = (
     Mutation("drain.LAME_DUCK", "0.25", "4.0"),
-    Mutation("drain.RULES", "_C.UNREAD: Rule(handover=_HEAD, final=2.0)", "_C.UNREAD: Rule(handover=_HEAD, final=4.0)"),
+    Mutation("drain.RULES", "_C.UNREAD: Rule(handover=_HEAD, final=2.0", "_C.UNREAD: Rule(handover=_HEAD, final=4.0"),
 )
 ADMITS_FOR_60_S = Mutation("Policy.admit_timeout", "10.0", "60.0")
 """How long a worker may take from the order to accept until it does."""

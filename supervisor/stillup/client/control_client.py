@@ -16,6 +16,7 @@ from stillup.client.client_errors import HungUpError, NotRunningError, ProblemEr
 from stillup.client.control_connection import connect, timed_out, where
 from stillup.client.line_stream import Stream
 from stillup.client.unix_http import MOST_ANSWER, ControlConnection, EndlessError
+from stillup.core.strategy import StrategyName
 from stillup.errors import PeerError
 from stillup.wire import event_encoding, trace_messages
 from stillup.wire.api_shapes import (
@@ -132,7 +133,7 @@ class Client(msgspec.Struct, frozen=True):
         force: bool = False,
         hurry: bool = False,
         if_changed: bool = False,
-        strategy: Literal["blue-green", "rolling", "canary"] | None = None,
+        strategy: StrategyName | None = None,
         **words: float | None,
     ) -> RolloutView:
         """Put a new generation into service: the rollout as it begins, or as far as was waited for.

@@ -23,8 +23,6 @@ class Spawn(msgspec.Struct, frozen=True):
     drain_timeout: float
     again: bool = False
     """Whether its release was resolved for an earlier generation or worker: the disk may have another one by now."""
-    module: str = "stillup.worker"
-    """What its process runs (``python -m``)."""
     listeners: tuple[ListenerKey, ...] = ()
     """What it is handed of those that are held; empty: all of them."""
 

@@ -1,7 +1,7 @@
 """When a draining worker ends a connection, by class.
 
 A class of connection is a member of ``ConnectionClass``, its row in ``RULES``, and its place in the sets between them;
-``core.crossing`` says which class a connection is of.
+``core.crossing`` says which class a connection is of. What people are shown of it comes of its row, too.
 
 1. A deadline is when the worker stops waiting for a connection to finish by itself. It counts from when the connection
    came to do what it does, so that a request whose head begins late in a drain has as long for it as any other.
@@ -48,6 +48,8 @@ class ConnectionClass(StrEnum):
 
 
 _C = ConnectionClass
+CONNECTION: Final = ("connection", "connections")
+"""What is waited for while its end is spread over a moment, and what is not known."""
 ANSWERING: Final = frozenset({_C.IN_PROGRESS, _C.STREAM})
 """A request waits for its answer, or is being given it. When its time is over its task is cancelled."""
 WITH_TASK: Final = ANSWERING | {_C.UPGRADING, _C.WEBSOCKET, _C.SESSION}
@@ -82,8 +84,18 @@ class _Time(StrEnum):
     WEBSOCKETS = "websockets"
 
 
+class Family(StrEnum):
+    """Classes that are shown alike where there is no room for each."""
+
+    REQUEST = "request"
+    STREAM = "stream"
+    WEBSOCKET = "websocket"
+    IDLE = "idle"
+    OTHER = "other"
+
+
 class Rule(msgspec.Struct, frozen=True):
-    """How long a class is waited for."""
+    """How long a class is waited for, and what it is called."""
 
     handover: _Time | float
     """Seconds with a new generation beside it, or whose time that is."""
@@ -96,6 +108,9 @@ class Rule(msgspec.Struct, frozen=True):
     """Whether it does not end by itself: a drain that is hurried ends it."""
     hurried: float = 0.0
     """Seconds that it has then."""
+    family: Family = Family.OTHER
+    names: tuple[str, str] = CONNECTION
+    """What one, and what several are called that a stop waits for."""
 
 
 _HEAD = 10.0
@@ -110,20 +125,44 @@ STANDSTILL: Final = 0.1
 SHUTDOWN_RESERVE: Final = 5.0
 """Seconds of a stop's time that are kept for the app's lifespan shutdown; a quarter of it, if that is less."""
 
+_F = Family
+_WEBSOCKET: Final = ("WebSocket", "WebSockets")
 RULES: Mapping[ConnectionClass, Rule] = {
     # An answer to a last request carries "Connection: close", so these are waited for, not cut.
-    _C.UNREAD: Rule(handover=_HEAD, final=2.0),
-    _C.IDLE: Rule(handover=_Time.REQUESTS, final=LAME_DUCK, spread_final=_LEAVES),
-    _C.HALF_READ: Rule(handover=_HEAD, final=_HEAD),
-    _C.IN_PROGRESS: Rule(handover=_Time.REQUESTS, final=None),
-    _C.ANSWERED: Rule(handover=_Time.REQUESTS, final=0.0),
-    _C.STREAM: Rule(handover=_Time.STREAMS, final=None, endless=True),
-    _C.UPGRADING: Rule(handover=_Time.REQUESTS, final=None),
-    _C.WEBSOCKET: Rule(handover=_Time.WEBSOCKETS, final=0.0, spread=2.0, spread_final=1.0, endless=True),
+    _C.UNREAD: Rule(handover=_HEAD, final=2.0, family=_F.IDLE),
+    _C.IDLE: Rule(handover=_Time.REQUESTS, final=LAME_DUCK, spread_final=_LEAVES, family=_F.IDLE),
+    _C.HALF_READ: Rule(handover=_HEAD, final=_HEAD, family=_F.REQUEST),
+    _C.IN_PROGRESS: Rule(handover=_Time.REQUESTS, final=None, family=_F.REQUEST, names=("request", "requests")),
+    _C.STREAM: Rule(handover=_Time.STREAMS, final=None, endless=True, family=_F.STREAM, names=("stream", "streams")),
+    _C.WEBSOCKET: Rule(
+        handover=_Time.WEBSOCKETS,
+        final=0.0,
+        spread=2.0,
+        spread_final=1.0,
+        endless=True,
+        family=_F.WEBSOCKET,
+        names=_WEBSOCKET,
+    ),
     # Its app hands it over when it next receives; with nobody to take it, it is a WebSocket like any other.
-    _C.SESSION: Rule(handover=_Time.REQUESTS, final=0.0, spread_final=1.0, endless=True, hurried=5.0),
+    _C.SESSION: Rule(
+        handover=_Time.REQUESTS,
+        final=0.0,
+        spread_final=1.0,
+        endless=True,
+        hurried=5.0,
+        family=_F.WEBSOCKET,
+        names=_WEBSOCKET,
+    ),
+    _C.UPGRADING: Rule(
+        handover=_Time.REQUESTS,
+        final=None,
+        family=_F.WEBSOCKET,
+        names=("handshake of a WebSocket", "handshakes of WebSockets"),
+    ),
+    _C.ANSWERED: Rule(handover=_Time.REQUESTS, final=0.0, family=_F.REQUEST, names=("upload", "uploads")),
     _C.OTHER: Rule(handover=_Time.REQUESTS, final=None),
 }
+"""In the order in which people are told of them."""
 
 
 class ClassTimeouts(msgspec.Struct, frozen=True):

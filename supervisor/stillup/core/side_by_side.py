@@ -17,7 +17,7 @@ from stillup.core import plan
 from stillup.core.lifecycle import COMING
 from stillup.core.model import Fleet, Generation, Rollout, Worker
 from stillup.core.states import WorkerState
-from stillup.core.strategy import StrategyKind, canary_workers
+from stillup.core.strategy import canary_workers
 
 
 class SlotToFill(msgspec.Struct, frozen=True):
@@ -86,13 +86,10 @@ def keeps_old(rollout: Rollout) -> bool:
 
 def may_begin(fleet: Fleet, rollout: Rollout, old: Generation) -> bool:
     """Whether what lives leaves a rollout that waits room for its first step, whatever its strategy."""
-    match rollout.strategy.kind:
-        case StrategyKind.ROLLING:
-            return plan.may_begin(fleet, rollout, old)
-        case kind if kind.watches:
-            return len(fleet.workers) < old.size + canary_workers(rollout.strategy, fleet.size)
-        case _:
-            return True
+    kind = rollout.strategy.kind
+    if kind.rolls:
+        return plan.may_begin(fleet, rollout, old)
+    return not kind.watches or len(fleet.workers) < old.size + canary_workers(rollout.strategy, fleet.size)
 
 
 def _slots_to_fill(fleet: Fleet, sides: BothSides, now: float) -> list[SlotToFill]:

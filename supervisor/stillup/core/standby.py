@@ -20,7 +20,6 @@ from stillup.core.lifecycle import COMING, Step
 from stillup.core.model import Fleet, Generation, Rollout, Worker
 from stillup.core.policy import TimerKind
 from stillup.core.states import GenerationState, WorkerState
-from stillup.core.strategy import StrategyKind
 from stillup.core.transition import Transition
 from stillup.core.values import replace
 
@@ -29,8 +28,7 @@ def begin(transition: Transition, rollout: Rollout, old: Generation) -> bool:
     """Pause what a rollout has replaced, if it is to; False: it is to leave."""
     seconds = rollout.strategy.standby
     able = {worker.serial for worker in transition.fleet.of(old.id) if _may_pause(old, worker)}
-    rolls = rollout.strategy.kind is StrategyKind.ROLLING or rollout.strategy.rolls
-    if not (able and seconds > 0) or rollout.rolls_back is not None or rolls:
+    if not (able and seconds > 0) or rollout.rolls_back is not None or rollout.strategy.is_bounded:
         return False
     until = transition.now + seconds
     transition.move_generation(replace(old, vacancies={}, standby_until=until), Step.PAUSE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -37,8 +37,16 @@ class StrategyKind(StrEnum):
         """Whether a few come first, and are watched."""
         return self in _WATCHING
 
+    @property
+    def rolls(self) -> bool:
+        """Whether all come within the bounds of ``rolling``."""
+        return self in _ROLLING
 
+
+StrategyName = Literal["blue-green", "rolling", "canary"]
+"""The same as words, for type checkers; a test holds them equal."""
 _WATCHING: Final = frozenset({StrategyKind.CANARY})
+_ROLLING: Final = frozenset({StrategyKind.ROLLING})
 
 
 class Strategy(msgspec.Struct, frozen=True):
@@ -70,6 +78,11 @@ class Strategy(msgspec.Struct, frozen=True):
     """Seconds that the old workers are paused before they leave, so that a rollback has them at once; not of
     ``rolling``."""
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether its workers, or those that come after a watch, come and leave within its bounds."""
+        return self.kind.rolls or (self.kind.watches and self.rolls)
+
 
 def check(strategy: Strategy, size: int) -> None:
     """See that a strategy can bring a generation of that many workers.
@@ -83,8 +96,7 @@ def check(strategy: Strategy, size: int) -> None:
     if not 0 <= strategy.standby <= MOST_STANDBY:
         raise UsageError(f"--standby {strategy.standby:g} is not possible: 0 to {MOST_STANDBY} seconds are")
     _check_watch(strategy)
-    is_bounded = strategy.kind is StrategyKind.ROLLING or (strategy.kind.watches and strategy.rolls)
-    if not is_bounded or strategy.max_surge > 0:
+    if not strategy.is_bounded or strategy.max_surge > 0:
         return
     if strategy.max_unavailable == 0:
         message = (

@@ -48,8 +48,8 @@ class StrategyChoice(msgspec.Struct, frozen=True):
                 f"--max-surge and --max-unavailable (max_surge, max_unavailable) are of rolling, and this reload is "
                 f"{kind}: say --strategy rolling, too"
             )
-        rolls = bool(bounds) or strategy.rolls or strategy.kind is StrategyKind.ROLLING
-        if self.standby and (kind is StrategyKind.ROLLING or (kind.watches and rolls)):
+        rolls = bool(bounds) or strategy.rolls or strategy.kind.rolls
+        if self.standby and (kind.rolls or (kind.watches and rolls)):
             message = (
                 "--standby (standby) keeps all old workers beside the new ones, which rolling, and a canary that goes "
                 "on as rolling, has no room for: say --strategy blue-green, too"

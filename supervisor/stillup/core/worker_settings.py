@@ -56,6 +56,11 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     report_interval: float = 1.0
     """Seconds between two reports of a worker with nothing new to tell, about; with news it reports within a second."""
 
+    @property
+    def module(self) -> str:
+        """What a worker's process runs (``python -m``). Another kind of worker is a setting that this looks at."""
+        return "stillup.worker"
+
 
 def probe_path(settings: WorkerSettings) -> str:
     """The health probe's path as others than the app may see it: without its query, which may hold a token."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from stillup.core.access import Role
+from stillup.core.strategy import StrategyName
 from stillup.wire import api_shapes
 from stillup.wire.api_operation import (
     ALL_SOCKETS,
@@ -54,7 +55,7 @@ _IF_CHANGED: Final = Parameter(
 _STRATEGY: Final = Parameter(
     "strategy",
     "how the new generation comes, this once; what is not said here the configuration says",
-    Literal["blue-green", "rolling", "canary"],
+    StrategyName,
 )
 _MAX_SURGE: Final = Parameter("max_surge", "of rolling: how many workers more than wanted may live", int, least=0)
 _MAX_UNAVAILABLE: Final = Parameter(

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from stillup.core.drain import CONNECTION, RULES
+from stillup.core.worker_figures import BACKGROUND
+
 _NAMES: Final = {
-    "in-progress": ("request", "requests"),
-    "stream": ("stream", "streams"),
-    "websocket": ("WebSocket", "WebSockets"),
-    "session": ("WebSocket", "WebSockets"),
-    "upgrading": ("handshake of a WebSocket", "handshakes of WebSockets"),
-    "answered": ("upload", "uploads"),
-    "background": ("background task", "background tasks"),
+    **{str(kind): rule.names for kind, rule in RULES.items()},
+    BACKGROUND: ("background task", "background tasks"),
 }
-_OTHERS: Final = ("connection", "connections")
-"""Such as are idle, or have sent nothing: their ends are spread over a moment."""
 MOST_WORKERS: Final = 6
 """That are named; of more only how many there are."""
 
@@ -30,9 +26,9 @@ def waiting_line(classes: Mapping[str, Mapping[str, int]], left: float | None) -
     kinds: dict[tuple[str, str], dict[str, int]] = {}
     for worker, counts in classes.items():
         for kind, count in counts.items():
-            of_workers = kinds.setdefault(_NAMES.get(kind, _OTHERS), {})
+            of_workers = kinds.setdefault(_NAMES.get(kind, CONNECTION), {})
             of_workers[worker] = of_workers.get(worker, 0) + count
-    order = [*_NAMES.values(), _OTHERS]
+    order = [*(names for names in _NAMES.values() if names != CONNECTION), CONNECTION]
     parts = []
     for names in sorted(kinds, key=order.index):
         total = sum(kinds[names].values())

@@ -55,12 +55,12 @@ def test_what_a_template_imports(options: dict[str, str], there: set[str], not_t
     assert all(importlib.util.find_spec(name) for name in program.imports)
 
 
-def test_another_kind_of_worker_is_another_module() -> None:
-    """The process runs it, and an environment that lacks it is named."""
-    other = replace(SPAWN, module="stillup.other")
-    program = worker_program(other, "n", title="shop", account=None, handoff_path="/run/h.sock")
+def test_another_kind_of_worker_is_another_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process runs what the release's settings say, and an environment that lacks it is named."""
+    monkeypatch.setattr(WorkerSettings, "module", "stillup.other")
+    program = worker_program(SPAWN, "n", title="shop", account=None, handoff_path="/run/h.sock")
     assert program.argv[1:] == ("-P", "-m", "stillup.other", "shop:3.2")
-    assert "has no stillup.other: install" in why_no_worker(other, "python: No module named stillup.other")
+    assert "has no stillup.other: install" in why_no_worker(SPAWN, "python: No module named stillup.other")
 
 
 def test_a_welcome_leaves_time_to_boot() -> None:

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from stillup.client.control_client import Client
 from stillup.client.live_service import ANSWER, EVENTS, LiveService
+from stillup.core.drain import RULES
 from stillup.core.series import PERIOD
 from stillup.errors import StillupError
 from stillup.wire.api_shapes import Status, Whoami
@@ -26,6 +27,7 @@ TICK: Final = 0.25
 """Seconds between two pieces of a stream at least."""
 PULSE: Final = 1.0
 """Seconds after which is looked for news that nobody has told of."""
+_FAMILIES: Final = {kind: rule.family for kind, rule in RULES.items()}
 
 
 class _Told(msgspec.Struct):
@@ -121,7 +123,8 @@ class DashboardFeed:
             told.me = self._me
             remote = self._client.remote.url if self._client.remote is not None else ""
             whoami = {"role": self._me.role, "may": self._me.may}
-            said.append({"hello": {"whoami": whoami, "name": self._name, "remote": remote}})
+            hello = {"whoami": whoami, "name": self._name, "remote": remote, "families": _FAMILIES}
+            said.append({"hello": hello})
         if told.trouble != moment.trouble:
             told.trouble = moment.trouble
             said.append({"trouble": moment.trouble})

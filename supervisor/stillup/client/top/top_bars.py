@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from stillup.client.top.top_lines import Line, Styled, line
-from stillup.core.drain import ConnectionClass
+from stillup.core.drain import RULES, ConnectionClass
 from stillup.core.worker_figures import BACKGROUND
 
 MARKS: Final[Mapping[str, tuple[str, str]]] = {
@@ -22,7 +22,7 @@ MARKS: Final[Mapping[str, tuple[str, str]]] = {
     ConnectionClass.IDLE: (".", "dim"),
     ConnectionClass.OTHER: ("o", ""),
 }
-"""The mark of each class and its style, in the order of a bar."""
+"""The mark of each class and its style, in the order of a bar; one without has that of the first of its family."""
 UNKNOWN: Final = ("?", "")
 """That of a class which a later supervisor has."""
 
@@ -72,4 +72,7 @@ def legend(every: Iterable[Mapping[str, int]], width: int) -> Line | None:
 
 
 def _mark(kind: str) -> tuple[str, str]:
-    return MARKS.get(kind, UNKNOWN)
+    if kind in MARKS or kind not in RULES:
+        return MARKS.get(kind, UNKNOWN)
+    family = RULES[ConnectionClass(kind)].family
+    return next((mark for other, mark in MARKS.items() if RULES[ConnectionClass(other)].family is family), UNKNOWN)

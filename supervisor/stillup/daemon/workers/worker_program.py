@@ -47,7 +47,7 @@ def worker_program(command: Spawn, nonce: str, *, title: str, account: Account |
     release = command.release
     name = f"{title}:{command.generation}.{command.slot}"
     return Program(
-        argv=(release.python, "-P", "-m", command.module, name),
+        argv=(release.python, "-P", "-m", release.settings.module, name),
         environment={**release.environment, "STILLUP_HANDOFF": handoff_path},
         own_environment={
             "STILLUP_GENERATION": str(command.generation),
@@ -100,7 +100,7 @@ def welcome(command: Spawn, boot_left: float) -> Welcome:
 
 def why_no_worker(command: Spawn, output: str) -> str:
     """Why a release's interpreter could not run a worker at all, by its last output; empty if it could."""
-    return why_no_module(command.release.python, command.module, output)
+    return why_no_module(command.release.python, command.release.settings.module, output)
 
 
 def why_no_module(python: str, module: str, output: str) -> str:

@@ -5,24 +5,19 @@ import { Rates, keyOf } from "./rates.js";
 import { down, still, up } from "./ticking.js";
 import { amount, bytes, counts, few, lasts, left, percent, took, whole } from "./units.js";
 
-const KINDS = [
-  ["busy", "request", ["in-progress", "answered", "half-read"]],
-  ["stream", "stream", ["stream"]],
-  ["socket", "WebSocket", ["websocket", "session", "upgrading"]],
-  ["idle", "idle", ["idle", "unread"]],
-  ["other", "other", []],
-];
-const KIND_OF = new Map(KINDS.flatMap(([kind, , classes]) => classes.map((name) => [name, kind])));
+const FAMILIES = { request: "request", stream: "stream", websocket: "WebSocket", idle: "idle", other: "other" };
 const COLUMNS = ["Worker", "State", "CPU", "Memory", "Requests", "Lag", "Connections", "Notes"];
 const NUMBERS = 4; // columns after the first two
 
 const rates = new Rates();
 let most = 1;
+let families = {}; // by class of a connection
 
-for (const [kind, name] of KINDS) byId("legend").append(el("li", {}, el("i", { class: `bar ${kind}` }), name));
+for (const [family, name] of Object.entries(FAMILIES)) byId("legend").append(el("li", {}, el("i", { class: `bar ${family}` }), name));
 
-export function showGenerations({ status }) {
+export function showGenerations({ status, hello }) {
   rates.look(status);
+  families = hello.families;
   most = Math.max(1, ...status.generations.flatMap(({ workers }) => workers.map(total)));
   const newest = [...status.generations].reverse();
   keyed(byId("generations"), newest, (one) => String(one.id), makeGeneration, updateGeneration);
@@ -58,7 +53,7 @@ function updateGeneration(row, one) {
 function makeWorker() {
   const row = { id: el("th", { scope: "row" }), state: el("span", { class: "badge" }) };
   for (const name of ["cpu", "memory", "requests", "lag"]) row[name] = el("td", { class: "number" });
-  row.bars = new Map(KINDS.map(([kind]) => [kind, el("i", { class: `bar ${kind}` })]));
+  row.bars = new Map(Object.keys(FAMILIES).map((family) => [family, el("i", { class: `bar ${family}` })]));
   row.count = el("span");
   row.track = el("span", { class: "track", role: "img" }, ...row.bars.values());
   row.notes = el("td");
@@ -85,11 +80,11 @@ const total = (worker) => Object.values(worker.classes).reduce((sum, number) => 
 function showConnections(row, worker) {
   const sums = new Map();
   for (const [name, number] of Object.entries(worker.classes)) {
-    const kind = KIND_OF.get(name) ?? "other";
-    sums.set(kind, (sums.get(kind) ?? 0) + number);
+    const family = families[name] ?? "other";
+    sums.set(family, (sums.get(family) ?? 0) + number);
   }
-  for (const [kind, bar] of row.bars) {
-    const width = `${(100 * (sums.get(kind) ?? 0)) / most}%`;
+  for (const [family, bar] of row.bars) {
+    const width = `${(100 * (sums.get(family) ?? 0)) / most}%`;
     if (bar.style.width !== width) bar.style.width = width;
   }
   attribute(row.track, "aria-label", counts(worker.classes) || "none");
