@@ -18,7 +18,7 @@ export function stepsOf(rollout) {
   }
   steps.push(...hooks(rollout, "before"));
   steps.push(boot(rollout, cut, ended));
-  if (rollout.strategy === "canary" && rollout.previous !== null) steps.push(watched(rollout, cut, ended));
+  if ((rollout.watch || rollout.strategy === "canary") && rollout.previous !== null) steps.push(watched(rollout, cut, ended));
   if (rolls) steps.push(rolled(rollout, cut, ended));
   const cutting = rollout.state === "cutting-over" ? "active" : undone(ended);
   steps.push(step("cut-over", "Cut over", cut ? "done" : cutting, "", { took: rollout.cut_over_took }));
