@@ -78,7 +78,10 @@ def boot(measured: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(8, 5))
     apps = measured["apps"]
     rows = figure.subplots(
-        len(apps), 1, sharex=True, gridspec_kw={"height_ratios": [len(one) for one in apps.values()]}
+        len(apps),
+        1,
+        sharex=True,
+        gridspec_kw={"height_ratios": [sum(way in WAYS for way in one) for one in apps.values()]},
     )
     for axes, (name, ways) in zip(rows, apps.items(), strict=True):
         _ratios(axes, {way: figures["a reload"] for way, figures in ways.items() if way in WAYS})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from stillup.client.dashboard import dashboard_feed
 from stillup.client.dashboard.dashboard_feed import TICK
 from stillup.client.live_service import EVENTS
 from stillup.core.drain import ConnectionClass
@@ -24,8 +26,7 @@ from tests.system.harness import DEADLINE, eventually
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 
-FAMILIES = {"request", "stream", "websocket", "idle", "other"}
-"""Those that the page has a bar for (``page/generations.js``)."""
+PAGE = Path(dashboard_feed.__file__).parent / "page"
 SLOW = 4.0
 """Seconds in which somebody reads nothing."""
 
@@ -78,7 +79,8 @@ def test_what_a_page_is_told(tmp_path: Path) -> None:
         assert (hello["whoami"]["role"], hello["remote"], hello["name"]) == ("admin", "", "shop")
         assert "reload" in hello["whoami"]["may"]
         assert hello["families"].keys() == {str(kind) for kind in ConnectionClass}
-        assert set(hello["families"].values()) <= FAMILIES
+        (bars,) = re.findall(r"const FAMILIES = {(.*?)}", (PAGE / "generations.js").read_text())
+        assert set(hello["families"].values()) <= set(re.findall(r"(\w+):", bars)), "the page has a bar for each"
         assert len(until(said, "status")["status"]["generations"][0]["workers"]) == WORKERS
         assert len(until(said, "series")["series"]["points"]) == 180
         began, seen, last = time.monotonic(), 0, 0

@@ -28,6 +28,7 @@ def test_what_clients_did(tmp_path: Path) -> None:
                 connection.request("GET", "/fails" if number % 10 == 0 else "/")
                 assert connection.getresponse().status == (500 if number % 10 == 0 else 200)
         reloaded(service)
+        eventually(lambda: all(worker.memory for worker in service.client.workers()), "all have reported")
         for _ in range(30):
             service.get("/")
         eventually(lambda: _counted(service.client.series()) == (80, 5), "all are in the series")

@@ -31,7 +31,7 @@ def test_no_row_is_there_twice() -> None:
 
 
 def test_every_strategy_can_be_asked_for() -> None:
-    """By the API and by the client: each has a list of its own, for whoever reads it."""
+    """By the API and by the client: for type checkers there is a list of its own."""
     (asked,) = (one.type for one in BY_NAME["reload"].parameters if one.name == "strategy")
     by_client = get_type_hints(Client.reload)["strategy"]
     words = {word for part in get_args(by_client) for word in get_args(part)}

@@ -22,6 +22,7 @@ from typing import Final
 
 from stillup.errors import UsageError
 from stillup.host.accounts import Account
+from stillup.host.libc import LIBC, check, prctl
 
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -114,18 +115,17 @@ def _give_up_what_is_inherited() -> None:
     Raises:
         OSError: the kernel cannot (before Linux 4.3).
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for capability in range(_MOST_CAPABILITIES):
         try:
-            _prctl(libc, _PR_CAPBSET_DROP, capability)
+            prctl(_PR_CAPBSET_DROP, capability)
         except OSError:  # past the last one; or we have no CAP_SETPCAP, as in some containers
             break
     header, sets = _Header(_CAPABILITY_VERSION, 0), (_Sets * 2)()
-    _check(libc.capget(ctypes.byref(header), sets))
+    check(LIBC.capget(ctypes.byref(header), sets))
     for half in sets:
         half.inheritable = 0  # what is not inheritable is not ambient, either
-    _check(libc.capset(ctypes.byref(header), sets))
+    check(LIBC.capset(ctypes.byref(header), sets))
     join_new_keyring()
 
 
@@ -136,19 +136,7 @@ def join_new_keyring() -> None:
     """
     number = _KEYCTL.get((os.uname().machine, ctypes.sizeof(ctypes.c_void_p)))
     if number is not None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.syscall(ctypes.c_long(number), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), ctypes.c_void_p(None))
-
-
-def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
-    unused = ctypes.c_ulong(0)
-    _check(libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), unused, unused, unused))
-
-
-def _check(result: int) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        LIBC.syscall(ctypes.c_long(number), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), ctypes.c_void_p(None))
 
 
 def try_out(account: Account) -> None:

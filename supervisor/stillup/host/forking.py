@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from stillup.host import proc_files
+from stillup.host.libc import LIBC, prctl
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -51,17 +52,17 @@ def become_subreaper() -> None:
     Raises:
         OSError: the kernel cannot (before Linux 3.4).
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with_parent() -> None:
     """Be killed when this process's parent ends, or the thread of it that started this process (prctl(2))."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def hide_memory(*, hidden: bool) -> None:
     """Have other processes of this user look into this one, or not: ptrace(2), and most of ``/proc/PID``."""
-    _prctl(_PR_SET_DUMPABLE, int(not hidden))
+    prctl(_PR_SET_DUMPABLE, int(not hidden))
 
 
 def inherited() -> tuple[object, ...]:
@@ -131,8 +132,7 @@ def show_as(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     memory = mmap.mmap(-1, len(words) + len(variables), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory[:] = words + variables
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    libc = ctypes.CDLL(None)
-    libc.sbrk.restype = ctypes.c_void_p
+    LIBC.sbrk.restype = ctypes.c_void_p
     fields = proc_files.stat_fields("self")  # of proc_pid_stat(5), from the third on
 
     def field(number: int) -> int:
@@ -144,7 +144,7 @@ def show_as(argv: Sequence[str], environment: Mapping[str, str]) -> None:
         start_data=field(45),
         end_data=field(46),
         start_brk=field(47),
-        brk=libc.sbrk(0),
+        brk=LIBC.sbrk(0),
         start_stack=field(28),
         arg_start=start,
         arg_end=start + len(words),
@@ -152,13 +152,5 @@ def show_as(argv: Sequence[str], environment: Mapping[str, str]) -> None:
         env_end=start + len(words) + len(variables),
         exe_fd=_NO_FD,
     )
-    _prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.addressof(layout), ctypes.sizeof(layout))
+    prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.addressof(layout), ctypes.sizeof(layout))
     _shown.append(memory)  # as long as the process lives
-
-
-def _prctl(option: int, *values: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    four = [ctypes.c_ulong(value) for value in (*values, *[0] * (4 - len(values)))]
-    if libc.prctl(ctypes.c_int(option), *four) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

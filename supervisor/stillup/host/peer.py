@@ -25,6 +25,7 @@ from stillup.core.access import ANYBODY, Principal
 from stillup.core.values import replace
 from stillup.host import proc_files
 from stillup.host.capability_sets import holds_more_than_children
+from stillup.host.libc import LIBC, check
 from stillup.host.processes import started
 from stillup.host.sources import NO_DESCRIPTOR
 
@@ -168,12 +169,9 @@ def _long_groups(sock: socket.socket) -> bytes:
 
     ``Groups`` in /proc/PID/status would be as of now, not as of connect(), and of another process if this one has gone.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     room = ctypes.create_string_buffer(4 * 65536)
     size = ctypes.c_uint32(len(room))
-    if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, room, ctypes.byref(size)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    check(LIBC.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, room, ctypes.byref(size)))
     return room.raw[: size.value]
 
 

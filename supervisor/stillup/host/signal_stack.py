@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import Final
+
+from stillup.host.libc import LIBC, check
 
 SIZE: Final = 256 * 1024
 """Bytes. A signal's frame has the processor's registers, 11 KiB where they are most (AMX), and a dozen may nest."""
@@ -26,9 +27,6 @@ def widen() -> None:
     Raises:
         OSError: there is no memory.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
-    start = libc.malloc(SIZE)
-    if start is None or libc.sigaltstack(ctypes.byref(_Stack(start, 0, SIZE)), None):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    LIBC.malloc.restype, LIBC.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    start = LIBC.malloc(SIZE)
+    check(-1 if start is None else LIBC.sigaltstack(ctypes.byref(_Stack(start, 0, SIZE)), None))

@@ -125,8 +125,10 @@ def _clear_look_up_cache() -> None:
     It keeps the name of each, and they are all over the memory that is common to all: a worker that looks up another in
     its place lets go of it, and has a copy of its page.
     """
-    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache  # noqa: SLF001 - before Python 3.13
-    clear()
+    for name in ("_clear_internal_caches", "_clear_type_cache"):  # since Python 3.13, and before
+        if (clear := getattr(sys, name, None)) is not None:
+            clear()
+            return
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, Sequence[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +22,7 @@ class OwnTime:
     """A clock that goes on in the pauses between two looks alone, however long the machine stands still."""
 
     def __init__(self) -> None:
-        self.now = 99.0
+        self.now = 100.0
         self.over_due = 0.0
         """By how much the next looks come too late."""
 
@@ -31,7 +31,7 @@ class OwnTime:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
-        self.now += seconds + self.over_due
+        self.now += max(0.0, seconds) + self.over_due
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +43,18 @@ def own_time(monkeypatch: pytest.MonkeyPatch) -> OwnTime:
 
 
 class Log:
-    """What the tick has done, in order; and whether what it looks at can be written to."""
+    """What the tick has done, in order; what is to happen meanwhile; and whether what it looks at can be written to."""
 
     def __init__(self) -> None:
         self.done: list[HeartbeatsDue | str] = []
+        self.meanwhile: list[Callable[[], None]] = []
+        """Once each, in the next looks."""
         self.can_write = True
+
+    def catch_up(self) -> None:
+        self.done.append("caught up")
+        if self.meanwhile:
+            self.meanwhile.pop()()
 
     @property
     def looks(self) -> list[HeartbeatsDue]:
@@ -62,9 +69,7 @@ class Log:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         task = asyncio.get_running_loop().create_task(
-            heartbeat.watch_heartbeats(
-                lambda: INTERVAL, lambda: self.done.append("caught up"), self.done.append, lambda: self.can_write
-            )
+            heartbeat.watch_heartbeats(lambda: INTERVAL, self.catch_up, self.done.append, lambda: self.can_write)
         )
         try:
             yield
@@ -73,15 +78,15 @@ class Log:
 
 
 async def test_what_lies_unread_is_read_before_each_look() -> None:
-    """And the silence ends when the reading begins. The first look of a supervisor judges nobody."""
+    """And the silence ends when the reading begins. The first of a supervisor judges nobody; others are at ticks."""
     log = Log()
     with log.watched():
         await log.until_looks(3)
     assert log.done[:4:2] == ["caught up", "caught up"]
     assert log.looks[:3] == [
-        HeartbeatsDue(99.0, late=True),
-        HeartbeatsDue(99.0 + INTERVAL, late=False),
-        HeartbeatsDue(99.0 + 2 * INTERVAL, late=False),
+        HeartbeatsDue(100.0, late=True),
+        HeartbeatsDue(102.0, late=False),
+        HeartbeatsDue(105.0, late=False),
     ]
 
 
@@ -96,6 +101,19 @@ async def test_a_look_that_comes_late_is_late(own_time: OwnTime, over_due: float
         own_time.over_due = 0.0
         (next_one,) = await log.until_looks(1)
     assert (late.late, next_one.late) == (is_late, False)
+
+
+async def test_a_stall_within_a_look(own_time: OwnTime) -> None:
+    """It makes the next one late: what workers have said meanwhile was not read by this one."""
+    log = Log()
+    with log.watched():
+        await log.until_looks(2)
+
+        def stall() -> None:
+            own_time.now += INTERVAL + STALL + 0.01
+
+        log.meanwhile.append(stall)
+        assert [look.late for look in await log.until_looks(3)] == [False, True, False]
 
 
 async def test_a_look_is_late_while_nothing_can_be_written() -> None:

@@ -41,6 +41,5 @@ async def watch_heartbeats(
         late = due is None or at - due > STALL
         catch_up()
         submit(HeartbeatsDue(at, late=late or not can_write()))
-        now = clock()
-        due = now + until_tick(now, interval())
-        await asyncio.sleep(due - now)
+        due = at + until_tick(at, interval())
+        await asyncio.sleep(due - clock())

@@ -24,5 +24,6 @@ async def reap() -> None:
     clock = asyncio.get_running_loop().time
     while True:
         await asyncio.sleep(until_tick(clock(), PERIOD))
-        if reaped := reap_unheld():
+        while reaped := reap_unheld():
             logger.debug("reaped what was left to us: %s", ", ".join(map(str, reaped)))
+            await asyncio.sleep(0)  # there may be more than one look reaps

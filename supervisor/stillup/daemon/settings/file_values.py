@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -62,5 +61,7 @@ def _hint(key: str, keys: Sequence[str]) -> str:
 
     if (setting := SETTINGS.get(key.replace("-", "_"))) is not None:
         return f", which is gunicorn's: {setting.advice}"
+    from difflib import get_close_matches  # noqa: PLC0415 - for a mistake, too
+
     near = get_close_matches(key, keys, 1)
     return f"; did you mean '{near[0]}'?" if near else ""
