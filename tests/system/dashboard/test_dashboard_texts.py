@@ -25,7 +25,7 @@ MARKUP = """<img src=x onerror="document.title='owned'"><script>document.title='
 MAY = """
 const [text, done] = arguments;
 const may = ["reload", "rollback", "scale", "abort", "promote"];
-const hello = { name: text, remote: text, whoami: { role: text, may } };
+const hello = { name: text, remote: text, whoami: { role: text, may }, families: {} };
 import("/main.js").then(({ feed }) => feed({ hello })).then(done);
 """
 """Has the page think that we may do everything: to a supervisor all of whose texts are one we may do nothing."""

@@ -11,13 +11,13 @@ const NUMBERS = 4; // columns after the first two
 
 const rates = new Rates();
 let most = 1;
-let families = {}; // by class of a connection
+let families = new Map(); // by class of a connection
 
 for (const [family, name] of Object.entries(FAMILIES)) byId("legend").append(el("li", {}, el("i", { class: `bar ${family}` }), name));
 
 export function showGenerations({ status, hello }) {
   rates.look(status);
-  families = hello.families;
+  families = new Map(Object.entries(hello.families));
   most = Math.max(1, ...status.generations.flatMap(({ workers }) => workers.map(total)));
   const newest = [...status.generations].reverse();
   keyed(byId("generations"), newest, (one) => String(one.id), makeGeneration, updateGeneration);
@@ -80,7 +80,7 @@ const total = (worker) => Object.values(worker.classes).reduce((sum, number) => 
 function showConnections(row, worker) {
   const sums = new Map();
   for (const [name, number] of Object.entries(worker.classes)) {
-    const family = families[name] ?? "other";
+    const family = families.get(name) ?? "other";
     sums.set(family, (sums.get(family) ?? 0) + number);
   }
   for (const [family, bar] of row.bars) {
