@@ -1,7 +1,7 @@
 """When to look at what is looked at periodically: at multiples of its period on the monotonic clock.
 
 All looks of the same period share a wake-up so, in an idle supervisor and in all that are idle on a host: the processor
-sleeps on between them (sd-event(3) has timers coincide for the same reason).
+sleeps on between them (sd_event_add_time(3) has timers coincide for the same reason).
 """
 
 from __future__ import annotations

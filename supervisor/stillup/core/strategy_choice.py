@@ -9,7 +9,6 @@ import msgspec
 
 from stillup.core.policy import Policy
 from stillup.core.strategy import Strategy, StrategyKind
-from stillup.core.values import replace
 from stillup.errors import UsageError
 
 _BOUNDS: Final = ("max_surge", "max_unavailable")
@@ -48,13 +47,6 @@ class StrategyChoice(msgspec.Struct, frozen=True):
                 f"--max-surge and --max-unavailable (max_surge, max_unavailable) are of rolling, and this reload is "
                 f"{kind}: say --strategy rolling, too"
             )
-        rolls = bool(bounds) or strategy.rolls or strategy.kind.rolls
-        if self.standby and (kind.rolls or (kind.watches and rolls)):
-            message = (
-                "--standby (standby) keeps all old workers beside the new ones, which rolling, and a canary that goes "
-                "on as rolling, has no room for: say --strategy blue-green, too"
-            )
-            raise UsageError(message)
         if watch and not kind.watches:
             words = ", ".join(sorted(watch))
             raise UsageError(f"{words}: that is of canary, and this reload is {kind}: say --strategy canary, too")
@@ -63,8 +55,15 @@ class StrategyChoice(msgspec.Struct, frozen=True):
         if self.canary_time is not None:
             watch.setdefault("canary_timeout", max(self.canary_time, strategy.canary_timeout))
         others = self._said(("standby",))
-        made = msgspec.structs.replace(strategy, kind=kind, **bounds, **watch, **others)
-        return replace(made, rolls=rolls and kind.watches)
+        rolls = kind.watches and (bool(bounds) or strategy.is_bounded)
+        made = msgspec.structs.replace(strategy, kind=kind, rolls=rolls, **bounds, **watch, **others)
+        if self.standby and made.is_bounded:
+            message = (
+                "--standby (standby) keeps all old workers beside the new ones, which rolling, and a canary that goes "
+                "on as rolling, has no room for: say --strategy blue-green, too"
+            )
+            raise UsageError(message)
+        return made
 
     def _said(self, names: tuple[str, ...]) -> dict[str, int | float]:
         return {name: word for name in names if (word := getattr(self, name)) is not None}

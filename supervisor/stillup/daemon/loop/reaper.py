@@ -11,7 +11,7 @@ import logging
 from typing import Final
 
 from stillup.core.common_tick import until_tick
-from stillup.host.processes import reap_unheld
+from stillup.host.processes import MOST_REAPED, reap_unheld
 
 logger = logging.getLogger("stillup")
 
@@ -23,7 +23,7 @@ async def reap() -> None:
     """Reap orphans every PERIOD. Runs until it is cancelled."""
     clock = asyncio.get_running_loop().time
     while True:
-        await asyncio.sleep(until_tick(clock(), PERIOD))
-        while reaped := reap_unheld():
+        if reaped := reap_unheld():
             logger.debug("reaped what was left to us: %s", ", ".join(map(str, reaped)))
-            await asyncio.sleep(0)  # there may be more than one look reaps
+        # More than one look takes are taken by the next ones, with a turn of the loop for everybody else between them.
+        await asyncio.sleep(until_tick(clock(), PERIOD) if len(reaped) < MOST_REAPED else 0)
